@@ -1,0 +1,74 @@
+"""A backend is a table of kernels; models and scoring call those and never ask where they run."""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fastmf.errors import BackendError
+from fastmf.parameters import require_choice
+from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.als.arrays import HalfSweep
+from fastmf_kernels.layout.arrays import CSR, Groups
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.topk.arrays import Rows, TopK
+
+BACKENDS = ("cpu", "reference", "cuda")
+
+
+class Kernels(NamedTuple):
+    """The operations of one backend; their contracts are in the ``reference.py`` of each operation."""
+
+    name: str
+    group_by: Callable[[Int32Array, int, int | None], Groups]
+    coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
+    transpose: Callable[[CSR, int, int | None], CSR]
+    predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
+    run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, int | None], float]
+    gram: Callable[[Float32Array], Float32Array]
+    run_half_sweep: Callable[[HalfSweep, Float32Array, int | None], None]
+    top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
+    top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
+
+
+def get_backend(name: str) -> Kernels:
+    """Look up a backend; this is when its kernels are imported.
+
+    Parameters
+    ----------
+    name : {"cpu", "reference", "cuda"}
+
+    Returns
+    -------
+    Kernels
+
+    Raises
+    ------
+    ParameterError
+        If there is no backend of that name.
+    BackendError
+        If it cannot run here.
+    """
+    require_choice("backend", name, BACKENDS)
+    if name == "cuda":
+        raise BackendError(
+            'backend "cuda" has no kernels in this version of fastmf; expected "cpu" or "reference": leave backend or '
+            "--device at its default"
+        )
+    layout, predict, sgd, als, topk = (
+        importlib.import_module(f"fastmf_kernels.{operation}.{name}")
+        for operation in ("layout", "predict", "sgd", "als", "topk")
+    )
+    return Kernels(
+        name,
+        layout.group_by,
+        layout.coo_to_csr,
+        layout.transpose,
+        predict.predict_pairs,
+        sgd.run_epoch,
+        als.gram,
+        als.run_half_sweep,
+        topk.top_k,
+        topk.top_k_among,
+    )

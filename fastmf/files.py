@@ -1,0 +1,114 @@
+"""Outputs that appear whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastmf.errors import DataError, OutputExistsError
+
+
+def require_absent(path: Path, overwrite: bool) -> None:
+    """Raise `OutputExistsError` if ``path`` exists and may not be overwritten."""
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+        )
+
+
+def _temporary_beside(path: Path) -> Path:
+    """Make a name in the directory of ``path``, on the same file system, so that a rename is atomic."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the directory of {path}: {error.strerror}") from error
+    return path.parent / f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to ``path`` if the block ends well.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``path`` exists and ``overwrite`` is false.
+    """
+    final = Path(path)
+    require_absent(final, overwrite)
+    if final.is_dir():
+        raise OutputExistsError(f"{final} is a directory; expected the name of a file to write")
+    temporary = _temporary_beside(final)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, final)
+        _sync(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary directory to fill, and rename it to ``path`` if the block ends well.
+
+    A directory cannot be replaced in one step: an old one is renamed aside first, and renamed back if that fails.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Whether an existing directory may be replaced.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``path`` exists and ``overwrite`` is false.
+    """
+    final = Path(path)
+    require_absent(final, overwrite)
+    temporary = _temporary_beside(final)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync(temporary)
+        _swap_in(temporary, final)
+        _sync(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_in(temporary: Path, final: Path) -> None:
+    if not final.exists():
+        os.rename(temporary, final)
+        return
+    aside = _temporary_beside(final)
+    os.rename(final, aside)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        os.rename(aside, final)
+        raise
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()

@@ -1,0 +1,202 @@
+"""Outside ids (int64 or strings) to dense indices and back.
+
+A vocabulary is an Arrow array of distinct ids in ascending order; the index of an id is its position. Sorted, it does
+not depend on the order of the rows, needs no hash table at serving time, and maps from a file in no time.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastmf.errors import DataError, UnknownIdError
+from fastmf_kernels._types import Int32Array, Int64Array
+
+_FEW = 64
+_STRING_LIMIT = 2**31 - 1
+
+
+def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
+    """Give every distinct id a dense index.
+
+    Parameters
+    ----------
+    ids : Arrow chunked array
+        Integers or strings, without nulls.
+    column : str
+        What to call them in an error.
+
+    Returns
+    -------
+    indices : int32 array, shape (n,)
+    vocabulary : Arrow array
+        Distinct ids in ascending order, int64 or string.
+
+    Raises
+    ------
+    DataError
+        If an id is null, or of a type other than integer or string.
+    """
+    require_no_nulls(ids, column)
+    ids = _normalise(ids, column)
+    if len(ids) == 0:
+        return np.empty(0, np.int32), _compact(ids)
+    if pa.types.is_int64(ids.type):
+        values = ids.to_numpy()
+        low, high = int(values.min()), int(values.max())
+        if high - low < 2 * len(values):
+            return _encode_range(values, low, high)
+    encoded = ids.dictionary_encode()
+    order = np.asarray(pc.sort_indices(encoded.dictionary))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[encoded.indices.to_numpy()], _compact(encoded.dictionary.take(pa.array(order)))
+
+
+def _encode_range(values: Int64Array, low: int, high: int) -> tuple[Int32Array, pa.Array]:
+    """Encode integers from a narrow range by a table: no hashing, no sorting."""
+    present = np.zeros(high - low + 1, np.bool_)
+    offsets = values - low
+    present[offsets] = True
+    index = np.cumsum(present, dtype=np.int32)
+    index -= 1
+    return index[offsets], pa.array(np.flatnonzero(present) + low)
+
+
+def require_no_nulls(values: pa.ChunkedArray, column: str) -> None:
+    """Raise `DataError` with the count of nulls and the row of the first one, if there are any."""
+    if values.null_count:
+        first = int(np.argmax(np.asarray(pc.is_null(values))))
+        raise DataError(
+            f"column {column!r} has {values.null_count} null value{'s' * (values.null_count > 1)}, the first in row "
+            f"{first} (from 0); expected none: drop or fill those rows first"
+        )
+
+
+def _normalise(ids: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:
+    """Turn any integers into one int64 array, any strings into one large_string array."""
+    kind = ids.type
+    if pa.types.is_dictionary(kind):
+        ids, kind = ids.cast(kind.value_type), kind.value_type
+    if pa.types.is_integer(kind):
+        try:
+            ids = ids.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"column {column!r} holds integers beyond int64; expected int64 or string ids") from error
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        ids = ids.cast(pa.large_string())
+    elif pa.types.is_null(kind) and len(ids) == 0:
+        ids = ids.cast(pa.int64())
+    else:
+        raise DataError(
+            f"column {column!r} has type {kind}; expected integers or strings as ids: cast the column to one of them"
+        )
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+
+
+def _compact(vocabulary: pa.Array) -> pa.Array:
+    """Store strings with 32-bit offsets where they fit."""
+    if pa.types.is_large_string(vocabulary.type) and vocabulary.nbytes < _STRING_LIMIT:
+        return vocabulary.cast(pa.string())
+    return vocabulary
+
+
+def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
+    """Turn a list, NumPy array, Arrow array or anything that exports one into an Arrow chunked array.
+
+    Raises
+    ------
+    DataError
+        If the values are of mixed or unsupported types.
+    """
+    try:
+        if isinstance(values, pa.ChunkedArray):
+            return values
+        if hasattr(values, "__arrow_c_stream__"):
+            return pa.chunked_array(values)
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            values = [values]
+        if not isinstance(values, (pa.Array, np.ndarray)) and not hasattr(values, "__arrow_c_array__"):
+            values = list(values)
+        array = pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"column {column!r} cannot be turned into an Arrow array: {error}") from error
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
+    """Find the index of each id, -1 for those that are unknown.
+
+    Parameters
+    ----------
+    vocabulary : Arrow array
+        As `encode` made it.
+    ids : array-like
+        One id or many, of the vocabulary's type.
+    column : str
+        What to call them in an error.
+
+    Returns
+    -------
+    int32 array, shape (n,)
+
+    Raises
+    ------
+    DataError
+        If the ids are of another type than the vocabulary.
+    """
+    given = to_arrow(ids, column)
+    if len(given) == 0:
+        return np.empty(0, np.int32)
+    require_no_nulls(given, column)
+    wanted = _normalise(given, column)
+    if pa.types.is_int64(wanted.type) != pa.types.is_int64(vocabulary.type):
+        raise DataError(
+            f"column {column!r} has ids of type {given.type}, the model's are {vocabulary.type}; cast them to that type"
+        )
+    if pa.types.is_int64(wanted.type):
+        return _search_integers(vocabulary.to_numpy(), wanted.to_numpy())
+    if len(wanted) <= _FEW:
+        return np.array([_search_string(vocabulary, value.as_py()) for value in wanted], np.int32)
+    found = pc.index_in(wanted, value_set=vocabulary.cast(pa.large_string()))
+    return np.asarray(found.fill_null(-1), np.int32)
+
+
+def _search_integers(vocabulary: Int64Array, wanted: Int64Array) -> Int32Array:
+    if len(vocabulary) == 0:
+        return np.full(len(wanted), -1, np.int32)
+    position = np.minimum(np.searchsorted(vocabulary, wanted), len(vocabulary) - 1)
+    return np.where(vocabulary[position] == wanted, position, -1).astype(np.int32)
+
+
+def _search_string(vocabulary: pa.Array, wanted: str) -> int:
+    low, high = 0, len(vocabulary)
+    while low < high:
+        middle = (low + high) // 2
+        if vocabulary[middle].as_py() < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < len(vocabulary) and vocabulary[low].as_py() == wanted else -1
+
+
+def require_known(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
+    """Find the index of each id, like `look_up`.
+
+    Raises
+    ------
+    UnknownIdError
+        If one is unknown; the message gives the count and the first few.
+    """
+    indices = look_up(vocabulary, ids, column)
+    unknown = np.flatnonzero(indices < 0)
+    if len(unknown):
+        given = to_arrow(ids, column)
+        named = ", ".join(repr(given[int(i)].as_py()) for i in unknown[:5])
+        raise UnknownIdError(
+            f"{len(unknown)} of {len(indices)} ids in {column!r} are unknown to the model: {named}"
+            f"{', ...' if len(unknown) > 5 else ''}; expected ids that were in the training data"
+        )
+    return indices

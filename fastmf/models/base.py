@@ -1,0 +1,385 @@
+"""What all models share: parameters, the fit loop, and the way from a fitted model to answers.
+
+The methods that answer (`recommend`, `save`, ...) hand the model on to modules further down the flow and import them
+when called; this is the only file that does so.
+"""
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from fastmf import ids
+from fastmf.backend import BACKENDS, Kernels, get_backend
+from fastmf.errors import DataError, DivergenceError, NotFittedError, ParameterError
+from fastmf.interactions import Interactions, as_interactions
+from fastmf.models.fitted import Fitted
+from fastmf.models.training import Callback, Record, Trainer, describe
+from fastmf.parameters import require_choice, require_integer, require_number
+from fastmf.progress import Progress
+from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.topk.arrays import Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fastmf.output import Source
+    from fastmf.parquet import PathLike
+    from fastmf.scoring import ItemFilter, Recommendations, Similar
+
+
+@dataclass(kw_only=True, eq=False)
+class FactorModel(ABC):
+    """Base of the models; its parameters are those that all of them have.
+
+    Parameters
+    ----------
+    n_factors : int
+        Length of each factor vector.
+    n_epochs : int
+        Passes over the data.
+    regularization : float
+        L2 strength λ, at least 0.
+    seed : int
+        The same seed and data give the same factors, bit for bit, for any number of threads.
+    backend : {"cpu", "reference", "cuda"}
+    n_threads : int, optional
+        All cores if None.
+    verbose : bool
+        Show progress on standard error.
+    """
+
+    n_factors: int = 64
+    n_epochs: int = 15
+    regularization: float = 0.01
+    seed: int = 0
+    backend: str = "cpu"
+    n_threads: int | None = None
+    verbose: bool = False
+    history: list[Record] = field(default_factory=list, init=False, repr=False)
+    _fitted: Fitted | None = field(default=None, init=False, repr=False)
+
+    # Metrics that a validation set is given after each epoch.
+    validation_metrics: ClassVar[tuple[str, ...]] = ("rmse",)
+
+    def __post_init__(self) -> None:
+        require_integer("n_factors", self.n_factors, minimum=1)
+        require_integer("n_epochs", self.n_epochs, minimum=1)
+        require_number("regularization", self.regularization, minimum=0)
+        require_integer("seed", self.seed, minimum=0)
+        require_choice("backend", self.backend, BACKENDS)
+        if self.n_threads is not None:
+            require_integer("n_threads", self.n_threads, minimum=1)
+
+    @abstractmethod
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
+        """Check the data, lay it out and draw the first factors."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, as scikit-learn has it; ``deep`` is ignored."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters and check them; takes effect at the next `fit`.
+
+        Raises
+        ------
+        ParameterError
+            If a name or a value is wrong; nothing is changed then.
+        """
+        before = self.get_params()
+        unknown = sorted(set(params) - set(before))
+        if unknown:
+            raise ParameterError(f"{type(self).__name__} has no parameter {unknown[0]!r}; it has {', '.join(before)}")
+        type(self)(**{**before, **params})
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
+        """Train on ratings.
+
+        Parameters
+        ----------
+        ratings : Interactions or SciPy sparse matrix (users × items)
+        validation : Interactions, optional
+            Evaluated after every epoch; the figures go to `history`, their names starting with ``validation_``.
+        callbacks : iterable of callable
+            Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
+            returns a true value, training stops there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If the ratings do not suit the model.
+        DivergenceError
+            If factors stop being finite. The model then is as it was before.
+        """
+        interactions = as_interactions(ratings, "ratings")
+        if interactions.n_ratings == 0:
+            raise DataError("there are no ratings to train on; expected at least one")
+        held_out = None if validation is None else as_interactions(validation, "validation")
+        before = self._fitted, self.history
+        try:
+            self._run(interactions, held_out, list(callbacks))
+        except BaseException:
+            self._fitted, self.history = before
+            raise
+        return self
+
+    def _run(self, ratings: Interactions, validation: Interactions | None, callbacks: list[Callback]) -> None:
+        trainer = self._make_trainer(ratings, get_backend(self.backend))
+        self.history = []
+        self._fitted = Fitted(
+            trainer.factors,
+            trainer.link,
+            ratings.user_ids,
+            ratings.item_ids,
+            Rows(ratings.by_user.indptr, ratings.by_user.indices),
+            describe(ratings),
+        )
+        with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
+            for epoch in range(1, self.n_epochs + 1):
+                started = time.perf_counter()
+                figures = trainer.run_epoch()
+                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
+                self._require_finite(record)
+                if validation is not None:
+                    record |= self._validate(validation)
+                self.history.append(record)
+                progress.advance(1, ", ".join(f"{n} {v:.4g}" for n, v in record.items() if n != "epoch"))
+                answers = [callback(self, record) for callback in callbacks]
+                if any(answers):
+                    break
+
+    def _require_finite(self, record: Record) -> None:
+        if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):
+            raise DivergenceError(
+                f"training diverged in epoch {record['epoch']}: factors are no longer finite with "
+                f"{self._blame_for_divergence()}"
+            )
+
+    def _blame_for_divergence(self) -> str:
+        return f"regularization={self.regularization:g}; raise it"
+
+    def _validate(self, validation: Interactions) -> Record:
+        from fastmf.evaluation import evaluate
+
+        figures = evaluate(self, validation, metrics=self.validation_metrics)
+        return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
+
+    @property
+    def fitted(self) -> Fitted:
+        """What `fit` left behind.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        if self._fitted is None:
+            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit(ratings) first")
+        return self._fitted
+
+    @property
+    def user_factors(self) -> Float32Array:
+        """User factors p, float32, shape (n_users, n_factors), C order."""
+        return self.fitted.factors.user_factors
+
+    @property
+    def item_factors(self) -> Float32Array:
+        """Item factors q, float32, shape (n_items, n_factors), C order."""
+        return self.fitted.factors.item_factors
+
+    @property
+    def user_biases(self) -> Float32Array:
+        """User biases b_u, float32, shape (n_users,); zeros in a model without biases."""
+        return self.fitted.factors.user_biases
+
+    @property
+    def item_biases(self) -> Float32Array:
+        """Item biases b_i, float32, shape (n_items,); zeros in a model without biases."""
+        return self.fitted.factors.item_biases
+
+    @property
+    def global_mean(self) -> float:
+        """μ of the prediction; with a rating range it stands inside the sigmoid. 0 in a model without biases."""
+        return float(self.fitted.factors.global_mean)
+
+    @property
+    def user_ids(self) -> "pa.Array":
+        """Outside id of each row of `user_factors`."""
+        return self.fitted.user_ids
+
+    @property
+    def item_ids(self) -> "pa.Array":
+        """Outside id of each row of `item_factors`."""
+        return self.fitted.item_ids
+
+    def predict(self, user_ids: Any, item_ids: Any) -> Float32Array:
+        """Predict the rating (explicit models) or preference (implicit models) of each pair.
+
+        Parameters
+        ----------
+        user_ids, item_ids : array-like, shape (n,)
+            Outside ids. For those that are unknown, only the terms that are known count: the mean and the other
+            side's bias, or 0 in an implicit model.
+
+        Returns
+        -------
+        float32 array, shape (n,)
+
+        Raises
+        ------
+        DataError
+            If the lengths differ, or ids are of the wrong type.
+        """
+        users = ids.look_up(self.fitted.user_ids, user_ids, "user_ids")
+        items = ids.look_up(self.fitted.item_ids, item_ids, "item_ids")
+        if len(users) != len(items):
+            raise DataError(f"got {len(users)} user ids and {len(items)} item ids; expected as many of each")
+        return self.predict_indices(users, items)
+
+    def predict_indices(self, users: Int32Array, items: Int32Array) -> Float32Array:
+        """Predict like `predict`, for users and items given as rows of the factors; -1 stands for an unknown one."""
+        predict_pairs = get_backend(self.backend).predict_pairs
+        return predict_pairs(users, items, self.fitted.factors, self.fitted.link, self.n_threads)
+
+    def recommend(
+        self,
+        users: Any = None,
+        k: int = 10,
+        *,
+        exclude: "str | Interactions | None" = "seen",
+        allow: "ItemFilter" = None,
+        deny: "ItemFilter" = None,
+    ) -> "Recommendations":
+        """Find the k best items of each user.
+
+        Parameters
+        ----------
+        users : array-like of ids, optional
+            All users if None.
+        k : int
+            At most the size of the catalogue.
+        exclude : "seen", Interactions or None
+            What is never returned to a user: the items of his training ratings, the pairs given, or nothing.
+        allow, deny : list of item ids, dict of user id to list of item ids, or Interactions; optional
+            Items that alone may, or may not, be returned: to all users, or pairs for each user. A user without an
+            entry in per-user ``allow`` gets nothing.
+
+        Returns
+        -------
+        Recommendations
+            Best first. A user with fewer than k candidates gets fewer.
+
+        Raises
+        ------
+        UnknownIdError
+            If a user id is unknown.
+        ParameterError
+            If ``k`` is larger than the catalogue.
+        """
+        from fastmf.scoring import Scorer
+
+        return Scorer(self.fitted, self.backend, self.n_threads).recommend(
+            users, k, exclude=exclude, allow=allow, deny=deny
+        )
+
+    def recommend_to_parquet(
+        self,
+        path: "PathLike",
+        k: int = 10,
+        *,
+        users: Any = None,
+        exclude: "str | Interactions | None" = "seen",
+        allow: "ItemFilter" = None,
+        deny: "ItemFilter" = None,
+        overwrite: bool = False,
+    ) -> int:
+        """Write the k best items of each user to a Parquet file, batch by batch, in bounded memory.
+
+        The file has the columns of `Recommendations.to_arrow`, and appears whole or not at all. The parameters are
+        those of `recommend`.
+
+        Returns
+        -------
+        int
+            Number of rows written.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        from fastmf.output import write_recommendations
+        from fastmf.scoring import Scorer
+
+        batches = Scorer(self.fitted, self.backend, self.n_threads).recommend_in_batches(
+            users, k, exclude=exclude, allow=allow, deny=deny
+        )
+        return write_recommendations(batches, path, overwrite=overwrite, shown=self.verbose)
+
+    def similar_items(self, item_ids: Any, k: int = 10) -> "Similar":
+        """Find the k items whose factors point most nearly the same way (cosine), the item itself left out.
+
+        Parameters
+        ----------
+        item_ids : id or array-like of ids
+        k : int
+
+        Returns
+        -------
+        Similar
+        """
+        from fastmf.scoring import similar
+
+        return similar(self.item_factors, self.item_ids, item_ids, k, "item", self.backend, self.n_threads)
+
+    def similar_users(self, user_ids: Any, k: int = 10) -> "Similar":
+        """Find the k users whose factors point most nearly the same way (cosine), the user himself left out.
+
+        Parameters
+        ----------
+        user_ids : id or array-like of ids
+        k : int
+
+        Returns
+        -------
+        Similar
+        """
+        from fastmf.scoring import similar
+
+        return similar(self.user_factors, self.user_ids, user_ids, k, "user", self.backend, self.n_threads)
+
+    def restore(self, fitted: Fitted, history: list[Record]) -> None:
+        """Take over the result of an earlier fit, as `fastmf.load` does."""
+        self._fitted, self.history = fitted, history
+
+    def save(self, path: "PathLike", *, overwrite: bool = False, source: "Source | None" = None) -> None:
+        """Write the model to a directory, whole or not at all; `fastmf.load` reads it back.
+
+        Parameters
+        ----------
+        path : path-like
+        overwrite : bool
+            Whether an existing model may be replaced.
+        source : dict, optional
+            Where the data came from, for the manifest.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        from fastmf.output import save
+
+        save(self, path, overwrite=overwrite, source=source)

@@ -1,0 +1,49 @@
+"""What a fit leaves behind, and everything scoring needs to know of a model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.topk.arrays import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Factors, the ids they belong to, and what each user has seen.
+
+    Attributes
+    ----------
+    factors : Factors
+    link : Link
+        How scores become predictions.
+    user_ids, item_ids : Arrow arrays
+        The outside id of each row of the factors.
+    seen : Rows
+        The items of each user in the training data.
+    data : dict
+        The training data in figures: ``n_users``, ``n_items``, ``n_ratings``, ``mean``, ``fingerprint``.
+    """
+
+    factors: Factors
+    link: Link
+    user_ids: pa.Array
+    item_ids: pa.Array
+    seen: Rows
+    data: dict[str, Any]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items: the catalogue."""
+        return len(self.item_ids)
+
+    def is_finite(self) -> bool:
+        """Whether no factor or bias is NaN or infinite."""
+        return all(bool(np.isfinite(term).all()) for term in self.factors)

@@ -1,0 +1,249 @@
+"""Models to directories and back, and recommendations to Parquet.
+
+A model directory holds ``manifest.json``, written last, ``.npy`` files that map into memory, and the ids as
+uncompressed Arrow IPC. Nothing in it is pickled.
+"""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastmf._version import __version__
+from fastmf.errors import DataError, FastMFError, ModelError
+from fastmf.files import new_directory, new_file
+from fastmf.models import MODELS
+from fastmf.models.base import FactorModel
+from fastmf.models.fitted import Fitted
+from fastmf.parquet import PathLike
+from fastmf.progress import Progress
+from fastmf.scoring import Batches
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.topk.arrays import Rows
+
+FORMAT = "fastmf-model"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+Source = dict[str, Any]
+
+_ID_FILES = ("user_ids.arrow", "item_ids.arrow")
+
+
+def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
+    """Write a fitted model to a directory; see `fastmf.models.FactorModel.save`."""
+    fitted = model.fitted
+    with new_directory(path, overwrite) as folder:
+        for name, array in _arrays(fitted).items():
+            np.save(folder / name, array, allow_pickle=False)
+        for name, vocabulary in zip(_ID_FILES, (fitted.user_ids, fitted.item_ids), strict=True):
+            _write_ids(folder / name, vocabulary)
+        files = {file.name: _file_record(file) for file in sorted(folder.iterdir())}
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fastmf_version": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": type(model).__name__,
+            "parameters": model.get_params(),
+            "global_mean": float(fitted.factors.global_mean),
+            "link": {"low": float(fitted.link.low), "span": float(fitted.link.span)},
+            "n_users": fitted.n_users,
+            "n_items": fitted.n_items,
+            "data": {**fitted.data, **(source or {})},
+            "history": model.history,
+            "files": files,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: PathLike, *, verify: bool = False) -> FactorModel:
+    """Read a model directory.
+
+    Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
+    copy. Changing a mapped array changes this process's copy of the page, never the file.
+
+    Parameters
+    ----------
+    path : path-like
+        What `save` wrote.
+    verify : bool
+        Also compare every file with its checksum, which reads them whole.
+
+    Returns
+    -------
+    SGD, ALS or ImplicitALS
+
+    Raises
+    ------
+    ModelError
+        If the directory is not a model, is incomplete or damaged, or of a newer format.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> model = fastmf.load("model/")  # doctest: +SKIP
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    try:
+        _check_files(folder, manifest["files"], verify)
+        model = MODELS[manifest["model"]](**_parameters(manifest["parameters"]))
+        fitted = _read_fitted(folder, manifest)
+        model.restore(fitted, manifest["history"])
+    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, FastMFError):
+            raise
+        raise ModelError(f"{folder} is damaged ({error}); restore it from a copy or train again") from error
+    return model
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check the manifest of a model directory.
+
+    Raises
+    ------
+    ModelError
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no model at {folder}: expected a directory that `fastmf train` or model.save wrote")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {MANIFEST}: it is not a model, or an incomplete one; train or copy it again"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ModelError(
+            f"{folder / MANIFEST} cannot be read ({error}); restore it from a copy or train again"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{folder / MANIFEST} is not the manifest of a fastmf model; expected format {FORMAT!r}")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has format version {version} and this fastmf ({__version__}) reads up to {FORMAT_VERSION}; "
+            f"upgrade fastmf (the model was written by {manifest.get('fastmf_version')})"
+        )
+    return manifest
+
+
+def _arrays(fitted: Fitted) -> dict[str, Any]:
+    return {
+        "user_factors.npy": fitted.factors.user_factors,
+        "item_factors.npy": fitted.factors.item_factors,
+        "user_biases.npy": fitted.factors.user_biases,
+        "item_biases.npy": fitted.factors.item_biases,
+        "seen_indptr.npy": fitted.seen.indptr,
+        "seen_indices.npy": fitted.seen.indices,
+    }
+
+
+def _write_ids(path: Path, vocabulary: pa.Array) -> None:
+    table = pa.table({"id": vocabulary})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_ids(path: Path) -> pa.Array:
+    column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("id")
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _check_files(folder: Path, files: dict[str, dict[str, Any]], verify: bool) -> None:
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{folder} lacks {name}: the model is incomplete; copy it again or train again")
+        size = os.path.getsize(path)
+        if size != expected["bytes"]:
+            raise ModelError(
+                f"{path} has {size} bytes, expected {expected['bytes']}: copy the model again or train again"
+            )
+        if verify and _file_record(path)["sha256"] != expected["sha256"]:
+            raise ModelError(f"{path} does not match its checksum: copy the model again or train again")
+
+
+def _parameters(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+
+
+def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
+    def mapped(name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> Any:
+        # Copy-on-write, not read-only: kernels are compiled for writable arrays, and need not be again.
+        array = np.load(folder / name, mmap_mode="c", allow_pickle=False)
+        fits = array.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
+        if array.dtype != dtype or not fits:
+            raise ModelError(
+                f"{folder / name} is {array.dtype} of shape {array.shape}; expected {dtype.__name__} {shape}"
+            )
+        return np.asarray(array)
+
+    n_users, n_items = int(manifest["n_users"]), int(manifest["n_items"])
+    n_factors = int(manifest["parameters"]["n_factors"])
+    factors = Factors(
+        mapped("user_factors.npy", np.float32, (n_users, n_factors)),
+        mapped("item_factors.npy", np.float32, (n_items, n_factors)),
+        mapped("user_biases.npy", np.float32, (n_users,)),
+        mapped("item_biases.npy", np.float32, (n_items,)),
+        np.float32(manifest["global_mean"]),
+    )
+    seen = Rows(mapped("seen_indptr.npy", np.int64, (n_users + 1,)), mapped("seen_indices.npy", np.int32, (None,)))
+    user_ids, item_ids = (_read_ids(folder / name) for name in _ID_FILES)
+    if len(user_ids) != n_users or len(item_ids) != n_items:
+        raise ModelError(
+            f"{folder} has {len(user_ids)} user and {len(item_ids)} item ids; expected {n_users} and {n_items}"
+        )
+    link = Link(np.float32(manifest["link"]["low"]), np.float32(manifest["link"]["span"]))
+    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"])
+
+
+def write_recommendations(batches: Batches, path: PathLike, *, overwrite: bool = False, shown: bool = False) -> int:
+    """Write batches of recommendations to one Parquet file; it appears whole or not at all.
+
+    Parameters
+    ----------
+    batches : Batches
+    path : path-like
+    overwrite : bool
+        Whether an existing file may be replaced.
+    shown : bool
+        Whether to show progress.
+
+    Returns
+    -------
+    int
+        Number of rows written.
+    """
+    n_rows = 0
+    with (
+        new_file(path, overwrite) as temporary,
+        Progress("recommend", batches.n_users, "user", shown) as progress,
+    ):
+        writer: pq.ParquetWriter | None = None
+        try:
+            for batch in batches.batches:
+                table = batch.to_arrow()
+                writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                writer.write_table(table)
+                n_rows += len(table)
+                progress.advance(len(batch.users))
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise DataError("there are no users to recommend to; expected at least one")
+    return n_rows

@@ -1,0 +1,63 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, always on standard error."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Never
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Counts steps of long work and shows them if asked to; a context manager.
+
+    Parameters
+    ----------
+    label : str
+        What is being done.
+    total : int
+        How many steps there are.
+    unit : str
+        What a step is called.
+    shown : bool
+        False makes it silent.
+
+    Examples
+    --------
+    >>> with Progress("training", total=2, unit="epoch", shown=False) as progress:
+    ...     for _ in range(2):
+    ...         progress.advance(1, "train_rmse 0.91")
+    """
+
+    def __init__(self, label: str, total: int, unit: str, shown: bool) -> None:
+        self._label, self._total, self._unit, self._shown = label, total, unit, shown
+        self._done = 0
+        self._last_line = -_SECONDS_BETWEEN_LINES
+        self._bar: tqdm[Never] | None = None
+        if shown and sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+
+    def advance(self, steps: int, note: str = "") -> None:
+        """Count ``steps`` more, with a note on how it goes."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(steps)
+        elif self._shown and self._line_is_due():
+            self._last_line = time.monotonic()
+            print(f"{self._label}: {self._done}/{self._total} {self._unit}s {note}".rstrip(), file=sys.stderr)
+
+    def _line_is_due(self) -> bool:
+        few = self._total <= 100
+        return few or self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

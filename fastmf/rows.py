@@ -1,0 +1,45 @@
+"""Lists of items, one for each user, in one pair of arrays."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmf_kernels._types import Int32Array
+from fastmf_kernels.topk.arrays import Rows
+
+IndexArray = npt.NDArray[np.integer[Any]]
+
+
+def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns: int) -> Rows:
+    """Make the rows of (row, column) pairs in any order: ascending and without repetition."""
+    pairs = rows.astype(np.int64) * n_columns + columns
+    if np.any(np.diff(pairs) <= 0):
+        pairs = np.unique(pairs)
+    row, column = np.divmod(pairs, max(n_columns, 1))
+    indptr = np.zeros(n_rows + 1, np.int64)
+    np.cumsum(np.bincount(row, minlength=n_rows), out=indptr[1:])
+    return Rows(indptr, column.astype(np.int32))
+
+
+def take_rows(rows: Rows, wanted: Int32Array) -> Rows:
+    """Return the rows numbered ``wanted``, in that order."""
+    counts = rows.indptr[wanted + 1] - rows.indptr[wanted]
+    indptr = np.zeros(len(wanted) + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    positions = np.arange(indptr[-1]) + np.repeat(rows.indptr[wanted] - indptr[:-1], counts)
+    return Rows(indptr, np.asarray(rows.indices[positions], np.int32))
+
+
+def union(a: Rows, b: Rows, n_items: int) -> Rows:
+    """Return, row by row, what either list has."""
+    if len(b.indices) == 0:
+        return a
+    n_rows = len(a.indptr) - 1
+    rows = np.concatenate([np.repeat(np.arange(n_rows), np.diff(r.indptr)) for r in (a, b)])
+    return rows_of_pairs(rows, np.concatenate([a.indices, b.indices]), n_rows, n_items)
+
+
+def same_for_all(items: Int32Array, n_users: int) -> Rows:
+    """Return one list, ascending, repeated for every user."""
+    return Rows(np.arange(n_users + 1, dtype=np.int64) * len(items), np.tile(items, n_users))

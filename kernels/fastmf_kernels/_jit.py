@@ -1,0 +1,259 @@
+"""The one place that compiles: compiler flags, kernel cache, threads, and the lock around them.
+
+Everybody else writes plain functions and decorates them with `device` (called by kernels) or `parallel` (a kernel), and
+calls kernels inside ``with threads(n_threads):``.
+"""
+
+import functools
+import hashlib
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numba  # noqa: TID251
+import platformdirs
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+prange = numba.prange
+
+# All of fastmath except `nnan` and `ninf`: with those, `isnan(nan)` compiles to False.
+FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+_FLAGS: dict[str, Any] = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
+_CACHES_KEPT = 3
+
+
+def device(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that kernels call. It is never cached by itself: its machine code lives in its callers."""
+    return numba.njit(**_FLAGS)(function)  # type: ignore[no-any-return]
+
+
+class Kernel(Generic[P, R]):
+    """A function with `prange` loops, compiled when first called: for all threads, or (``serial``) for the caller's.
+
+    The parallel call must stand inside ``with threads(...)``. In a child process forked after OpenMP started, where
+    another parallel region would end the process, it falls back to the serial machine code.
+    """
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    @functools.cached_property
+    def _parallel(self) -> Callable[P, R]:
+        return _compile(self._function, parallel=True)
+
+    @functools.cached_property
+    def _serial(self) -> Callable[P, R]:
+        return _compile(self._function, parallel=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return _call(self._serial if _pool_is_lost() else self._parallel, *args, **kwargs)
+
+    def serial(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on the calling thread alone: no pool, no lock; for work too small to be worth a parallel launch."""
+        return _call(self._serial, *args, **kwargs)
+
+
+parallel = Kernel
+
+
+def _compile(function: Callable[P, R], *, parallel: bool) -> Callable[P, R]:
+    # Numba keys a cache entry by signature, not by flags, so the two machine codes need two directories.
+    directory = cache_directory()
+    dispatcher = numba.njit(parallel=parallel, **_FLAGS)(function)
+    if directory is not None:
+        with _compile_lock:
+            before = numba.config.CACHE_DIR
+            numba.config.CACHE_DIR = str(directory / ("parallel" if parallel else "serial"))
+            try:
+                dispatcher.enable_caching()
+            except (RuntimeError, OSError):
+                pass  # no usable cache: the kernel is compiled in this process and forgotten with it
+            finally:
+                numba.config.CACHE_DIR = before
+    return dispatcher  # type: ignore[no-any-return]
+
+
+def _call(dispatcher: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    try:
+        return dispatcher(*args, **kwargs)
+    except OSError:
+        # Kernels do no I/O: this is Numba failing to store what it compiled (disk full, directory gone). The compiled
+        # kernel is in memory by then, and has not run yet.
+        return dispatcher(*args, **kwargs)
+
+
+_compile_lock = threading.RLock()
+
+
+@functools.cache
+def source_hash() -> str:
+    """Hash of every source file of this package: the name of the cache that fits it.
+
+    Numba's own cache looks at the file of the kernel only and would go on running old machine code after a change in
+    a helper (numba issue 1833).
+    """
+    digest = hashlib.sha256(numba.__version__.encode())
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cache_root() -> Path | None:
+    """Directory that holds the kernel caches of all versions, or None when ``FASTMF_CACHE_DIR`` is set but empty."""
+    configured = os.environ.get("FASTMF_CACHE_DIR")
+    if configured is None:
+        return Path(platformdirs.user_cache_dir("fastmf", appauthor=False)) / "kernels"
+    return Path(configured) if configured else None
+
+
+@functools.cache
+def cache_directory() -> Path | None:
+    """Make and return the cache directory of these sources; None when caching is off or the place is not writable."""
+    root = cache_root()
+    if root is None:
+        return None
+    directory = root / source_hash()
+    try:
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _prune(root)
+        probe = directory / f".writable-{os.getpid()}-{threading.get_ident()}"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return None
+    return directory
+
+
+def _prune(root: Path) -> None:
+    """Delete the caches of all but the newest few versions of the sources."""
+    caches = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    for stale in caches[_CACHES_KEPT:]:
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def available_threads() -> int:
+    """Count the threads a kernel may use: the cores this process may run on, within the container's CPU quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, cpu_quota()))
+
+
+def cpu_quota(root: Path = Path("/")) -> int:
+    """Return the CPU quota of this process's control group in cores, rounded up; a huge number if there is none."""
+    unlimited = 2**31
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return unlimited
+    quota = float(unlimited)
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            base, read = root / "sys/fs/cgroup" / controllers, _quota_v1
+        else:
+            continue
+        # Inside a container the path may name a directory of the host: the mounted root then holds the limit.
+        folder = base / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(base):
+                quota = min(quota, read(group))
+    return math.ceil(quota)
+
+
+def _quota_v2(group: Path) -> float:
+    try:
+        allowed, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if allowed == "max" else float(allowed) / float(period)
+
+
+def _quota_v1(group: Path) -> float:
+    try:
+        allowed = float((group / "cpu.cfs_quota_us").read_text())
+        period = float((group / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return math.inf
+    return allowed / period if allowed > 0 else math.inf
+
+
+def resolve_threads(n_threads: int | None) -> int:
+    """Turn an ``n_threads`` argument (None: all there are) into a count that Numba's pool can serve."""
+    if n_threads is None:
+        return min(available_threads(), int(numba.config.NUMBA_NUM_THREADS))
+    if n_threads < 1:
+        raise ValueError(f"n_threads is {n_threads}; expected at least 1, or None for all cores")
+    return min(n_threads, int(numba.config.NUMBA_NUM_THREADS))
+
+
+def threading_layer() -> str:
+    """Start Numba's thread pool if need be and name its layer: ``omp``, ``tbb`` or ``workqueue``."""
+    numba.get_num_threads()
+    return str(numba.threading_layer())
+
+
+_workqueue_lock = threading.RLock()
+
+
+@contextmanager
+def threads(n_threads: int | None) -> Iterator[int]:
+    """Let parallel kernels in the block use ``n_threads`` threads; the caller's own setting comes back afterwards.
+
+    Numba's ``workqueue`` layer aborts the process when two threads enter it at once, so there the blocks of different
+    threads run one after the other; ``omp`` and ``tbb`` run side by side.
+    """
+    count = resolve_threads(n_threads)
+    if _pool_is_lost():
+        yield 1
+        return
+    if threading_layer() == "workqueue":
+        with _workqueue_lock:
+            yield from _masked(count)
+    else:
+        yield from _masked(count)
+
+
+def _masked(count: int) -> Iterator[int]:
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        numba.set_num_threads(before)
+
+
+_lost_pool = threading.Event()
+
+
+def _pool_is_lost() -> bool:
+    return _lost_pool.is_set()
+
+
+def _after_fork() -> None:
+    global _workqueue_lock, _compile_lock
+    _workqueue_lock, _compile_lock = threading.RLock(), threading.RLock()
+    try:
+        layer = numba.threading_layer()
+    except ValueError:
+        return  # the pool had not started: the child starts its own
+    if layer == "omp":
+        _lost_pool.set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

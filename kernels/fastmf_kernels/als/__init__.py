@@ -1,0 +1,1 @@
+"""Alternating least squares: one side solved exactly while the other is fixed."""

@@ -1,0 +1,51 @@
+"""The least-squares problem of one half sweep."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.layout.arrays import CSR
+
+
+class Weighting(NamedTuple):
+    """What an observed value v contributes to its row's normal equations, both parts linear in v.
+
+    Attributes
+    ----------
+    weight, weight_slope : float32
+        The observation adds (weight + weight_slope·v) q qᵀ to the matrix.
+    target, target_slope : float32
+        The observation adds (target + target_slope·v - offset) q to the right side.
+    """
+
+    weight: np.float32
+    weight_slope: np.float32
+    target: np.float32
+    target_slope: np.float32
+
+
+class HalfSweep(NamedTuple):
+    """One side's least-squares problems: row u solves (G + Σ w q qᵀ + λ_u I) x = Σ t q over its observed entries.
+
+    Attributes
+    ----------
+    rows : CSR
+        Observed values; one row for each target row, columns are rows of ``fixed_factors``.
+    fixed_factors : float32 array, shape (n_fixed, n_factors), C order
+        The vectors q.
+    fixed_offsets : float32 array, shape (n_fixed,)
+        Subtracted from the target of each entry: the biases of the fixed side.
+    gram : float32 array, shape (n_factors, n_factors)
+        G: what all cells together contribute. Zeros for explicit data, whose missing cells are unknown.
+    regularization : float32 array, shape (n_rows,)
+        λ_u, at least 0.
+    weighting : Weighting
+    """
+
+    rows: CSR
+    fixed_factors: Float32Array
+    fixed_offsets: Float32Array
+    gram: Float32Array
+    regularization: Float32Array
+    weighting: Weighting

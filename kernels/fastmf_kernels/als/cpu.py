@@ -1,0 +1,121 @@
+"""ALS by Cholesky factorisation on all cores; the contract is that of `fastmf_kernels.als.reference`.
+
+Rows are independent, so the result does not depend on the number of threads. Each thread gathers a few of the fixed
+vectors at a time, adds their outer products to the upper triangle of the row's matrix, and factorises it in place.
+No BLAS: its threads would fight these. The few rows whose matrix is singular are left to NumPy afterwards.
+
+Copies are spelled out as loops: assigning one array to a slice of another makes Numba compile its error message about
+shapes, 4 s of string handling.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmf_kernels._jit import device, parallel, prange, threads
+from fastmf_kernels._types import Float32Array, Int64Array
+from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.als.balance import cut_by_work
+from fastmf_kernels.als.reference import solve_row
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.linalg.cpu import cholesky_solve
+
+_GRAM_CHUNK = 4096
+
+
+def gram(factors: Float32Array) -> Float32Array:
+    """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
+    total = np.zeros((factors.shape[1], factors.shape[1]), np.float64)
+    for start in range(0, len(factors), _GRAM_CHUNK):
+        chunk = factors[start : start + _GRAM_CHUNK]
+        total += chunk.T @ chunk
+    return total.astype(np.float32)
+
+
+def run_half_sweep(problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None) -> None:
+    """Solve every row of one side; see the reference."""
+    with threads(n_threads) as count:
+        chunks = cut_by_work(problem.rows.indptr, target_factors.shape[1], 8 * count)
+        singular = np.zeros(len(target_factors), np.bool_)
+        _run_half_sweep(*problem, chunks, target_factors, singular)
+    for u in np.flatnonzero(singular):
+        target_factors[u] = solve_row(problem, int(u))
+
+
+@parallel
+def _run_half_sweep(
+    rows: CSR,
+    fixed_factors: Float32Array,
+    fixed_offsets: Float32Array,
+    gram: Float32Array,
+    regularization: Float32Array,
+    weighting: Weighting,
+    chunks: Int64Array,
+    target_factors: Float32Array,
+    singular: npt.NDArray[np.bool_],
+) -> None:
+    # Numba passes tuples of arrays into parallel loops, but no tuples of tuples: the problem is put together inside.
+    for c in prange(len(chunks) - 1):
+        problem = HalfSweep(rows, fixed_factors, fixed_offsets, gram, regularization, weighting)
+        _solve_rows(problem, chunks[c], chunks[c + 1], target_factors, singular)
+
+
+@device
+def _solve_rows(
+    problem: HalfSweep, start: int, stop: int, target_factors: Float32Array, singular: npt.NDArray[np.bool_]
+) -> None:
+    """Solve the rows ``start:stop``; mark those whose matrix is singular and leave them for later."""
+    n_factors = target_factors.shape[1]
+    matrix = np.empty((n_factors, n_factors), np.float32)
+    q = np.empty((4, n_factors), np.float32)
+    indptr = problem.rows.indptr
+    for u in range(start, stop):
+        x = target_factors[u]
+        for f in range(n_factors):
+            x[f] = np.float32(0)
+        if indptr[u] < indptr[u + 1]:
+            for f in range(n_factors):
+                for g in range(f, n_factors):
+                    matrix[f, g] = problem.gram[f, g]
+                matrix[f, f] += problem.regularization[u]
+            _add_observations(problem, indptr[u], indptr[u + 1], matrix, x, q)
+            singular[u] = not cholesky_solve(matrix, x)
+
+
+@device
+def _add_observations(
+    problem: HalfSweep, start: int, stop: int, matrix: Float32Array, x: Float32Array, q: Float32Array
+) -> None:
+    """Add Σ w q qᵀ to the upper triangle of ``matrix`` and Σ t q to ``x``, four entries at a time.
+
+    Four at a time because each pass over the matrix costs a load and a store an element, whatever it adds. ``q``, shape
+    (4, n_factors), is scratch space.
+    """
+    n_factors = x.size
+    for first in range(start, stop, 4):
+        w0 = _gather_observation(problem, first, stop, x, q[0])
+        w1 = _gather_observation(problem, first + 1, stop, x, q[1])
+        w2 = _gather_observation(problem, first + 2, stop, x, q[2])
+        w3 = _gather_observation(problem, first + 3, stop, x, q[3])
+        for f in range(n_factors):
+            a0, a1, a2, a3 = w0 * q[0, f], w1 * q[1, f], w2 * q[2, f], w3 * q[3, f]
+            for g in range(f, n_factors):
+                matrix[f, g] += (a0 * q[0, g] + a1 * q[1, g]) + (a2 * q[2, g] + a3 * q[3, g])
+
+
+@device
+def _gather_observation(problem: HalfSweep, position: int, stop: int, x: Float32Array, q: Float32Array) -> np.float32:
+    """Copy the vector of an entry to ``q``, add t q to ``x`` and return w; past the end, q = 0 and w = 0."""
+    if position >= stop:
+        for f in range(q.size):
+            q[f] = np.float32(0)
+        return np.float32(0)
+    entry = np.uint64(position)
+    fixed = np.uint64(problem.rows.indices[entry])
+    value = problem.rows.values[entry]
+    weighting = problem.weighting
+    target = weighting.target + weighting.target_slope * value - problem.fixed_offsets[fixed]
+    for f in range(q.size):
+        q[f] = problem.fixed_factors[fixed, f]
+        x[f] += target * q[f]
+    weight: np.float32 = weighting.weight + weighting.weight_slope * value
+    return weight

@@ -1,0 +1,117 @@
+"""Counting sort in two passes on all cores; the contract is that of `fastmf_kernels.layout.reference`.
+
+A plain counting sort scatters over the whole output and misses the cache with nearly every write. Here the first pass
+splits the positions into a few hundred ranges of keys, and the second sorts each range by itself: its writes stay
+within a piece of the output that fits the cache. Both passes keep the input order of equal keys, so the result does
+not depend on how the work was cut.
+"""
+
+import numpy as np
+
+from fastmf_kernels._jit import parallel, prange, threads
+from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
+from fastmf_kernels.layout.arrays import CSR, Groups
+
+_MAX_RANGES = 512
+_MIN_CHUNK = 1 << 14
+
+
+def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> Groups:
+    """Group the positions of ``keys`` by key; see the reference."""
+    shift = 0
+    while (n_groups >> shift) >= _MAX_RANGES:
+        shift += 1
+    n_ranges = (max(n_groups, 1) - 1 >> shift) + 1
+    offsets = np.zeros(n_groups + 1, np.int64)
+    order = np.empty(len(keys), np.int64)
+    with threads(n_threads) as count:
+        n_chunks = max(1, min(4 * count, len(keys) // _MIN_CHUNK))
+        chunks = np.linspace(0, len(keys), n_chunks + 1).astype(np.int64)
+        counts = np.zeros((n_chunks, n_ranges), np.int64)
+        positions, starts = np.empty(len(keys), np.int64), np.empty(n_ranges + 1, np.int64)
+        _split_into_ranges(keys, shift, chunks, counts, positions, starts)
+        _sort_ranges(keys, shift, positions, starts, offsets, order)
+    return Groups(offsets, order)
+
+
+def coo_to_csr(
+    rows: Int32Array, columns: Int32Array, values: Float32Array, n_rows: int, n_threads: int | None = None
+) -> CSR:
+    """Turn coordinate triples into rows; see the reference."""
+    offsets, order = group_by(rows, n_rows, n_threads)
+    with threads(n_threads):
+        return CSR(offsets, *_gather(columns, values, order))
+
+
+def transpose(csr: CSR, n_columns: int, n_threads: int | None = None) -> CSR:
+    """Turn rows into columns; see the reference."""
+    return coo_to_csr(csr.indices, csr.row_of_each_entry(), csr.values, n_columns, n_threads)
+
+
+@parallel
+def _split_into_ranges(
+    keys: Int32Array,
+    shift: int,
+    chunks: Int64Array,
+    counts: Int64Array,
+    positions: Int64Array,
+    starts: Int64Array,
+) -> None:
+    """Fill ``positions`` with all positions sorted by range (``key >> shift``), and ``starts`` with where each begins.
+
+    ``counts``, shape (n_chunks, n_ranges), is 0 on entry and scratch space.
+    """
+    n_chunks, n_ranges = counts.shape
+    for c in prange(n_chunks):
+        for position in range(chunks[c], chunks[c + 1]):
+            counts[c, keys[position] >> shift] += 1
+    total = np.int64(0)
+    for r in range(n_ranges):
+        starts[r] = total
+        for c in range(n_chunks):
+            size = counts[c, r]
+            counts[c, r] = total
+            total += size
+    starts[n_ranges] = total
+    for c in prange(n_chunks):
+        for position in range(chunks[c], chunks[c + 1]):
+            r = keys[position] >> shift
+            positions[counts[c, r]] = position
+            counts[c, r] += 1
+
+
+@parallel
+def _sort_ranges(
+    keys: Int32Array,
+    shift: int,
+    positions: Int64Array,
+    starts: Int64Array,
+    offsets: Int64Array,
+    order: Int64Array,
+) -> None:
+    """Sort each range by counting; fills ``offsets`` (n_groups + 1, zero on entry) and ``order``."""
+    n_groups = len(offsets) - 1
+    for r in prange(len(starts) - 1):
+        first, last = r << shift, min((r + 1) << shift, n_groups)
+        cursor = np.zeros(last - first + 1, np.int64)
+        for j in range(starts[r], starts[r + 1]):
+            cursor[keys[positions[j]] - first + 1] += 1
+        cursor[0] = starts[r]
+        for g in range(last - first):
+            cursor[g + 1] += cursor[g]
+            offsets[first + g + 1] = cursor[g + 1]
+        for j in range(starts[r], starts[r + 1]):
+            g = keys[positions[j]] - first
+            order[cursor[g]] = positions[j]
+            cursor[g] += 1
+
+
+@parallel
+def _gather(columns: Int32Array, values: Float32Array, order: Int64Array) -> tuple[Int32Array, Float32Array]:
+    """Take ``columns[order]`` and ``values[order]``."""
+    indices = np.empty(len(order), np.int32)
+    data = np.empty(len(order), np.float32)
+    for j in prange(len(order)):
+        indices[j] = columns[order[j]]
+        data[j] = values[order[j]]
+    return indices, data

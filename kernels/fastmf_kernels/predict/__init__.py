@@ -1,0 +1,1 @@
+"""Ratings predicted for single (user, item) pairs."""

@@ -1,0 +1,35 @@
+"""Predictions on all cores; the contract is that of `fastmf_kernels.predict.reference`."""
+
+import numpy as np
+
+from fastmf_kernels._jit import device, parallel, prange, threads
+from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.predict import point
+from fastmf_kernels.predict.arrays import Factors, Link
+
+_dot = device(point.dot)
+_apply_link = device(point.apply_link)
+
+
+def predict_pairs(
+    users: Int32Array, items: Int32Array, factors: Factors, link: Link, n_threads: int | None = None
+) -> Float32Array:
+    """Predict the rating of each pair; see the reference."""
+    with threads(n_threads):
+        return _predict_pairs(users, items, factors, link)
+
+
+@parallel
+def _predict_pairs(users: Int32Array, items: Int32Array, factors: Factors, link: Link) -> Float32Array:
+    ratings = np.empty(len(users), np.float32)
+    for j in prange(len(users)):
+        user, item = users[j], items[j]
+        score = factors.global_mean
+        if user >= 0:
+            score += factors.user_biases[user]
+        if item >= 0:
+            score += factors.item_biases[item]
+        if user >= 0 and item >= 0:
+            score = _dot(factors.user_factors[user], factors.item_factors[item], score)
+        ratings[j] = _apply_link(score, link.low, link.span)
+    return ratings

@@ -1,0 +1,27 @@
+"""The prediction for one rating, as plain functions that every variant of every kernel compiles.
+
+r̂_ui = μ + b_u + b_i + p_u·q_i   (Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems",
+IEEE Computer 42(8), 2009, equation 4), and with a rating range r̂ = low + span·sigmoid(μ + b_u + b_i + p_u·q_i)
+(Salakhutdinov, Mnih, "Probabilistic Matrix Factorization", NIPS 2007, section 2).
+"""
+
+import math
+
+import numpy as np
+
+from fastmf_kernels._types import Float32Array
+
+
+def dot(p: Float32Array, q: Float32Array, start: np.float32) -> np.float32:
+    """Return start + p·q, in the precision of the arguments; ``p`` and ``q`` have shape (n_factors,)."""
+    total = start
+    for f in range(p.size):
+        total += p[f] * q[f]
+    return total
+
+
+def apply_link(score: np.float32, low: np.float32, span: np.float32) -> np.float32:
+    """Turn a linear score into a rating: low + span·sigmoid(score), or the score itself where span is 0."""
+    if span == 0:
+        return score
+    return low + span / (np.float32(1) + np.float32(math.exp(-score)))

@@ -1,0 +1,1 @@
+"""Stochastic gradient descent over blocks of ratings."""

@@ -1,0 +1,1 @@
+"""The k best items of every query, without ever holding all scores."""
