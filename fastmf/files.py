@@ -102,11 +102,12 @@ def _swap_in(temporary: Path, final: Path) -> None:
         os.rename(temporary, final)
         return
     aside = _temporary_beside(final)
-    os.rename(final, aside)
     try:
+        os.rename(final, aside)
         os.rename(temporary, final)
-    except OSError:
-        os.rename(aside, final)
+    except BaseException:  # Ctrl-C too must not leave the old one under a name that nobody looks for
+        if aside.exists() and not final.exists():
+            os.rename(aside, final)
         raise
     if aside.is_dir():
         shutil.rmtree(aside, ignore_errors=True)

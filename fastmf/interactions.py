@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from fastmf import ids
 from fastmf.errors import DataError, ParameterError
 from fastmf.parameters import require_choice
-from fastmf.parquet import PathLike, open_dataset, read_column, require_column, write_table
+from fastmf.parquet import PathLike, open_dataset, read_column, require_column, with_columns, write_table
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -274,10 +274,8 @@ def read_parquet(
     >>> import fastmf
     >>> ratings = fastmf.read_parquet("ratings/", timestamp="timestamp")  # doctest: +SKIP
     """
-    dataset = open_dataset(path)
     names = _Names(user, item, rating, timestamp)
-    for name in names.given():
-        require_column(dataset.schema, name)
+    dataset = with_columns(open_dataset(path), names.given())
     return _build(lambda name: read_column(dataset, name) if name else None, names, duplicates, source=str(path))
 
 
@@ -301,7 +299,7 @@ def _build(
     require_choice("duplicates", duplicates, DUPLICATES)
     raw_users = column(names.user)
     if raw_users is None or len(raw_users) == 0:
-        raise DataError(f"{source} has no rows; expected at least one rating")
+        raise DataError(f"there are no rows in {source}; expected at least one rating")
     users, user_ids = ids.encode(raw_users, names.user)
     del raw_users
     items, item_ids = ids.encode(column(names.item), names.item)
@@ -334,9 +332,12 @@ def _timestamps(values: pa.ChunkedArray, column: str) -> Int64Array:
     if not (pa.types.is_integer(kind) or pa.types.is_temporal(kind)):
         raise DataError(f"column {column!r} has type {kind}; expected integers or times: cast the column first")
     ids.require_no_nulls(values, column)
-    if pa.types.is_date32(kind) or pa.types.is_time32(kind):
-        values = pc.cast(values, pa.int32())
-    return np.array(pc.cast(values, pa.int64()).to_numpy())
+    try:
+        if pa.types.is_date32(kind) or pa.types.is_time32(kind):
+            values = pc.cast(values, pa.int32())
+        return np.array(pc.cast(values, pa.int64()).to_numpy())
+    except pa.ArrowException as error:
+        raise DataError(f"column {column!r} of type {kind} does not fit into int64: {error}; cast it first") from error
 
 
 def _without_duplicates(ratings: Interactions, duplicates: str) -> Interactions:

@@ -32,6 +32,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 Source = dict[str, Any]
 
+# How to run is a matter of the machine, not of the model.
+_RUN_PARAMETERS = ("backend", "n_threads", "verbose")
 _ID_FILES = ("user_ids.arrow", "item_ids.arrow")
 
 
@@ -50,7 +52,7 @@ def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source:
             "fastmf_version": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": type(model).__name__,
-            "parameters": model.get_params(),
+            "parameters": {name: value for name, value in model.get_params().items() if name not in _RUN_PARAMETERS},
             "global_mean": float(fitted.factors.global_mean),
             "link": {"low": float(fitted.link.low), "span": float(fitted.link.span)},
             "n_users": fitted.n_users,

@@ -71,16 +71,60 @@ def read_column(dataset: ds.Dataset, name: str) -> pa.ChunkedArray:
         raise _unreadable(getattr(dataset, "files", []), error) from error
 
 
-def require_column(schema: pa.Schema, name: str) -> None:
+def require_column(schema: pa.Schema, name: str, file: str = "") -> None:
     """Raise `DataError`, naming the columns there are, unless ``name`` is one of them."""
     if name not in schema.names:
-        raise DataError(f"no column {name!r}; the columns are {', '.join(map(repr, schema.names)) or 'none'}")
+        where = f" in {file}" if file else ""
+        raise DataError(f"no column {name!r}{where}; the columns are {', '.join(map(repr, schema.names)) or 'none'}")
+
+
+def with_columns(dataset: ds.Dataset, names: Sequence[str]) -> ds.Dataset:
+    """Require columns of every file of a dataset, each of one type; of numbers and times the wider one is taken.
+
+    Left to itself, Arrow goes by the first file: it fills a column that a later file lacks with nulls, and turns
+    integers into strings.
+
+    Raises
+    ------
+    DataError
+        If a file lacks a column (the message names the file and the columns it has) or cannot be read, or if the types
+        of two files do not go together.
+    """
+    for name in names:
+        require_column(dataset.schema, name)
+    if len(getattr(dataset, "files", [])) < 2:
+        return dataset
+    common = {name: dataset.schema.field(name) for name in names}
+    for fragment in dataset.get_fragments():
+        try:
+            schema = fragment.physical_schema
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable([fragment.path], error) from error
+        partition = ds.get_partition_keys(fragment.partition_expression)
+        for name in names:
+            if name not in partition:
+                require_column(schema, name, fragment.path)
+                common[name] = _wider(common[name], schema.field(name), fragment.path)
+    schema = pa.schema([common.get(field.name, field) for field in dataset.schema])
+    return ds.dataset(
+        dataset.files, filesystem=dataset.filesystem, schema=schema, format="parquet", partitioning="hive"
+    )
+
+
+def _wider(a: pa.Field, b: pa.Field, file: str) -> pa.Field:
+    try:
+        return pa.unify_schemas([pa.schema([a]), pa.schema([b])], promote_options="permissive").field(0)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {a.name!r} has type {b.type} in {file} and {a.type} in the files before it; expected one type: "
+            "cast the column in one of them"
+        ) from error
 
 
 def _unreadable(files: Sequence[str], error: Exception) -> DataError:
     reason = str(error).strip().splitlines()[0]
     named = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-    return DataError(f"cannot read {named} as Parquet: {reason}")
+    return DataError(f"cannot read {named} as Parquet: {reason}; copy or write it again")
 
 
 def write_table(table: pa.Table, path: PathLike, overwrite: bool = False) -> None:

@@ -38,7 +38,7 @@ def random(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -> 
     """
     _require_fraction(test_fraction)
     n_test = _test_count(ratings.n_ratings, test_fraction)
-    chosen = np.random.default_rng(seed).permutation(ratings.n_ratings)[:n_test]
+    chosen = _shuffled(ratings, seed)[:n_test]
     return _cut(ratings, chosen)
 
 
@@ -58,7 +58,7 @@ def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -
     train, test : Interactions
     """
     _require_fraction(test_fraction)
-    order = np.random.default_rng(seed).permutation(ratings.n_ratings)
+    order = _shuffled(ratings, seed)
     rank, count = _rank_within_user(ratings, order)
     goal = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
     return _cut(ratings, np.flatnonzero(rank < goal))
@@ -136,7 +136,7 @@ def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split
     require_integer("n_folds", n_folds, minimum=2)
     if n_folds > ratings.n_ratings:
         raise DataError(f"{ratings.n_ratings} ratings cannot be cut into {n_folds} folds; use fewer folds")
-    order = np.random.default_rng(seed).permutation(ratings.n_ratings)
+    order = _shuffled(ratings, seed)
     return [_cut(ratings, fold) for fold in np.array_split(order, n_folds)]
 
 
@@ -150,6 +150,11 @@ def _test_count(n_ratings: int, test_fraction: float) -> int:
     if n_ratings < 2:
         raise DataError(f"{n_ratings} rating cannot be split; expected at least 2")
     return min(max(round(n_ratings * test_fraction), 1), n_ratings - 1)
+
+
+def _shuffled(ratings: Interactions, seed: int) -> Int64Array:
+    require_integer("seed", seed, minimum=0)
+    return np.random.default_rng(seed).permutation(ratings.n_ratings)
 
 
 def _times(ratings: Interactions) -> Int64Array:

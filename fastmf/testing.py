@@ -105,6 +105,36 @@ def power_law(
     return from_indices(users, items, np.clip(np.round(stars * 2) / 2, 0.5, 5), n_users, n_items)
 
 
+def film_club(n_users: int = 2000, n_items: int = 500, mean_ratings: int = 40, seed: int = 0) -> Interactions:
+    """Make ratings whose choice, too, shows taste: users see what they expect to like, and popular films more often.
+
+    Parameters
+    ----------
+    n_users, n_items : int
+    mean_ratings : int
+        Ratings of a user on average; at least 5 each.
+    seed : int
+
+    Returns
+    -------
+    Interactions
+        With ids such as ``"user-0042"`` and ``"film-007"``, and 1 to 5 stars.
+    """
+    rng = np.random.default_rng(seed)
+    p, q = rng.standard_normal((n_users, 4)), rng.standard_normal((n_items, 4))
+    liking, fame = p @ q.T, rng.standard_normal(n_items)
+    n_seen = np.clip(rng.gamma(2, mean_ratings / 2, n_users), 5, n_items // 2).astype(np.int64)
+    # The n largest of score + Gumbel noise are a draw of n without replacement, by softmax of the score (Yellott 1977).
+    noisy = liking + fame + rng.gumbel(size=liking.shape)
+    order = np.argsort(-noisy, axis=1)
+    users, place = np.nonzero(np.arange(n_items)[None, :] < n_seen[:, None])
+    items = order[users, place]
+    stars = np.clip(np.round(3.2 + 0.6 * liking[users, items] + 0.5 * rng.standard_normal(len(users))), 1, 5)
+    return Interactions.from_arrays(
+        [f"user-{user:04}" for user in users], [f"film-{item:03}" for item in items], stars.astype(np.float32)
+    )
+
+
 def _draw_power_law(n: int, size: int, exponent: float, rng: np.random.Generator) -> "np.typing.NDArray[np.int64]":
     """Draw numbers below ``n`` with probability falling as rank^-exponent, the ranks shuffled."""
     weights = np.arange(1, n + 1) ** -exponent

@@ -14,7 +14,7 @@ class Weighting(NamedTuple):
     Attributes
     ----------
     weight, weight_slope : float32
-        The observation adds (weight + weight_slope·v) q qᵀ to the matrix.
+        The observation adds (weight + weight_slope·v) q qᵀ to the matrix; that weight is at least 0.
     target, target_slope : float32
         The observation adds (target + target_slope·v - offset) q to the right side.
     """

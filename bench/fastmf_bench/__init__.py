@@ -1,0 +1,1 @@
+"""What fastmf claims about itself, and the programs that show it."""

@@ -1,0 +1,73 @@
+"""The ``fastmf`` command: arguments to library calls, and nothing else.
+
+Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the work failed, 2 the call was
+wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fastmf.cli import bench, convert, demo, doctor, evaluate, info, recommend, similar, train, warmup
+from fastmf.errors import FastMFError, ParameterError
+
+_COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, doctor, warmup, bench)
+
+_DESCRIPTION = """\
+Matrix factorisation for recommenders: ratings in Parquet to recommendations in Parquet.
+
+Start with `fastmf demo`; `fastmf COMMAND --help` shows an example of each command.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
+        if getattr(parsed, "debug", False):
+            raise
+        print(f"fastmf {parsed.command}: {_message(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ParameterError) else 1
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; nothing was left half-written"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); use fewer factors, or a machine with more"
+    return str(error)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="fastmf", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        help_text, _, rest = (command.__doc__ or "").partition("\n\n")
+        subparser = commands.add_parser(
+            name,
+            help=help_text[:1].lower() + help_text[1:].strip().rstrip("."),
+            description=f"{help_text.strip()}\n\n{rest.strip()}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from fastmf._version import __version__
+
+        print(f"fastmf {__version__}")
+        parser.exit()

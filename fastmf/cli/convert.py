@@ -1,0 +1,46 @@
+"""Turn delimited text into Parquet.
+
+example:
+  fastmf convert ml-1m/ratings.dat ratings.parquet
+
+MovieLens files (u.data, ratings.dat, ratings.csv) are known by their names. Of other text, the first line names the
+columns, unless --columns does; --user-column and its like say which of them become user_id, item_id, rating and
+timestamp. All other columns are kept as they are.
+"""
+
+import argparse
+
+from fastmf.cli.options import add_output_options, print_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("source", metavar="SOURCE", help="text file, may be compressed (.gz, .bz2)")
+    parser.add_argument("output", metavar="OUT.parquet", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--delimiter", metavar="TEXT", help="what separates the columns (default: by the file's name)")
+    parser.add_argument("--columns", nargs="+", metavar="NAME", help="column names of a file without a header line")
+    for name in ("user", "item", "rating", "timestamp"):
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column that holds the {name}s")
+    add_output_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Convert and print what was written."""
+    from fastmf.text import convert
+
+    renamed = {
+        getattr(parsed, f"{role}_column"): name
+        for role, name in (("user", "user_id"), ("item", "item_id"), ("rating", "rating"), ("timestamp", "timestamp"))
+    }
+    renamed.pop(None, None)
+    columns, n_rows = convert(
+        parsed.source,
+        parsed.output,
+        delimiter=parsed.delimiter,
+        columns=parsed.columns,
+        renamed=renamed,
+        overwrite=parsed.overwrite,
+    )
+    print_result({"output": parsed.output, "n_rows": n_rows, "columns": ", ".join(columns)}, parsed.json)
+    return 0

@@ -1,0 +1,106 @@
+"""Make a small data set, train, evaluate, and write recommendations.
+
+example:
+  fastmf demo
+
+It needs nothing but the installation, and shows each step as Python, to copy.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastmf.cli.options import add_output_options, note, print_result
+from fastmf.errors import OutputExistsError
+
+_MARK = {b"fastmf": b"demo"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "--output", default="recs.parquet", metavar="FILE", help="where to write (default: %(default)s)"
+    )
+    parser.add_argument("--keep", metavar="DIR", help="keep the ratings and the model in this directory")
+    add_output_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Go through the whole job once."""
+    output = Path(parsed.output)
+    _require_own(output)
+    if parsed.keep is not None:
+        Path(parsed.keep).mkdir(parents=True, exist_ok=True)
+        print_result(_whole_job(Path(parsed.keep), output, parsed), parsed.json)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            print_result(_whole_job(Path(folder), output, parsed), parsed.json)
+    return 0
+
+
+def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[str, Any]:
+    import fastmf
+    from fastmf.parquet import write_table
+
+    note("made-up ratings of 2,000 users on 500 films", parsed)
+    source, model_folder = folder / "ratings.parquet", folder / "model"
+    fastmf.testing.film_club().to_parquet(source, overwrite=True)
+    _step(f'ratings = fastmf.read_parquet("{source.name}")', parsed)
+    ratings = fastmf.read_parquet(source)
+    _step("train, test = fastmf.split.per_user(ratings, test_fraction=0.2)", parsed)
+    train, test = fastmf.split.per_user(ratings, test_fraction=0.2)
+    _step("model = fastmf.ImplicitALS(n_factors=32, unobserved_weight=0.3).fit(train)", parsed)
+    model = fastmf.ImplicitALS(n_factors=32, unobserved_weight=0.3, verbose=not parsed.quiet).fit(train)
+    _step("fastmf.evaluate(model, test, k=10)", parsed)
+    figures = fastmf.evaluate(model, test, k=10)
+    _step(f'model.save("{model_folder.name}")', parsed)
+    model.save(model_folder, overwrite=True)
+    _step(f'model.recommend(k=10).to_parquet("{output}")', parsed)
+    table = model.recommend(k=10).to_arrow()
+    write_table(table.replace_schema_metadata(_MARK), output, overwrite=True)
+    if not parsed.quiet:
+        _show_first_user(table, parsed)
+    most_popular = fastmf.metrics.ndcg_at_k(_most_popular(train), test.by_user[:2], k=10)
+    return {
+        "output": str(output),
+        "n_rows": len(table),
+        "ndcg@10": figures["ndcg@10"],
+        "recall@10": figures["recall@10"],
+        "ndcg@10 of the most popular films": most_popular,
+    }
+
+
+def _most_popular(train: Any) -> Any:
+    """Recommend everybody the films most often seen, less his own: the least a recommender must beat."""
+    import numpy as np
+
+    counts = np.bincount(train.items, minlength=train.n_items)
+    scores = np.tile(counts.astype(np.float64), (train.n_users, 1))
+    scores[train.users, train.items] = -1
+    return np.argsort(-scores, axis=1, kind="stable")[:, :10]
+
+
+def _step(python: str, parsed: argparse.Namespace) -> None:
+    note(f">>> {python}", parsed)
+
+
+def _show_first_user(table: Any, parsed: argparse.Namespace) -> None:
+    first = table.slice(0, 3).to_pylist()
+    films = ", ".join(f"{row['item_id']} ({row['score']:.2f})" for row in first)
+    note(f"{first[0]['user_id']} should see: {films}, ...", parsed)
+
+
+def _require_own(output: Path) -> None:
+    """Refuse to replace a file that no demo wrote."""
+    if not output.exists():
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(output).metadata or {}
+    except (pa.ArrowException, OSError):
+        metadata = {}
+    if metadata.get(b"fastmf") != b"demo":
+        raise OutputExistsError(f"{output} exists and is not from an earlier demo; choose another with --output")

@@ -1,0 +1,85 @@
+"""Tell what this machine offers and what fastmf makes of it.
+
+example:
+  fastmf doctor
+"""
+
+import argparse
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+from fastmf.cli.options import add_output_options, print_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    add_output_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Look around and print what there is."""
+    print_result({**_versions(), **_threads(), **_cache(), "gpu": _gpu()}, parsed.json)
+    return 0
+
+
+def _versions() -> dict[str, Any]:
+    packages = ("fastmf", "numba", "llvmlite", "numpy", "scipy", "pyarrow")
+    return {
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+        **{name: _installed(name) for name in packages},
+    }
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _threads() -> dict[str, Any]:
+    import numpy as np
+
+    from fastmf_kernels import _jit
+
+    layer = _jit.threading_layer()
+    quota = _jit.cpu_quota()
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "cores": os.cpu_count(),
+        "cpu quota": "none" if quota >= 2**31 else quota,
+        "threads used": _jit.resolve_threads(None),
+        "threading layer": layer + _advice(layer),
+        "blas": f"{blas['name']} {blas['version']}",
+    }
+
+
+def _advice(layer: str) -> str:
+    if layer == "workqueue":
+        return " (parallel calls from several threads run one after the other; install libgomp1 or tbb)"
+    return ""
+
+
+def _cache() -> dict[str, Any]:
+    from fastmf_kernels import _jit
+
+    directory = _jit.cache_directory()
+    if directory is None:
+        where = (
+            "off: FASTMF_CACHE_DIR is empty"
+            if _jit.cache_root() is None
+            else f"off: {_jit.cache_root()} is not writable"
+        )
+        return {"kernel cache": where, "kernels cached": 0}
+    return {"kernel cache": str(directory), "kernels cached": len(list(directory.rglob("*.nbc")))}
+
+
+def _gpu() -> str:
+    driver = ctypes.util.find_library("cuda")
+    found = "no NVIDIA driver found" if driver is None else f"driver library {driver} found"
+    return f"not used: this version of fastmf has no CUDA kernels ({found})"

@@ -1,0 +1,51 @@
+"""Measure a model on test ratings.
+
+example:
+  fastmf evaluate model test.parquet -k 10 20
+
+Items of the training ratings are not ranked; --exclude names other ratings to leave out instead.
+"""
+
+import argparse
+
+from fastmf.cli.options import (
+    add_column_options,
+    add_run_options,
+    load_model,
+    positive_integer,
+    print_result,
+    read_ratings,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    parser.add_argument("test", metavar="TEST.parquet", help="test ratings")
+    parser.add_argument("--exclude", metavar="TRAIN.parquet", help="ratings whose items are not ranked")
+    parser.add_argument("-k", type=positive_integer, nargs="+", default=[10], help="cut-offs (default: 10)")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics (default: all but auc)")
+    parser.add_argument(
+        "--min-relevant-rating",
+        type=float,
+        metavar="X",
+        help="test items are relevant from this rating on (default: all)",
+    )
+    add_column_options(parser)
+    add_run_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Evaluate and print the figures."""
+    import fastmf
+
+    figures = fastmf.evaluate(
+        load_model(parsed.model, parsed),
+        read_ratings(parsed.test, parsed),
+        exclude="seen" if parsed.exclude is None else read_ratings(parsed.exclude, parsed),
+        k=parsed.k,
+        metrics=parsed.metrics,
+        min_relevant_rating=parsed.min_relevant_rating,
+    )
+    print_result(figures, parsed.json)
+    return 0

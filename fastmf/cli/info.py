@@ -1,0 +1,63 @@
+"""Describe a model directory or a ratings file.
+
+example:
+  fastmf info model
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fastmf.cli.options import add_output_options, print_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("path", metavar="PATH", help="model directory, Parquet file or directory of them")
+    parser.add_argument("--verify", action="store_true", help="compare the files of a model with their checksums")
+    add_output_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Describe whatever is at the path."""
+    path = Path(parsed.path)
+    is_model = path.is_dir() and not list(path.rglob("*.parquet"))
+    print_result(_model(path, parsed.verify) if is_model else _ratings(parsed.path), parsed.json)
+    return 0
+
+
+def _model(path: Path, verify: bool) -> dict[str, Any]:
+    import fastmf
+    from fastmf.output import read_manifest
+
+    manifest = read_manifest(path)
+    fastmf.load(path, verify=verify)
+    last = manifest["history"][-1] if manifest["history"] else {}
+    return {
+        "model": manifest["model"],
+        "created": manifest["created"],
+        "written by": f"fastmf {manifest['fastmf_version']}, format {manifest['format_version']}",
+        "n_users": manifest["n_users"],
+        "n_items": manifest["n_items"],
+        "n_ratings": manifest["data"]["n_ratings"],
+        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "parameters": manifest["parameters"],
+        "last epoch": last,
+    }
+
+
+def _ratings(path: str) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    from fastmf.parquet import open_dataset, read_column
+
+    dataset = open_dataset(path)
+    result: dict[str, Any] = {"files": len(dataset.files), "n_rows": dataset.count_rows()}
+    for field in dataset.schema:
+        column = read_column(dataset, field.name)
+        words = [str(field.type), f"{pc.count_distinct(column).as_py():,} distinct", f"{column.null_count:,} null"]
+        if len(column) > column.null_count:
+            extremes = pc.min_max(column)
+            words.append(f"from {extremes['min']} to {extremes['max']}")
+        result[field.name] = ", ".join(words)
+    return result

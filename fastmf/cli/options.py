@@ -1,0 +1,120 @@
+"""Options that several commands share, and how they print."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastmf import Interactions
+
+
+def positive_integer(text: str) -> int:
+    """Parse an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Parse a number between 0 and 1, exclusive."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the columns of a ratings file."""
+    group = parser.add_argument_group("columns of the ratings")
+    group.add_argument("--user-column", default="user_id", metavar="NAME", help="user ids (default: %(default)s)")
+    group.add_argument("--item-column", default="item_id", metavar="NAME", help="item ids (default: %(default)s)")
+    ratings = group.add_mutually_exclusive_group()
+    ratings.add_argument("--rating-column", default="rating", metavar="NAME", help="ratings (default: %(default)s)")
+    ratings.add_argument(
+        "--no-rating-column",
+        dest="rating_column",
+        action="store_const",
+        const=None,
+        help="there is none: every row counts 1",
+    )
+    group.add_argument("--timestamp-column", metavar="NAME", help="times (default: not read)")
+    group.add_argument(
+        "--duplicates",
+        choices=("error", "first", "last", "mean", "sum"),
+        default="error",
+        help="what to do where a (user, item) pair comes up again (default: %(default)s)",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to run."""
+    group = parser.add_argument_group("running")
+    group.add_argument("--threads", type=positive_integer, metavar="N", help="threads to use (default: all cores)")
+    group.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default: %(default)s)")
+    add_output_options(group)
+
+
+def add_output_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add the options that say what to print."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def read_ratings(path: "str | list[str]", parsed: argparse.Namespace) -> "Interactions":
+    """Read ratings as the column options say."""
+    import fastmf
+
+    return fastmf.read_parquet(
+        path,
+        user=parsed.user_column,
+        item=parsed.item_column,
+        rating=parsed.rating_column,
+        timestamp=parsed.timestamp_column,
+        duplicates=parsed.duplicates,
+    )
+
+
+def load_model(path: str, parsed: argparse.Namespace) -> Any:
+    """Load a model to be run as the run options say."""
+    import fastmf
+
+    return fastmf.load(path).set_params(
+        backend=parsed.device, n_threads=parsed.threads, verbose=not getattr(parsed, "quiet", True)
+    )
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print names and values, aligned for people or as JSON for programs."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    width = max(map(len, result), default=0)
+    for name, value in result.items():
+        print(f"{name:<{width}}  {show(value)}")
+
+
+def show(value: object) -> str:
+    """Word one value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={show(inner)}" for name, inner in value.items())
+    return str(value)
+
+
+def note(text: str, parsed: argparse.Namespace) -> None:
+    """Say what is going on, on standard error."""
+    if not parsed.quiet:
+        print(text, file=sys.stderr)

@@ -1,0 +1,48 @@
+"""Show the items (or users) nearest to one.
+
+example:
+  fastmf similar model --item 50 -k 5
+"""
+
+import argparse
+import json
+from typing import Any
+
+from fastmf.cli.options import add_run_options, load_model, positive_integer
+from fastmf.errors import UnknownIdError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--item", metavar="ID", help="an item")
+    whose.add_argument("--user", metavar="ID", help="a user")
+    parser.add_argument("-k", type=positive_integer, default=10, help="how many (default: %(default)s)")
+    add_run_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Look up the neighbours and print one a line."""
+    model = load_model(parsed.model, parsed)
+    if parsed.item is not None:
+        table = model.similar_items([_typed(parsed.item, model.item_ids)], parsed.k).to_arrow()
+    else:
+        table = model.similar_users([_typed(parsed.user, model.user_ids)], parsed.k).to_arrow()
+    if parsed.json:
+        print(json.dumps(table.to_pylist(), default=str))
+        return 0
+    print("rank  cosine  id")
+    for row in zip(table["rank"].to_pylist(), table["score"].to_pylist(), table.column(2).to_pylist(), strict=True):
+        print("{:>4}  {:>6.3f}  {}".format(*row))
+    return 0
+
+
+def _typed(text: str, vocabulary: Any) -> int | str:
+    """Turn an id of the command line into the type of the model's ids."""
+    if str(vocabulary.type) != "int64":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UnknownIdError(f"id {text!r} is unknown to the model: its ids are integers") from None

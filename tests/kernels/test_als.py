@@ -1,0 +1,240 @@
+"""ALS half sweeps against the float64 reference, and the reference against the least-squares problem itself."""
+
+import numpy as np
+import pytest
+
+from fastmf.backend import Kernels
+from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.als.balance import cut_by_work
+from fastmf_kernels.layout.arrays import CSR
+
+THREADS = (1, 2, None)
+COUNTS = {
+    "random": np.random.default_rng(0).integers(0, 40, 150),
+    "empty rows": np.array([0, 0, 5, 0, 30, 0]),
+    "one heavy row": np.array([3] * 40 + [5000] + [2] * 40),
+    "one row": np.array([9]),
+    "nothing observed": np.zeros(4, np.int64),
+    "no rows": np.zeros(0, np.int64),
+    "batches of every length": np.arange(1, 35),
+}
+
+
+def explicit(rng: np.random.Generator, fixed_factors: Float32Array) -> tuple[Float32Array, Float32Array, Weighting]:
+    """Ratings less a mean of 3 and less the biases of the fixed side; a missing cell contributes nothing."""
+    n_fixed, n_factors = fixed_factors.shape
+    offsets = rng.standard_normal(n_fixed, np.float32)
+    return np.zeros((n_factors, n_factors), np.float32), offsets, weighting(1, 0, -3, 1)
+
+
+def rendle(rng: np.random.Generator, fixed_factors: Float32Array) -> tuple[Float32Array, Float32Array, Weighting]:
+    """Weight and target of an observed cell are 1; all cells together weigh 0.1."""
+    return 0.1 * gram(fixed_factors), np.zeros(len(fixed_factors), np.float32), weighting(1, 0, 1, 0)
+
+
+def hu(rng: np.random.Generator, fixed_factors: Float32Array) -> tuple[Float32Array, Float32Array, Weighting]:
+    """A cell weighs 1, and 1 + 2·r where it was observed."""
+    return gram(fixed_factors), np.zeros(len(fixed_factors), np.float32), weighting(0, 2, 1, 2)
+
+
+WEIGHTINGS = {"explicit": explicit, "rendle": rendle, "hu": hu}
+
+
+def weighting(*terms: float) -> Weighting:
+    return Weighting(*(np.float32(term) for term in terms))
+
+
+def gram(factors: Float32Array) -> Float32Array:
+    return (factors.astype(np.float64).T @ factors).astype(np.float32)
+
+
+def make_problem(
+    counts: np.ndarray,
+    n_factors: int,
+    kind: str = "explicit",
+    regularization: float = 0.1,
+    n_fixed: int = 200,
+    seed: int = 0,
+) -> HalfSweep:
+    """Values from 1 to 5, with ``counts[u]`` of them in row u; the strength grows with u, so that rows differ in it."""
+    rng = np.random.default_rng(seed)
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    indices = [rng.choice(n_fixed, count, replace=count > n_fixed) for count in counts]
+    rows = CSR(
+        indptr,
+        np.concatenate([np.zeros(0), *indices]).astype(np.int32),
+        rng.integers(1, 6, indptr[-1]).astype(np.float32),
+    )
+    fixed_factors = rng.standard_normal((n_fixed, n_factors), np.float32)
+    matrix, offsets, weights = WEIGHTINGS[kind](rng, fixed_factors)
+    strengths = np.linspace(regularization, 3 * regularization, len(counts)).astype(np.float32)
+    return HalfSweep(rows, fixed_factors, offsets, matrix, strengths, weights)
+
+
+def solve(kernels: Kernels, problem: HalfSweep, n_threads: int | None = None) -> Float32Array:
+    # NaN on entry: the solution must not depend on what was there.
+    shape = len(problem.rows.indptr) - 1, problem.fixed_factors.shape[1]
+    solution = np.full(shape, np.nan, np.float32)
+    kernels.run_half_sweep(problem, solution, n_threads)
+    return solution
+
+
+def relative_error(solution: Float32Array, expected: Float32Array) -> float:
+    """Largest error of a row relative to its length."""
+    errors = np.linalg.norm(solution.astype(np.float64) - expected, axis=1)
+    return float(np.max(errors / np.maximum(np.linalg.norm(expected, axis=1), 1e-30), initial=0))
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+@pytest.mark.parametrize("name", COUNTS)
+def test_half_sweep(name: str, kind: str, kernels: Kernels, reference: Kernels) -> None:
+    problem = make_problem(COUNTS[name], 8, kind)
+    assert relative_error(solve(kernels, problem), solve(reference, problem)) < 1e-4
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+@pytest.mark.parametrize("n_factors", [1, 3, 8, 17, 64, 128])
+def test_float32_error(n_factors: int, kind: str, kernels: Kernels, reference: Kernels) -> None:
+    # Strengths of 1 to 3 in a matrix of about 150: a condition number of a few hundred, times float32's 6e-8.
+    problem = make_problem(np.random.default_rng(1).integers(1, 150, 40), n_factors, kind, regularization=1.0)
+    assert relative_error(solve(kernels, problem), solve(reference, problem)) < 3e-5
+
+
+def test_rows_without_observations_become_zero(kernels: Kernels, reference: Kernels) -> None:
+    for kind in WEIGHTINGS:
+        problem = make_problem(COUNTS["empty rows"], 5, kind)
+        for variant in (kernels, reference):
+            solution = solve(variant, problem)
+            assert (solution == 0).all(axis=1).tolist() == [True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+def test_solution_minimises_the_weighted_squares(kind: str, kernels: Kernels, reference: Kernels) -> None:
+    """The loss over all cells of the table, written as one dense least-squares problem: no normal equations."""
+    problem = make_problem(np.array([12, 3, 30]), 6, kind, n_fixed=40)
+    q, strengths = problem.fixed_factors.astype(np.float64), problem.regularization
+    for u in range(3):
+        entries = slice(*problem.rows.indptr[u : u + 2])
+        columns, values = problem.rows.indices[entries], problem.rows.values[entries].astype(np.float64)
+        weights, targets = np.zeros(40), np.zeros(40)
+        if kind == "explicit":
+            weights[columns], targets[columns] = 1, values - 3 - problem.fixed_offsets[columns]
+            terms = [(q, weights, targets)]
+        elif kind == "rendle":
+            weights[columns], targets[columns] = 1, 1
+            terms = [(q, weights, targets), (q, np.full(40, 0.1), np.zeros(40))]
+        else:
+            weights[:], targets[columns] = 1, 1
+            weights[columns] += 2 * values
+            terms = [(q, weights, targets)]
+        terms.append((np.eye(6), np.full(6, float(strengths[u])), np.zeros(6)))
+        left = np.concatenate([np.sqrt(w)[:, None] * vectors for vectors, w, _ in terms])
+        right = np.concatenate([np.sqrt(w) * t for _, w, t in terms])
+        expected = np.linalg.lstsq(left, right)[0]
+        for variant in (kernels, reference):
+            np.testing.assert_allclose(solve(variant, problem)[u], expected, rtol=0, atol=2e-5)
+
+
+def minimum_norm(problem: HalfSweep, u: int) -> Float64Array:
+    entries = slice(*problem.rows.indptr[u : u + 2])
+    columns = problem.rows.indices[entries]
+    targets = problem.rows.values[entries] - np.float64(3) - problem.fixed_offsets[columns]
+    return np.asarray(np.linalg.lstsq(problem.fixed_factors[columns].astype(np.float64), targets)[0])
+
+
+@pytest.mark.parametrize("n_factors", [2, 3, 4, 8, 17, 64])
+def test_fewer_ratings_than_factors(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+    """Without regularisation such a row has many solutions; the one of minimum norm is wanted."""
+    counts = np.random.default_rng(2).integers(1, n_factors, 300 if n_factors < 64 else 30)
+    problem = make_problem(counts, n_factors, regularization=0)
+    expected = np.array([minimum_norm(problem, u) for u in range(len(counts))])
+    # Vectors that are nearly parallel square to a matrix from which nobody can tell the rank: those rows are not asked.
+    clear = [condition(problem, u) < 50 for u in range(len(counts))]
+    assert np.mean(clear) > 0.8
+    for variant in (kernels, reference):
+        solution = solve(variant, problem)
+        assert np.isfinite(solution).all()
+        assert relative_error(solution[clear], expected[clear]) < 1e-3
+
+
+def condition(problem: HalfSweep, u: int) -> float:
+    vectors = problem.fixed_factors[problem.rows.indices[slice(*problem.rows.indptr[u : u + 2])]]
+    return float(np.linalg.cond(vectors.astype(np.float64)))
+
+
+def test_repeated_ratings_of_one_item(kernels: Kernels, reference: Kernels) -> None:
+    """As many ratings as factors, yet of rank 1: no count of ratings tells, only the matrix does."""
+    problem = make_problem(np.full(20, 12), 6, regularization=0)
+    problem.rows.indices[:] = np.repeat(np.arange(20, dtype=np.int32), 12)
+    expected = np.array([minimum_norm(problem, u) for u in range(20)])
+    for variant in (kernels, reference):
+        assert relative_error(solve(variant, problem), expected) < 1e-3
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+def test_fixed_factors_of_zero(kind: str, kernels: Kernels, reference: Kernels) -> None:
+    problem = make_problem(np.array([3, 20]), 4, kind, regularization=0)
+    problem.fixed_factors[:] = 0
+    problem.gram[:] = 0
+    for variant in (kernels, reference):
+        assert not solve(variant, problem).any()
+
+
+def test_an_unused_factor_becomes_zero(kernels: Kernels, reference: Kernels) -> None:
+    problem = make_problem(np.array([30, 40, 50]), 5, regularization=0)
+    problem.fixed_factors[:, 2] = 0
+    for variant in (kernels, reference):
+        solution = solve(variant, problem)
+        assert not solution[:, 2].any()
+        assert solution[:, [0, 1, 3, 4]].all()
+        assert relative_error(solution, solve(reference, problem)) < 1e-4
+
+
+@pytest.mark.parametrize("n_factors", [1, 8, 17, 128])
+@pytest.mark.parametrize("n_rows", [0, 1, 500, 4096, 4097, 9000])
+def test_gram(n_rows: int, n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+    factors = np.random.default_rng(3).standard_normal((n_rows, n_factors), np.float32)
+    for variant in (kernels, reference):
+        result = variant.gram(factors)
+        assert result.dtype == np.float32
+        expected = factors.T.astype(np.float64) @ factors
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6 * max(1, n_rows))
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+@pytest.mark.parametrize("n_factors", [8, 17])
+def test_same_bits_for_any_threads(n_factors: int, kind: str, kernels: Kernels) -> None:
+    # Strength 0 in some rows: the singular ones take another path, after the parallel one.
+    problem = make_problem(COUNTS["random"], n_factors, kind)
+    problem.regularization[::3] = 0
+    one, two, every = (solve(kernels, problem, n_threads).tobytes() for n_threads in THREADS)
+    assert one == two == every
+
+
+def test_a_row_does_not_depend_on_its_neighbours(kernels: Kernels) -> None:
+    problem = make_problem(COUNTS["batches of every length"], 8)
+    together = solve(kernels, problem)
+    for u in range(len(together)):
+        start, stop = problem.rows.indptr[u : u + 2]
+        alone = problem._replace(
+            rows=CSR(np.array([0, stop - start]), problem.rows.indices[start:stop], problem.rows.values[start:stop]),
+            regularization=problem.regularization[u : u + 1],
+        )
+        np.testing.assert_array_equal(solve(kernels, alone)[0], together[u])
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_factors", "n_parts", "expected"),
+    [
+        ([5, 5, 5, 5], 3, 2, [0, 2, 4]),
+        ([100, 0, 0, 0], 3, 2, [0, 1, 4]),
+        ([0, 0, 0, 100], 3, 2, [0, 4, 4]),
+        ([100, 0, 0, 0], 300, 2, [0, 2, 4]),  # 200, 100, 100, 100: factorising counts as well
+        ([4], 8, 3, [0, 1, 1, 1]),
+        ([], 8, 3, [0, 0, 0, 0]),
+    ],
+)
+def test_cut_by_work(counts: list[int], n_factors: int, n_parts: int, expected: list[int]) -> None:
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    assert cut_by_work(indptr, n_factors, n_parts).tolist() == expected

@@ -1,0 +1,278 @@
+"""SGD: the schedule's promises, the epoch against its reference, and the reference against the gradient it descends."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fastmf.backend import Kernels, get_backend
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors, Link, make_link
+from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.schedule import Blocks, cut_by_count, grid_size, make_blocks, shuffled_strata
+
+# All four differ, so that a kernel which confuses two of them is caught.
+STEP = Step(np.float32(0.05), np.float32(0.03), np.float32(0.02), np.float32(0.04))
+LINKS = {"identity": make_link(None), "sigmoid": make_link((0.5, 5.0))}
+
+
+def make_ratings(n_users: int, n_items: int, n_ratings: int, seed: int = 0) -> CSR:
+    """Ratings with skewed counts; the last tenth of the users has none, the first tenth of the ratings is user 0's."""
+    rng = np.random.default_rng(seed)
+    users = (rng.random(n_ratings) ** 2 * max(1, n_users - n_users // 10)).astype(np.int32)
+    users[: n_ratings // 10] = 0
+    items = (rng.random(n_ratings) ** 2 * n_items).astype(np.int32)
+    ratings = rng.integers(1, 10, n_ratings).astype(np.float32) / 2
+    return get_backend("reference").coo_to_csr(users, items, ratings, n_users, None)
+
+
+def make_factors(n_users: int, n_items: int, n_factors: int, *, biases: bool = True) -> Factors:
+    rng, scale = np.random.default_rng(1), np.float32(0.3 * biases)
+    return Factors(
+        rng.standard_normal((n_users, n_factors), np.float32) * np.float32(0.3),
+        rng.standard_normal((n_items, n_factors), np.float32) * np.float32(0.3),
+        rng.standard_normal(n_users, np.float32) * scale,
+        rng.standard_normal(n_items, np.float32) * scale,
+        np.float32(2.5),
+    )
+
+
+def copy(factors: Factors) -> Factors:
+    return Factors(*(np.copy(term) for term in factors[:4]), factors.global_mean)
+
+
+RATINGS = {
+    "general": (300, 200, 6000),
+    "one user": (1, 50, 40),
+    "one item": (50, 1, 40),
+    "one rating": (1, 1, 1),
+    "no ratings": (5, 4, 0),
+}
+
+
+def run_both(
+    shape: tuple[int, int, int], n_factors: int, link: Link, step: Step, variants: tuple[Kernels, Kernels]
+) -> list[tuple[Factors, float]]:
+    n_users, n_items, _ = shape
+    by_user, results = make_ratings(*shape), []
+    for variant in variants:
+        factors = make_factors(n_users, n_items, n_factors, biases=step.bias_learning_rate > 0)
+        blocks = make_blocks(by_user, n_items, variant.group_by)
+        strata = shuffled_strata(int(len(blocks.offsets) ** 0.5), np.random.default_rng(2))
+        results.append((factors, variant.run_epoch(blocks, strata, factors, link, step, None)))
+    return results
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("name", RATINGS)
+def test_epoch(name: str, link: str, kernels: Kernels, reference: Kernels) -> None:
+    (factors, error), (expected, expected_error) = run_both(RATINGS[name], 8, LINKS[link], STEP, (kernels, reference))
+    for term, expected_term in zip(factors, expected, strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(error, expected_error, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_factors", [1, 3, 17, 64, 128])
+def test_epoch_for_any_rank(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+    (factors, error), (expected, expected_error) = run_both(
+        (60, 40, 1100), n_factors, LINKS["identity"], STEP, (kernels, reference)
+    )
+    for term, expected_term in zip(factors, expected, strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(error, expected_error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_ratings_that_share_nothing_differ_by_rounding_only(link: str, kernels: Kernels, reference: Kernels) -> None:
+    rng, n = np.random.default_rng(3), 1000
+    by_user = CSR(np.arange(n + 1), rng.permutation(n).astype(np.int32), rng.random(n, np.float32))
+    results = []
+    for variant in (kernels, reference):
+        factors, blocks = make_factors(n, n, 16), make_blocks(by_user, n, variant.group_by)
+        strata = shuffled_strata(1, rng)
+        variant.run_epoch(blocks, strata, factors, LINKS[link], STEP, None)
+        results.append(factors)
+    for term, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(term, expected, rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_without_biases(link: str, kernels: Kernels, reference: Kernels) -> None:
+    step = STEP._replace(bias_learning_rate=np.float32(0))
+    (factors, _), (expected, _) = run_both(RATINGS["general"], 8, LINKS[link], step, (kernels, reference))
+    assert not factors.user_biases.any()
+    assert not factors.item_biases.any()
+    np.testing.assert_allclose(factors.user_factors, expected.user_factors, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(factors.item_factors, expected.item_factors, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_step_goes_down_the_gradient(link: str, kernels: Kernels, reference: Kernels) -> None:
+    """Half the loss of one rating, differentiated numerically in float64: owes nothing to the reference's formulas."""
+    low, span = (float(term) for term in LINKS[link])
+    blocks = Blocks(np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([4], np.float32), np.array([0, 1]))
+    before = make_factors(1, 1, 3)
+    start = np.concatenate([np.ravel(term).astype(np.float64) for term in before[:4]])
+    damping = np.repeat([float(STEP.regularization), float(STEP.bias_regularization)], [6, 2])
+    rates = np.repeat([float(STEP.learning_rate), float(STEP.bias_learning_rate)], [6, 2])
+
+    def half_loss(x: np.ndarray) -> float:
+        score = float(before.global_mean) + x[6] + x[7] + x[:3] @ x[3:6]
+        prediction = low + span / (1 + np.exp(-score)) if span else score
+        return float((4 - prediction) ** 2 + damping @ x**2) / 2
+
+    width = 1e-5
+    gradient = [(half_loss(start + width * e) - half_loss(start - width * e)) / (2 * width) for e in np.eye(8)]
+    for variant in (kernels, reference):
+        factors = copy(before)
+        error = variant.run_epoch(blocks, np.zeros((1, 1), np.int32), factors, LINKS[link], STEP, None)
+        after = np.concatenate([np.ravel(term).astype(np.float64) for term in factors[:4]])
+        np.testing.assert_allclose(after - start, -rates * gradient, rtol=0, atol=3e-7)
+        np.testing.assert_allclose(error, 2 * half_loss(start) - damping @ start**2, rtol=1e-5)
+
+
+def test_epochs_lower_the_error(kernels: Kernels) -> None:
+    by_user, rng = make_ratings(*RATINGS["general"]), np.random.default_rng(4)
+    factors, blocks = make_factors(300, 200, 8), make_blocks(by_user, 200, kernels.group_by)
+    n = int(len(blocks.offsets) ** 0.5)
+    errors = [
+        kernels.run_epoch(blocks, shuffled_strata(n, rng), factors, LINKS["sigmoid"], STEP, None) for _ in range(10)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_same_bits_for_any_threads(link: str, kernels: Kernels) -> None:
+    by_user = make_ratings(400, 300, 20_000)
+    results = []
+    for n_threads in (1, 2, None):
+        factors = make_factors(400, 300, 8)
+        blocks = make_blocks(by_user, 300, kernels.group_by, n_threads)
+        strata = shuffled_strata(int(len(blocks.offsets) ** 0.5), np.random.default_rng(5))
+        assert len(strata) > 2
+        error = kernels.run_epoch(blocks, strata, factors, LINKS[link], STEP, n_threads)
+        results.append([term.tobytes() for term in factors] + [error])
+    assert results[0] == results[1] == results[2]
+
+
+HASHES = """
+import hashlib
+import sys
+
+import numpy as np
+
+from fastmf.backend import get_backend
+from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.predict.arrays import Factors, make_link
+from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.schedule import make_blocks, shuffled_strata
+
+kernels = get_backend(sys.argv[1])
+for n_threads in (1, 2, 3, 8):
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 500, 30_000).astype(np.int32), rng.integers(0, 400, 30_000).astype(np.int32)
+    by_user = kernels.coo_to_csr(users, items, rng.random(30_000, np.float32), 500, n_threads)
+    p, q = rng.random((500, 8), np.float32), rng.random((400, 8), np.float32)
+    factors = Factors(p, q, np.zeros(500, np.float32), np.zeros(400, np.float32), np.float32(0.5))
+    blocks = make_blocks(by_user, 400, kernels.group_by, n_threads)
+    strata = shuffled_strata(int(len(blocks.offsets) ** 0.5), rng)
+    step = Step(*np.full(4, 0.01, np.float32))
+    error = kernels.run_epoch(blocks, strata, factors, make_link((0.0, 1.0)), step, n_threads)
+    regularization = np.full(500, 0.1, np.float32)
+    weighting = Weighting(*np.array([1, 0, 0, 1], np.float32))
+    problem = HalfSweep(by_user, q, factors.item_biases, kernels.gram(q), regularization, weighting)
+    solution = np.empty_like(p)
+    kernels.run_half_sweep(problem, solution, n_threads)
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in (*factors, solution)))
+    print(digest.hexdigest(), error)
+"""
+
+
+def test_same_bits_for_more_threads_than_cores(kernels: Kernels, run_python: Callable[..., str]) -> None:
+    lines = run_python(HASHES, kernels.name, NUMBA_NUM_THREADS="8").splitlines()
+    assert len(lines) == 4
+    assert len(set(lines)) == 1
+
+
+@pytest.mark.parametrize("shape", [(300, 200, 30_000), (2000, 7, 30_000), (3, 2, 10_000), *RATINGS.values()])
+def test_blocks_hold_every_rating_once(shape: tuple[int, int, int], kernels: Kernels) -> None:
+    n_users, n_items, n_ratings = shape
+    by_user = make_ratings(*shape)
+    blocks = make_blocks(by_user, n_items, kernels.group_by)
+    n = grid_size(n_users, n_items, n_ratings)
+    assert len(blocks.offsets) == n * n + 1
+    assert blocks.offsets[0] == 0
+    assert blocks.offsets[-1] == n_ratings
+    assert (np.diff(blocks.offsets) >= 0).all()
+    before = zip(by_user.row_of_each_entry().tolist(), by_user.indices.tolist(), by_user.values.tolist(), strict=True)
+    after = zip(blocks.users.tolist(), blocks.items.tolist(), blocks.ratings.tolist(), strict=True)
+    assert sorted(before) == sorted(after)
+
+
+def test_users_ascend_inside_a_block(kernels: Kernels) -> None:
+    blocks = make_blocks(make_ratings(300, 200, 30_000), 200, kernels.group_by)
+    descents = np.flatnonzero(np.diff(blocks.users) < 0) + 1
+    assert set(descents.tolist()) <= set(blocks.offsets.tolist())
+
+
+def test_blocks_of_a_stratum_share_nobody(kernels: Kernels) -> None:
+    blocks = make_blocks(make_ratings(300, 200, 30_000), 200, kernels.group_by)
+    n = grid_size(300, 200, 30_000)
+    assert n > 3
+    for stratum in shuffled_strata(n, np.random.default_rng(6)):
+        for side in (blocks.users, blocks.items):
+            ranges = [slice(*blocks.offsets[row * n + stratum[row] :][:2]) for row in range(n)]
+            members = np.concatenate([np.unique(side[block]) for block in ranges])
+            assert len(members) == len(set(members.tolist()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 31, 32])
+def test_an_epoch_visits_every_block_once(n: int) -> None:
+    strata = shuffled_strata(n, np.random.default_rng(7))
+    assert strata.dtype == np.int32
+    for line in (*strata, *strata.T):  # a stratum has every column once; a row meets every column once
+        assert sorted(line.tolist()) == list(range(n))
+
+
+def test_strata_follow_the_seed() -> None:
+    def draw(seed: int) -> list[list[int]]:
+        strata: list[list[int]] = shuffled_strata(8, np.random.default_rng(seed)).tolist()
+        return strata
+
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((10**6, 10**5, 10**9), 32),
+        ((10**6, 3, 10**9), 3),
+        ((2, 10**5, 10**9), 2),
+        ((1000, 1000, 512 * 25), 5),
+        ((1000, 1000, 512), 1),
+        ((5, 4, 0), 1),
+        ((0, 0, 0), 1),
+    ],
+)
+def test_grid_size(shape: tuple[int, int, int], expected: int) -> None:
+    assert grid_size(*shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_parts", "expected"),
+    [
+        ([1, 1, 1, 1], 2, [0, 2, 4]),
+        ([3, 1, 1, 1], 2, [0, 1, 4]),
+        ([9, 1], 3, [0, 1, 1, 2]),
+        ([], 2, [0, 0, 0]),
+    ],
+)
+def test_cut_by_count(counts: list[int], n_parts: int, expected: list[int]) -> None:
+    assert cut_by_count(np.array(counts, np.int64), n_parts).tolist() == expected
+
+
+def test_cuts_balance_skewed_counts() -> None:
+    counts = np.random.default_rng(8).zipf(2, 5000).clip(max=200)
+    parts = np.add.reduceat(counts, cut_by_count(counts, 8)[:-1])
+    assert parts.max() - parts.min() <= 2 * counts.max()

@@ -1,0 +1,171 @@
+"""Top-k against a full sort: the same items in the same order, ties and broken scores included.
+
+Most inputs here are multiples of 1/64 of moderate size, whose dot products are exact in float32 in any order of
+summation: there indices and scores must be *equal*. Only `test_rounded_scores` needs a tolerance.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fastmf.backend import Kernels
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.topk.arrays import Rows, TopK, no_rows
+
+THREADS = (1, 2, None)
+# A tile of the CPU kernel holds 256 items, a block 64 queries: sizes on both sides of a border.
+N_ITEMS = (1, 15, 255, 256, 257, 700)
+
+
+def dyadic(shape: tuple[int, int], seed: int, high: int = 200) -> Float32Array:
+    """Draw multiples of 1/64: products are multiples of 2^-12, and sums of a few hundred stay below 2^12."""
+    return (np.random.default_rng(seed).integers(-high, high + 1, shape) / 64).astype(np.float32)
+
+
+def rows(lists: Sequence[Sequence[int]]) -> Rows:
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int64)
+    return Rows(indptr, np.array([item for row in lists for item in sorted(row)], np.int32))
+
+
+def random_rows(n_queries: int, n_items: int, share: float, seed: int) -> Rows:
+    chosen = np.random.default_rng(seed).random((n_queries, n_items)) < share
+    return rows([np.flatnonzero(row).tolist() for row in chosen])
+
+
+def assert_same(top: TopK, expected: TopK) -> None:
+    assert top.indices.dtype == np.int32
+    assert top.scores.dtype == np.float32
+    np.testing.assert_array_equal(top.indices, expected.indices)
+    np.testing.assert_array_equal(top.scores, expected.scores)
+
+
+def with_item(items: Float32Array, value: float, *positions: int) -> Float32Array:
+    items[list(positions), 1] = value
+    return items
+
+
+INPUTS = {
+    "spread": (dyadic((70, 8), 1), dyadic((300, 8), 2)),
+    "tied": (dyadic((70, 8), 1, high=1), dyadic((300, 8), 2, high=1)),
+    "twins": (dyadic((70, 8), 1), np.repeat(dyadic((100, 8), 2), 3, axis=0)),
+    "ascending": (np.ones((3, 1), np.float32), np.arange(600, dtype=np.float32)[:, None]),
+    "descending": (np.ones((3, 1), np.float32), np.arange(600, 0, -1).astype(np.float32)[:, None]),
+    "constant": (np.ones((5, 4), np.float32), np.ones((300, 4), np.float32)),
+    "zero": (np.zeros((5, 4), np.float32), np.zeros((300, 4), np.float32)),
+    "negative": (np.ones((5, 4), np.float32), -np.abs(dyadic((300, 4), 3)) - 1),
+    "huge": (dyadic((70, 8), 1) * np.float32(2.0**50), dyadic((300, 8), 2) * np.float32(2.0**60)),
+    "tiny": (dyadic((70, 8), 1) * np.float32(2.0**-40), dyadic((300, 8), 2) * np.float32(2.0**-50)),
+    "NaN items": (dyadic((70, 8), 1), with_item(dyadic((300, 8), 2), np.nan, 0, 17, 255, 256, 299)),
+    "NaN queries": (with_item(dyadic((70, 8), 1), np.nan, 0, 33, 69), dyadic((300, 8), 2)),
+    "infinite items": (np.abs(dyadic((70, 8), 1)) + 1, with_item(dyadic((300, 8), 2), np.inf, 200, 5)),
+    "minus infinite items": (np.abs(dyadic((70, 8), 1)) + 1, with_item(dyadic((300, 8), 2), -np.inf, 0, 200)),
+    "one query": (dyadic((1, 8), 1), dyadic((300, 8), 2)),
+    "no queries": (dyadic((0, 8), 1), dyadic((300, 8), 2)),
+    "no items": (dyadic((5, 8), 1), dyadic((0, 8), 2)),
+}
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 299, 300, 310])
+@pytest.mark.parametrize("name", INPUTS)
+def test_top_k(name: str, k: int, kernels: Kernels, reference: Kernels) -> None:
+    queries, items = INPUTS[name]
+    everything = queries, items, k, no_rows(len(queries)), None
+    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 299, 300, 310])
+@pytest.mark.parametrize("name", INPUTS)
+def test_top_k_with_exclusions(name: str, k: int, kernels: Kernels, reference: Kernels) -> None:
+    queries, items = INPUTS[name]
+    everything = queries, items, k, random_rows(len(queries), len(items), 0.3, 4), None
+    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 310])
+@pytest.mark.parametrize("name", INPUTS)
+def test_top_k_among(name: str, k: int, kernels: Kernels, reference: Kernels) -> None:
+    queries, items = INPUTS[name]
+    candidates, exclude = (random_rows(len(queries), len(items), share, 5) for share in (0.4, 0.2))
+    for barred in (no_rows(len(queries)), exclude):
+        everything = queries, items, k, candidates, barred, None
+        assert_same(kernels.top_k_among(*everything), reference.top_k_among(*everything))
+
+
+@pytest.mark.parametrize("n_factors", [1, 3, 4, 8, 17, 64, 128])
+@pytest.mark.parametrize("n_items", N_ITEMS)
+def test_shapes(n_items: int, n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+    queries, items = dyadic((65, n_factors), 6), dyadic((n_items, n_factors), 7)
+    exclude = random_rows(65, n_items, 0.1, 8)
+    assert_same(kernels.top_k(queries, items, 7, exclude, None), reference.top_k(queries, items, 7, exclude, None))
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 63, 64, 65, 129])
+def test_number_of_queries(n_queries: int, kernels: Kernels, reference: Kernels) -> None:
+    everything = dyadic((n_queries, 8), 6), dyadic((260, 8), 7), 5, no_rows(n_queries), None
+    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+
+
+def test_reference_by_hand(reference: Kernels) -> None:
+    items = np.array([[2], [np.nan], [5], [2], [-np.inf], [7]], np.float32)
+    top = reference.top_k(np.array([[1], [-1]], np.float32), items, 5, rows([[5], [0, 2]]), None)
+    assert top.indices.tolist() == [[2, 0, 3, -1, -1], [4, 3, 5, -1, -1]]
+    assert top.scores.tolist() == [[5, 2, 2, -np.inf, -np.inf], [np.inf, -2, -7, -np.inf, -np.inf]]
+
+
+def test_ties_go_to_the_lower_index(kernels: Kernels) -> None:
+    queries, items = np.ones((2, 4), np.float32), np.ones((1000, 4), np.float32)
+    top = kernels.top_k(queries, items, 6, rows([[], [0, 2, 3]]), None)
+    assert top.indices.tolist() == [[0, 1, 2, 3, 4, 5], [1, 4, 5, 6, 7, 8]]
+    candidates = rows([[999, 3, 500], [7, 8]])
+    top = kernels.top_k_among(queries, items, 2, candidates, rows([[], [7]]), None)
+    assert top.indices.tolist() == [[3, 500], [8, -1]]
+
+
+def test_padding(kernels: Kernels) -> None:
+    queries, items = np.ones((3, 2), np.float32), dyadic((20, 2), 9)
+    exclude = rows([range(20), range(1, 20), []])
+    top = kernels.top_k(queries, items, 25, exclude, None)
+    assert (top.indices >= 0).sum(axis=1).tolist() == [0, 1, 20]
+    assert np.isneginf(top.scores).sum(axis=1).tolist() == [25, 24, 5]
+    assert top.indices[1, 0] == 0
+    assert (top.indices[2, 20:] == -1).all()
+    among = kernels.top_k_among(queries, items, 3, rows([[], [4], range(20)]), exclude, None)
+    assert (among.indices >= 0).sum(axis=1).tolist() == [0, 0, 3]
+    assert np.isneginf(among.scores).sum(axis=1).tolist() == [3, 3, 0]
+
+
+@pytest.mark.parametrize("n_factors", [3, 64, 128])
+def test_rounded_scores(n_factors: int, kernels: Kernels) -> None:
+    """Where float32 rounds, an item may only be in the place of one whose exact score is as good."""
+    rng = np.random.default_rng(10)
+    queries, items = (rng.standard_normal((n, n_factors), np.float32) for n in (100, 900))
+    exact = queries.astype(np.float64) @ items.astype(np.float64).T
+    top = kernels.top_k(queries, items, 50, no_rows(100), None)
+    best = -np.sort(-exact, axis=1)[:, :50]
+    tolerance = 4e-7 * n_factors
+    np.testing.assert_allclose(top.scores, best, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(np.take_along_axis(exact, top.indices, axis=1), best, rtol=0, atol=tolerance)
+    assert all(len(set(row)) == 50 for row in top.indices.tolist())
+
+
+@pytest.mark.parametrize("name", ["spread", "tied", "NaN items", "NaN queries", "huge"])
+def test_a_single_query_equals_the_batch(name: str, kernels: Kernels) -> None:
+    queries, items = INPUTS[name]
+    exclude = random_rows(len(queries), len(items), 0.2, 11)
+    batch = kernels.top_k(queries, items, 9, exclude, None)
+    for r in range(0, len(queries), 3):
+        start, stop = exclude.indptr[r : r + 2]
+        own = Rows(np.array([0, stop - start]), exclude.indices[start:stop])
+        single = kernels.top_k(queries[r : r + 1], items, 9, own, None)
+        assert_same(single, TopK(batch.scores[r : r + 1], batch.indices[r : r + 1]))
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+def test_same_bits_for_any_threads(n_threads: int | None, kernels: Kernels) -> None:
+    rng = np.random.default_rng(12)
+    queries, items = (rng.standard_normal((n, 17), np.float32) for n in (200, 500))
+    exclude, candidates = random_rows(200, 500, 0.1, 13), random_rows(200, 500, 0.5, 14)
+    assert_same(kernels.top_k(queries, items, 20, exclude, n_threads), kernels.top_k(queries, items, 20, exclude, 1))
+    among = queries, items, 20, candidates, exclude
+    assert_same(kernels.top_k_among(*among, n_threads), kernels.top_k_among(*among, 1))

@@ -1,0 +1,182 @@
+"""Ratings into training and test parts."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastmf import Interactions, split, testing
+from fastmf.errors import DataError, ParameterError
+
+
+def timed(n_ratings: int = 200, seed: int = 0) -> Interactions:
+    """Make users with 1 to many ratings, in no order of time, with equal times among them."""
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, 30, n_ratings) ** 2 // 30  # squared: some users get many ratings, some few
+    users[rng.integers(n_ratings)] = 99  # and one has a single one
+    items = rng.permutation(n_ratings)
+    return Interactions.from_arrays(users, items, rng.integers(1, 6, n_ratings), rng.integers(0, 50, n_ratings))
+
+
+def rows(ratings: Interactions) -> list[tuple[Any, ...]]:
+    assert ratings.timestamps is not None
+    columns = (ratings.users, ratings.items, ratings.ratings, ratings.timestamps)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+SPLITS: dict[str, Callable[[Interactions], list[split.Split]]] = {
+    "random": lambda r: [split.random(r, 0.3, seed=1)],
+    "per_user": lambda r: [split.per_user(r, 0.3, seed=1)],
+    "leave_last_out": lambda r: [split.leave_last_out(r, n=2)],
+    "temporal by share": lambda r: [split.temporal(r, 0.3)],
+    "temporal by time": lambda r: [split.temporal(r, at=25)],
+    "k_fold": lambda r: split.k_fold(r, 4, seed=1),
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_both_parts_keep_the_id_space_and_the_order_and_lose_nothing(name: str) -> None:
+    ratings = timed()
+
+    for train, test in SPLITS[name](ratings):
+        order = {row: position for position, row in enumerate(rows(ratings))}
+        for part in (train, test):
+            assert part.user_ids is ratings.user_ids
+            assert part.item_ids is ratings.item_ids
+            positions = [order[row] for row in rows(part)]
+            assert positions == sorted(positions)
+        assert Counter(rows(train)) + Counter(rows(test)) == Counter(rows(ratings))
+        assert len(test) > 0
+
+
+@pytest.mark.parametrize("name", ["random", "per_user", "k_fold"])
+def test_the_seed_decides(name: str) -> None:
+    again = {
+        "random": lambda seed: split.random(timed(), 0.3, seed)[1],
+        "per_user": lambda seed: split.per_user(timed(), 0.3, seed)[1],
+        "k_fold": lambda seed: split.k_fold(timed(), 4, seed)[0][1],
+    }[name]
+
+    assert rows(again(0)) == rows(again(0))
+    assert rows(again(0)) != rows(again(1))
+
+
+@pytest.mark.parametrize(("fraction", "n_test"), [(0.1, 20), (0.3, 60), (0.001, 1), (0.999, 199)])
+def test_random_takes_the_share_and_leaves_both_parts_something(fraction: float, n_test: int) -> None:
+    train, test = split.random(timed(200), fraction)
+
+    assert (len(train), len(test)) == (200 - n_test, n_test)
+
+
+def test_random_draws_from_all_rows() -> None:
+    ratings = timed()
+
+    drawn = [set(rows(split.random(ratings, 0.1, seed)[1])) for seed in range(60)]
+
+    assert set.union(*drawn) == set(rows(ratings))
+
+
+def test_per_user_takes_the_share_of_each_user_and_leaves_him_one() -> None:
+    ratings = timed()
+
+    _, test = split.per_user(ratings, 0.3)
+
+    had, gave = (Counter(part.users.tolist()) for part in (ratings, test))
+    assert min(had.values()) == 1  # else the rule for such a user would not be seen
+    assert {user: gave[user] for user in had} == {user: min(int(n * 0.3 + 0.5), n - 1) for user, n in had.items()}
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_leave_last_out_takes_the_newest_of_each_user(n: int) -> None:
+    ratings = timed()
+
+    _, test = split.leave_last_out(ratings, n)
+
+    expected = set()
+    for user in set(ratings.users.tolist()):
+        own = [(row[3], position) for position, row in enumerate(rows(ratings)) if row[0] == user]
+        expected |= {position for _, position in sorted(own)[-n:]} if len(own) > n else set()
+    assert rows(test) == [rows(ratings)[position] for position in sorted(expected)]
+
+
+def test_leave_last_out_takes_the_later_row_of_equal_times() -> None:
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=[5, 5, 4])
+
+    _, test = split.leave_last_out(ratings)
+
+    assert test.items.tolist() == [1]
+
+
+def test_temporal_cuts_time_in_two() -> None:
+    train, test = split.temporal(timed(), at=25)
+
+    assert train.timestamps is not None
+    assert test.timestamps is not None
+    assert train.timestamps.max() < 25 <= test.timestamps.min()
+
+
+def test_temporal_by_share_keeps_equal_times_together_on_the_test_side() -> None:
+    ratings = Interactions.from_arrays([1] * 5, [1, 2, 3, 4, 5], timestamps=[10, 20, 20, 20, 30])
+
+    train, test = split.temporal(ratings, 0.4)  # two ratings; the second newest shares its time with two more
+
+    assert train.items.tolist() == [0]
+    assert test.items.tolist() == [1, 2, 3, 4]
+
+
+def test_temporal_takes_times_before_1970() -> None:
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=[-5, 0, 5])
+
+    assert len(split.temporal(ratings, at=-1)[1]) == 2
+    assert len(split.temporal(ratings, at=0)[1]) == 2
+    assert len(split.temporal(ratings, at=1)[1]) == 1
+
+
+def test_k_fold_tests_every_rating_once_in_folds_of_equal_size() -> None:
+    ratings = timed(50)
+
+    folds = split.k_fold(ratings, 4)
+
+    assert sorted(len(test) for _, test in folds) == [12, 12, 13, 13]
+    assert Counter(row for _, test in folds for row in rows(test)) == Counter(rows(ratings))
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda r: split.random(r, 0), "test_fraction is 0; expected a finite number above 0"),
+        (lambda r: split.random(r, 1.5), "test_fraction is 1.5; expected a number between 0 and 1"),
+        (lambda r: split.random(r, float("nan")), "test_fraction is nan; expected a finite number above 0"),
+        (lambda r: split.random(r, 0.5, seed=-1), "seed is -1; expected an integer of at least 0"),
+        (lambda r: split.per_user(r, 1), "test_fraction is 1; expected a number between 0 and 1"),
+        (lambda r: split.per_user(r, 0.5, seed=-1), "seed is -1; expected an integer of at least 0"),
+        (lambda r: split.leave_last_out(r, 0), "n is 0; expected an integer of at least 1"),
+        (lambda r: split.temporal(r), "test_fraction is None and at is None; expected exactly one"),
+        (lambda r: split.temporal(r, 0.1, 5), "test_fraction is 0.1 and at is 5; expected exactly one"),
+        (lambda r: split.k_fold(r, 1), "n_folds is 1; expected an integer of at least 2"),
+        (lambda r: split.k_fold(r, 3, seed=-1), "seed is -1; expected an integer of at least 0"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(cut: Callable[[Interactions], Any], message: str) -> None:
+    with pytest.raises(ParameterError) as error:
+        cut(timed(10))
+
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda r: split.random(r.take(np.arange(1)), 0.5), "1 rating cannot be split; expected at least 2"),
+        (lambda r: split.k_fold(r, 1000), "ratings cannot be cut into 1000 folds; use fewer folds"),
+        (lambda r: split.leave_last_out(r), "these ratings have no timestamps; read them with timestamp="),
+        (lambda r: split.temporal(r, 0.1), "these ratings have no timestamps; read them with timestamp="),
+    ],
+)
+def test_ratings_that_cannot_be_cut_are_refused(cut: Callable[[Interactions], Any], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        cut(testing.low_rank(5, 5))
+
+    assert message in str(error.value)
