@@ -33,5 +33,9 @@ class OutputExistsError(FastMFError, FileExistsError):
     """The output is there already, and overwriting was not asked for."""
 
 
+class OutputError(FastMFError, OSError):
+    """An output cannot be written, for want of room or of permission; what was there before is untouched."""
+
+
 class BackendError(FastMFError, RuntimeError):
     """A backend was asked for that this machine or this installation does not have."""

@@ -1,5 +1,6 @@
 """How good a model is on ratings it has not seen."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ def evaluate(
         ``rmse``, ``mae``, ``auc`` as named; ranking metrics with their cut-off, as ``ndcg@10``: means over the users
         known to the model that have a relevant item. ``n_users`` tells how many these are, ``n_ratings`` how many
         ratings were predicted, ``n_unknown`` how many of them had a user or an item that the model does not know (they
-        count in ``rmse`` and ``mae``; an unknown item can only be missed; an unknown user is not ranked).
+        count in ``rmse`` and ``mae``; an unknown item can only be missed; an unknown user is not ranked). ``auc`` is
+        that of known items, over the users for whom it is defined.
 
     Raises
     ------
@@ -77,7 +79,8 @@ def evaluate(
     ['n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
     """
     wanted = _checked_metrics(metrics)
-    cut_offs = _checked_cut_offs(k, len(model.item_ids))
+    ranks = any(name not in RATING_METRICS for name in wanted)
+    cut_offs = _checked_cut_offs(k, len(model.item_ids)) if ranks else ()
     held_out = as_interactions(test, "test")
     if held_out.n_ratings == 0:
         raise DataError("the test part has no ratings; expected at least one")
@@ -86,11 +89,13 @@ def evaluate(
     figures: dict[str, float] = {}
     if any(name in RATING_METRICS for name in wanted):
         figures |= _rating_figures(model, users, items, held_out, wanted)
-    if any(name not in RATING_METRICS for name in wanted):
+    if ranks:
         relevant = np.ones(len(users), np.bool_)
         if min_relevant_rating is not None:
             relevant = held_out.ratings >= min_relevant_rating
-        figures |= _Ranking(model, users[relevant], items[relevant], exclude).figures(wanted, cut_offs)
+        # An unknown item is relevant and never found: each gets an index of its own beyond the catalogue.
+        all_items = np.where(items < 0, len(model.item_ids) + held_out.items, items)
+        figures |= _Ranking(model, users[relevant], all_items[relevant], exclude).figures(wanted, cut_offs)
     figures["n_ratings"] = held_out.n_ratings
     figures["n_unknown"] = int(np.count_nonzero((users < 0) | (items < 0)))
     return figures
@@ -135,9 +140,8 @@ class _Ranking:
         known = users >= 0
         if not known.any():
             raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
-        # An unknown item is relevant and never found: it gets an index beyond the catalogue.
         order = np.lexsort((items[known], users[known]))
-        users, items = users[known][order], np.where(items < 0, self._fitted.n_items, items)[known][order]
+        users, items = users[known][order], items[known][order]
         self._users, counts = np.unique(users, return_counts=True)
         self._relevant = Rows(np.concatenate([[0], np.cumsum(counts)]), items)
 
@@ -169,7 +173,8 @@ class _Ranking:
             barred = self._scorer.exclusion_of(self._exclude, self._users[positions])
             relevant = take_rows(self._relevant, positions)
             values += [_auc_of_row(scores[r], _row(relevant, r), _row(barred, r)) for r in range(len(positions))]
-        return float(np.nanmean(values))
+        defined = [value for value in values if not math.isnan(value)]
+        return float(np.mean(defined)) if defined else math.nan
 
 
 def _row(rows: Rows, r: int) -> Int32Array:

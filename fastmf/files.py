@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmf.errors import DataError, OutputExistsError
+from fastmf.errors import DataError, FastMFError, OutputError, OutputExistsError
 
 
 def require_absent(path: Path, overwrite: bool) -> None:
@@ -25,6 +25,18 @@ def _temporary_beside(path: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot make the directory of {path}: {error.strerror}") from error
     return path.parent / f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which output it is that the system does not let us write; errors of our own say it already."""
+    try:
+        yield
+    except FastMFError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}; make room, or choose another output") from error
 
 
 def _sync(path: Path) -> None:
@@ -50,6 +62,8 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
     ------
     OutputExistsError
         If ``path`` exists and ``overwrite`` is false.
+    OutputError
+        If there is no room or no permission; what was at ``path`` is untouched.
     """
     final = Path(path)
     require_absent(final, overwrite)
@@ -57,10 +71,11 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
         raise OutputExistsError(f"{final} is a directory; expected the name of a file to write")
     temporary = _temporary_beside(final)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, final)
-        _sync(final.parent)
+        with _naming(final):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, final)
+            _sync(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,20 +96,32 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
     ------
     OutputExistsError
         If ``path`` exists and ``overwrite`` is false.
+    OutputError
+        If there is no room or no permission; what was at ``path`` is untouched.
     """
     final = Path(path)
     require_absent(final, overwrite)
     temporary = _temporary_beside(final)
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
-        _swap_in(temporary, final)
-        _sync(final.parent)
+        with _naming(final):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.iterdir():
+                _sync(file)
+            _sync(temporary)
+            _swap_in(temporary, final)
+            _sync(final.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_being_replaced(path: Path) -> bool:
+    """Whether an output of that name is missing only for the moment between the two renames of `new_directory`."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return False
+    return path.name not in names and any(name.startswith(f".{path.name}.tmp-") for name in names)
 
 
 def _swap_in(temporary: Path, final: Path) -> None:

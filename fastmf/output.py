@@ -7,6 +7,7 @@ uncompressed Arrow IPC. Nothing in it is pickled.
 import hashlib
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastmf._version import __version__
-from fastmf.errors import DataError, FastMFError, ModelError
-from fastmf.files import new_directory, new_file
+from fastmf.errors import DataError, FastMFError, ModelError, OutputExistsError
+from fastmf.files import is_being_replaced, new_directory, new_file, require_absent
 from fastmf.models import MODELS
 from fastmf.models.base import FactorModel
 from fastmf.models.fitted import Fitted
@@ -34,12 +35,15 @@ Source = dict[str, Any]
 
 # How to run is a matter of the machine, not of the model.
 _RUN_PARAMETERS = ("backend", "n_threads", "verbose")
+_LOAD_ATTEMPTS = 50
+_SWAP_SECONDS = 0.002
 _ID_FILES = ("user_ids.arrow", "item_ids.arrow")
 
 
 def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
     """Write a fitted model to a directory; see `fastmf.models.FactorModel.save`."""
     fitted = model.fitted
+    require_replaceable(Path(path), overwrite)
     with new_directory(path, overwrite) as folder:
         for name, array in _arrays(fitted).items():
             np.save(folder / name, array, allow_pickle=False)
@@ -57,18 +61,37 @@ def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source:
             "link": {"low": float(fitted.link.low), "span": float(fitted.link.span)},
             "n_users": fitted.n_users,
             "n_items": fitted.n_items,
+            "n_factors": fitted.factors.user_factors.shape[1],  # not always the parameter: see `set_params`
             "data": {**fitted.data, **(source or {})},
             "history": model.history,
             "files": files,
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def require_replaceable(path: Path, overwrite: bool) -> None:
+    """Raise `OutputExistsError` if a model may not be put at ``path``.
+
+    Overwriting removes a whole directory, so it is for models alone (and empty directories): a mistyped path must not
+    cost anything else.
+    """
+    require_absent(path, overwrite)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        read_manifest(path)
+    except ModelError as error:
+        raise OutputExistsError(
+            f"{path} exists and is not a model, which alone is overwritten; choose another output, or delete it first"
+        ) from error
 
 
 def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     """Read a model directory.
 
     Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
-    copy. Changing a mapped array changes this process's copy of the page, never the file.
+    copy. Changing a mapped array changes this process's copy of the page, never the file. A model may be saved anew
+    while it is loaded: the answer is the old one or the new one.
 
     Parameters
     ----------
@@ -92,6 +115,34 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     >>> model = fastmf.load("model/")  # doctest: +SKIP
     """
     folder = Path(path)
+    for _ in range(_LOAD_ATTEMPTS):
+        version = _version(folder)
+        try:
+            model = _load(folder, verify)
+        except ModelError:
+            if _version(folder) == version:
+                raise
+        else:
+            if _version(folder) == version:
+                return model
+    raise ModelError(f"{folder} was replaced {_LOAD_ATTEMPTS} times while it was read; try again when that is over")
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Tell the model that is there now from those that replace it; None if there is none."""
+    for _ in range(_LOAD_ATTEMPTS):
+        try:
+            status = os.stat(folder / MANIFEST)
+        except OSError:
+            if not is_being_replaced(folder):
+                return None
+            time.sleep(_SWAP_SECONDS)
+        else:
+            return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _load(folder: Path, verify: bool) -> FactorModel:
     manifest = read_manifest(folder)
     try:
         _check_files(folder, manifest["files"], verify)
@@ -133,6 +184,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"upgrade fastmf (the model was written by {manifest.get('fastmf_version')})"
         )
     return manifest
+
+
+def _plain(value: Any) -> Any:
+    """Turn a NumPy number, which may be a parameter or stand in a callback's record, into one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}; expected what JSON can hold")
 
 
 def _arrays(fitted: Fitted) -> dict[str, Any]:
@@ -195,7 +253,7 @@ def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
         return np.asarray(array)
 
     n_users, n_items = int(manifest["n_users"]), int(manifest["n_items"])
-    n_factors = int(manifest["parameters"]["n_factors"])
+    n_factors = int(manifest["n_factors"])
     factors = Factors(
         mapped("user_factors.npy", np.float32, (n_users, n_factors)),
         mapped("item_factors.npy", np.float32, (n_items, n_factors)),

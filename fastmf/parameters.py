@@ -1,6 +1,7 @@
 """Checks of single parameters, so that every constructor words its errors alike."""
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 
@@ -15,12 +16,12 @@ def require_integer(name: str, value: object, *, minimum: int) -> None:
 
 def require_number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
     """Raise `ParameterError` unless ``value`` is finite and at least (``exclusive``: above) ``minimum``."""
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    valid = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if valid:
         valid = value > minimum if exclusive else value >= minimum  # type: ignore[operator]
     if not valid:
-        bound = "above" if exclusive else "of at least"
-        raise ParameterError(f"{name} is {value!r}; expected a finite number {bound} {minimum:g}")
+        bound = "" if minimum == -math.inf else f" {'above' if exclusive else 'of at least'} {minimum:g}"
+        raise ParameterError(f"{name} is {value!r}; expected a finite number{bound}")
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:

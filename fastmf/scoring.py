@@ -1,6 +1,6 @@
 """The k best items of each user: batches of users against all items, filters, and the answers with their ids."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -163,7 +163,15 @@ def top_k(
 
 
 def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_items: int) -> Rows:
-    indptr, indices = np.asarray(exclude[0], np.int64), np.asarray(exclude[1])
+    if not (isinstance(exclude, (tuple, list)) and len(exclude) == 2):
+        raise ParameterError(f"exclude is a {type(exclude).__name__}; expected (indptr, indices), as in a CSR matrix")
+    given = [np.asarray(part) for part in exclude]
+    if any(part.ndim != 1 or (part.size and part.dtype.kind not in "iu") for part in given):
+        raise ParameterError(
+            f"exclude has an indptr of {given[0].dtype} {given[0].shape} and indices of {given[1].dtype} "
+            f"{given[1].shape}; expected two integer arrays of one dimension"
+        )
+    indptr, indices = (part.astype(np.int64) for part in given)
     valid_indptr = indptr.shape == (n_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
     if not valid_indptr or np.any(np.diff(indptr) < 0):
         raise ParameterError(
@@ -327,6 +335,9 @@ class Scorer:
         if isinstance(items, Interactions):
             return _Filter(None, self._rows_of(items))
         if isinstance(items, Mapping):
+            for user, row in items.items():
+                if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
+                    raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of item ids")
             users = [user for user, listed in items.items() for _ in listed]
             listed = [item for row in items.values() for item in row]
             return _Filter(None, self._rows_of_ids(users, listed, name))

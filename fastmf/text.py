@@ -1,6 +1,7 @@
 """Delimited text to Parquet, block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,20 +58,33 @@ def convert(
     delimiter = delimiter or _guess_delimiter(path)
     if columns is None and _stem(path).name in ("u.data", "ratings.dat"):
         columns = _MOVIELENS_COLUMNS
-    n_rows, names = 0, list[str]()
-    try:
-        with pa_csv.open_csv(path, *_options(delimiter, columns)) as reader, new_file(output, overwrite) as temporary:
-            names = _names(reader.schema, renamed or {})
-            schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for batch in reader:
-                    writer.write_batch(batch.rename_columns(names))
-                    n_rows += len(batch)
-            if n_rows == 0:
-                raise DataError(f"{path} has no rows; expected at least one below the header line")
-    except pa.ArrowException as error:
-        raise DataError(f"cannot read {path} as text delimited by {delimiter!r}: {error}") from error
+    with _reading(path, delimiter):
+        reader = pa_csv.open_csv(path, *_options(delimiter, columns))
+    n_rows = 0
+    with reader, new_file(output, overwrite) as temporary:
+        names = _names(reader.schema, renamed or {})
+        schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for batch in _batches(reader, path, delimiter):
+                writer.write_batch(batch.rename_columns(names))
+                n_rows += len(batch)
+        if n_rows == 0:
+            raise DataError(f"{path} has no rows; expected at least one below the header line")
     return names, n_rows
+
+
+@contextmanager
+def _reading(path: Path, delimiter: str) -> Iterator[None]:
+    """Say which text it is that cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot read {path} as text delimited by {delimiter!r}: {error}") from error
+
+
+def _batches(reader: pa_csv.CSVStreamingReader, path: Path, delimiter: str) -> Iterator[pa.RecordBatch]:
+    with _reading(path, delimiter):
+        yield from reader
 
 
 def _stem(path: Path) -> Path:

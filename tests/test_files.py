@@ -1,5 +1,6 @@
 """Outputs that appear whole or not at all."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastmf import files
-from fastmf.errors import DataError, OutputExistsError
+from fastmf.errors import DataError, OutputError, OutputExistsError
 
 Writer = Callable[..., AbstractContextManager[Path]]
 
@@ -55,12 +56,32 @@ def test_failure_leaves_neither_output_nor_litter(
     if overwrite:
         existing(out, new)
 
-    with pytest.raises(type(failure)), new(out, overwrite) as temporary:
-        write(temporary, "half", new)
-        raise failure
+    def write_half() -> None:
+        with new(out, overwrite) as temporary:
+            write(temporary, "half", new)
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write_half()
 
     assert os.listdir(tmp_path) == (["out"] if overwrite else [])
     assert not overwrite or read(out) == "old"
+
+
+@both
+def test_a_full_disk_names_the_output_and_what_to_do(new: Writer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    with pytest.raises(OutputError) as error, new(out):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert f"cannot write {out}: No space left on device; make room, or choose another output" in str(error.value)
+
+
+@both
+def test_errors_of_our_own_pass_as_they_are(new: Writer, tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError, match=r"^mine$"), new(tmp_path / "out"):
+        raise OutputExistsError("mine")
 
 
 @both
@@ -111,7 +132,7 @@ def test_a_file_never_replaces_a_directory(tmp_path: Path) -> None:
 def test_a_parent_that_is_a_file_is_named(new: Writer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(DataError, match="cannot make the directory of .*out: "), new(tmp_path / "file" / "out"):
+    with pytest.raises(DataError, match=r"cannot make the directory of .*out: "), new(tmp_path / "file" / "out"):
         pytest.fail("there is no place to write to")
 
 

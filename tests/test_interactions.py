@@ -256,7 +256,7 @@ BAD_COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
     "bool rating": ({"rating": [True, False]}, "column 'rating' has type bool; expected numbers as ratings"),
     "NaN rating": (
         {"rating": [1.0, math.nan]},
-        "column 'rating' has 1 ratings that are not finite in float32, the first in row 1 (from 0): nan; drop or repair",
+        "column 'rating' has 1 ratings that are not finite in float32, the first in row 1 (from 0): nan; drop or",
     ),
     "infinite rating": (
         {"rating": [-math.inf, math.inf]},
@@ -282,13 +282,14 @@ def test_a_bad_column_is_refused_with_where_and_why(case: str, way: str, tmp_pat
     table = pa.table({"user_id": [1, 2], "item_id": ["a", "b"], "rating": [1.0, 2.0], "time": [1, 2]} | bad)
     pq.write_table(table, tmp_path / "r.parquet")
 
+    ways = {
+        "parquet": lambda: read_parquet(tmp_path / "r.parquet", timestamp="time"),
+        "arrow": lambda: Interactions.from_arrow(table, timestamp="time"),
+        "arrays": lambda: Interactions.from_arrays(*table.columns),
+    }
+
     with pytest.raises(DataError) as error:
-        if way == "parquet":
-            read_parquet(tmp_path / "r.parquet", timestamp="time")
-        elif way == "arrow":
-            Interactions.from_arrow(table, timestamp="time")
-        else:
-            Interactions.from_arrays(*table.columns)
+        ways[way]()
 
     if way == "arrays":  # there the columns are called after the parameters
         for column in ("user_id", "item_id", "rating", "time"):

@@ -60,7 +60,7 @@ PRESENT = {
 MISSING = [("U1", "C"), ("U1", "D"), ("U2", "B"), ("U3", "A"), ("U3", "D")]
 
 EXPLICIT_MODELS = [
-    pytest.param(fastmf.SGD(n_factors=2, n_epochs=200, rating_range=(1, 5)), id="SGD"),
+    pytest.param(fastmf.SGD(n_factors=2, n_epochs=100, rating_range=(1, 5)), id="SGD"),
     pytest.param(fastmf.ALS(n_factors=2, n_epochs=15, regularization=0.05), id="ALS"),
 ]
 

@@ -5,6 +5,7 @@ wrong.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,12 +25,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parsed = make_parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()  # what fails here would otherwise fail at exit, too late for a message and a status
+        return status
     except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
+        _drop_unwritten_results()
         if getattr(parsed, "debug", False):
             raise
         print(f"fastmf {parsed.command}: {_message(error)}", file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
+
+
+def _drop_unwritten_results() -> None:
+    """Forget what a full disk or a closed pipe did not take; Python would stumble over it again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _message(error: BaseException) -> str:

@@ -31,8 +31,7 @@ def run(parsed: argparse.Namespace) -> int:
     output = Path(parsed.output)
     _require_own(output)
     if parsed.keep is not None:
-        Path(parsed.keep).mkdir(parents=True, exist_ok=True)
-        print_result(_whole_job(Path(parsed.keep), output, parsed), parsed.json)
+        print_result(_whole_job(_empty_folder(parsed.keep), output, parsed), parsed.json)
     else:
         with tempfile.TemporaryDirectory() as folder:
             print_result(_whole_job(Path(folder), output, parsed), parsed.json)
@@ -45,7 +44,7 @@ def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[s
 
     note("made-up ratings of 2,000 users on 500 films", parsed)
     source, model_folder = folder / "ratings.parquet", folder / "model"
-    fastmf.testing.film_club().to_parquet(source, overwrite=True)
+    fastmf.testing.film_club().to_parquet(source)
     _step(f'ratings = fastmf.read_parquet("{source.name}")', parsed)
     ratings = fastmf.read_parquet(source)
     _step("train, test = fastmf.split.per_user(ratings, test_fraction=0.2)", parsed)
@@ -55,7 +54,7 @@ def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[s
     _step("fastmf.evaluate(model, test, k=10)", parsed)
     figures = fastmf.evaluate(model, test, k=10)
     _step(f'model.save("{model_folder.name}")', parsed)
-    model.save(model_folder, overwrite=True)
+    model.save(model_folder)
     _step(f'model.recommend(k=10).to_parquet("{output}")', parsed)
     table = model.recommend(k=10).to_arrow()
     write_table(table.replace_schema_metadata(_MARK), output, overwrite=True)
@@ -89,6 +88,14 @@ def _show_first_user(table: Any, parsed: argparse.Namespace) -> None:
     first = table.slice(0, 3).to_pylist()
     films = ", ".join(f"{row['item_id']} ({row['score']:.2f})" for row in first)
     note(f"{first[0]['user_id']} should see: {films}, ...", parsed)
+
+
+def _empty_folder(name: str) -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise OutputExistsError(f"{folder} is not empty; choose another directory with --keep")
+    return folder
 
 
 def _require_own(output: Path) -> None:

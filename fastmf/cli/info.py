@@ -5,6 +5,7 @@ example:
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
 
 
 def _ratings(path: str) -> dict[str, Any]:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from fastmf.parquet import open_dataset, read_column
@@ -55,9 +57,11 @@ def _ratings(path: str) -> dict[str, Any]:
     result: dict[str, Any] = {"files": len(dataset.files), "n_rows": dataset.count_rows()}
     for field in dataset.schema:
         column = read_column(dataset, field.name)
-        words = [str(field.type), f"{pc.count_distinct(column).as_py():,} distinct", f"{column.null_count:,} null"]
-        if len(column) > column.null_count:
-            extremes = pc.min_max(column)
-            words.append(f"from {extremes['min']} to {extremes['max']}")
+        words = [str(field.type), f"{column.null_count:,} null"]
+        with contextlib.suppress(pa.ArrowNotImplementedError):  # lists and the like cannot be counted or compared
+            words.insert(1, f"{pc.count_distinct(column).as_py():,} distinct")
+            if len(column) > column.null_count:
+                extremes = pc.min_max(column)
+                words.append(f"from {extremes['min']} to {extremes['max']}")
         result[field.name] = ", ".join(words)
     return result

@@ -79,10 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the figures of the last epoch."""
     import fastmf
-    from fastmf.files import require_absent
+    from fastmf.output import require_replaceable
 
     model = _make_model(parsed)
-    require_absent(Path(parsed.output), parsed.overwrite)
+    require_replaceable(Path(parsed.output), parsed.overwrite)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
     train, validation = ratings, None

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from fastmf.parquet import PathLike
     from fastmf.scoring import ItemFilter, Recommendations, Similar
 
+_VALIDATION_K = 10
+
 
 @dataclass(kw_only=True, eq=False)
 class FactorModel(ABC):
@@ -173,7 +175,8 @@ class FactorModel(ABC):
     def _validate(self, validation: Interactions) -> Record:
         from fastmf.evaluation import evaluate
 
-        figures = evaluate(self, validation, metrics=self.validation_metrics)
+        k = min(_VALIDATION_K, self.fitted.n_items)
+        figures = evaluate(self, validation, k=k, metrics=self.validation_metrics)
         return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
 
     @property
@@ -378,7 +381,7 @@ class FactorModel(ABC):
         Raises
         ------
         OutputExistsError
-            If ``path`` exists and ``overwrite`` is false.
+            If ``path`` exists and ``overwrite`` is false, or it is something else than a model.
         """
         from fastmf.output import save
 

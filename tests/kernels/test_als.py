@@ -98,7 +98,7 @@ def test_half_sweep(name: str, kind: str, kernels: Kernels, reference: Kernels) 
 def test_float32_error(n_factors: int, kind: str, kernels: Kernels, reference: Kernels) -> None:
     # Strengths of 1 to 3 in a matrix of about 150: a condition number of a few hundred, times float32's 6e-8.
     problem = make_problem(np.random.default_rng(1).integers(1, 150, 40), n_factors, kind, regularization=1.0)
-    assert relative_error(solve(kernels, problem), solve(reference, problem)) < 3e-5
+    assert relative_error(solve(kernels, problem), solve(reference, problem)) < 1e-4
 
 
 def test_rows_without_observations_become_zero(kernels: Kernels, reference: Kernels) -> None:
@@ -143,19 +143,22 @@ def minimum_norm(problem: HalfSweep, u: int) -> Float64Array:
     return np.asarray(np.linalg.lstsq(problem.fixed_factors[columns].astype(np.float64), targets)[0])
 
 
+@pytest.mark.parametrize("regularization", [0, 1e-12])
 @pytest.mark.parametrize("n_factors", [2, 3, 4, 8, 17, 64])
-def test_fewer_ratings_than_factors(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+def test_fewer_ratings_than_factors(
+    n_factors: int, regularization: float, kernels: Kernels, reference: Kernels
+) -> None:
     """Without regularisation such a row has many solutions; the one of minimum norm is wanted."""
     counts = np.random.default_rng(2).integers(1, n_factors, 300 if n_factors < 64 else 30)
-    problem = make_problem(counts, n_factors, regularization=0)
+    problem = make_problem(counts, n_factors, regularization=regularization)
     expected = np.array([minimum_norm(problem, u) for u in range(len(counts))])
-    # Vectors that are nearly parallel square to a matrix from which nobody can tell the rank: those rows are not asked.
+    # Of vectors that are nearly parallel, the matrix of their squares no longer shows the rank: those are not asked.
     clear = [condition(problem, u) < 50 for u in range(len(counts))]
     assert np.mean(clear) > 0.8
     for variant in (kernels, reference):
         solution = solve(variant, problem)
         assert np.isfinite(solution).all()
-        assert relative_error(solution[clear], expected[clear]) < 1e-3
+        assert relative_error(solution[clear], expected[clear]) < 1e-5
 
 
 def condition(problem: HalfSweep, u: int) -> float:
@@ -186,9 +189,9 @@ def test_an_unused_factor_becomes_zero(kernels: Kernels, reference: Kernels) -> 
     problem.fixed_factors[:, 2] = 0
     for variant in (kernels, reference):
         solution = solve(variant, problem)
-        assert not solution[:, 2].any()
-        assert solution[:, [0, 1, 3, 4]].all()
-        assert relative_error(solution, solve(reference, problem)) < 1e-4
+        np.testing.assert_allclose(solution[:, 2], 0, atol=1e-12)
+        used = problem._replace(fixed_factors=problem.fixed_factors[:, [0, 1, 3, 4]].copy(), gram=problem.gram[:4, :4])
+        assert relative_error(solution[:, [0, 1, 3, 4]], solve(reference, used)) < 1e-5
 
 
 @pytest.mark.parametrize("n_factors", [1, 8, 17, 128])

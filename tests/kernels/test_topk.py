@@ -55,6 +55,10 @@ INPUTS = {
     "zero": (np.zeros((5, 4), np.float32), np.zeros((300, 4), np.float32)),
     "negative": (np.ones((5, 4), np.float32), -np.abs(dyadic((300, 4), 3)) - 1),
     "huge": (dyadic((70, 8), 1) * np.float32(2.0**50), dyadic((300, 8), 2) * np.float32(2.0**60)),
+    "overflowing": (
+        np.full((5, 4), 1e25, np.float32),
+        np.sign(dyadic((300, 1), 2, high=1)).repeat(4, 1) * np.float32(1e20),
+    ),
     "tiny": (dyadic((70, 8), 1) * np.float32(2.0**-40), dyadic((300, 8), 2) * np.float32(2.0**-50)),
     "NaN items": (dyadic((70, 8), 1), with_item(dyadic((300, 8), 2), np.nan, 0, 17, 255, 256, 299)),
     "NaN queries": (with_item(dyadic((70, 8), 1), np.nan, 0, 33, 69), dyadic((300, 8), 2)),
@@ -135,13 +139,14 @@ def test_padding(kernels: Kernels) -> None:
     assert np.isneginf(among.scores).sum(axis=1).tolist() == [3, 3, 0]
 
 
+@pytest.mark.parametrize("n_queries", [1, 100])
 @pytest.mark.parametrize("n_factors", [3, 64, 128])
-def test_rounded_scores(n_factors: int, kernels: Kernels) -> None:
+def test_rounded_scores(n_factors: int, n_queries: int, kernels: Kernels) -> None:
     """Where float32 rounds, an item may only be in the place of one whose exact score is as good."""
     rng = np.random.default_rng(10)
-    queries, items = (rng.standard_normal((n, n_factors), np.float32) for n in (100, 900))
+    queries, items = (rng.standard_normal((n, n_factors), np.float32) for n in (n_queries, 900))
     exact = queries.astype(np.float64) @ items.astype(np.float64).T
-    top = kernels.top_k(queries, items, 50, no_rows(100), None)
+    top = kernels.top_k(queries, items, 50, no_rows(n_queries), None)
     best = -np.sort(-exact, axis=1)[:, :50]
     tolerance = 4e-7 * n_factors
     np.testing.assert_allclose(top.scores, best, rtol=0, atol=tolerance)

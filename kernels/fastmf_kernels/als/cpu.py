@@ -11,15 +11,16 @@ shapes, 4 s of string handling.
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._jit import device, parallel, prange, threads
+from fastmf_kernels._jit import device, inlined, parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.als.balance import cut_by_work
 from fastmf_kernels.als.reference import solve_row
 from fastmf_kernels.layout.arrays import CSR
-from fastmf_kernels.linalg.cpu import BATCH, add_multiples, cholesky_solve, column_of, eight_rows
+from fastmf_kernels.linalg.cpu import BATCH, add_outer_products, cholesky_solve
 
 _GRAM_CHUNK = 4096
+_EPSILON = np.float32(np.finfo(np.float32).eps)
 
 
 def gram(factors: Float32Array) -> Float32Array:
@@ -73,12 +74,29 @@ def _solve_rows(
         for f in range(n_factors):
             x[f] = np.float32(0)
         if indptr[u] < indptr[u + 1]:
+            base = np.float32(0)
             for f in range(n_factors):
                 for g in range(f, n_factors):
                     matrix[f, g] = problem.gram[f, g]
                 matrix[f, f] += problem.regularization[u]
+                base = max(base, matrix[f, f])
             _add_observations(problem, indptr[u], indptr[u + 1], matrix, x, q)
-            singular[u] = not cholesky_solve(matrix, x)
+            few = indptr[u + 1] - indptr[u] < n_factors
+            singular[u] = (few and _outweighs(matrix, base)) or not cholesky_solve(matrix, x)
+
+
+@inlined
+def _outweighs(matrix: Float32Array, base: np.float32) -> bool:
+    """Whether the observations drown what they were added to, whose largest diagonal element was ``base``.
+
+    Of fewer observations than factors nothing but a singular matrix is left then. The pivots cannot be trusted to show
+    it: after a small one, the rounding errors in those that should be 0 are far above n·ε.
+    """
+    n = matrix.shape[0]
+    largest = np.float32(0)
+    for f in range(n):
+        largest = max(largest, matrix[f, f])
+    return bool(base <= np.float32(n) * _EPSILON * largest)
 
 
 @device
@@ -93,12 +111,11 @@ def _add_observations(
     for first in range(start, stop, BATCH):
         for slot in range(BATCH):
             _gather_observation(problem, first + slot, stop, x, q[slot])
-        vectors = eight_rows(q, 0)
         for f in range(x.size):
-            add_multiples(matrix[f], column_of(vectors, f, np.float32(1)), vectors, f)
+            add_outer_products(matrix[f], q, 0, f, np.float32(1))
 
 
-@device
+@inlined
 def _gather_observation(problem: HalfSweep, position: int, stop: int, x: Float32Array, q: Float32Array) -> None:
     """Add t times the vector of an entry to ``x`` and put √w times it in ``q``; past the end, 0."""
     if position >= stop:

@@ -21,13 +21,13 @@ _dot = device(point.dot)
 
 def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_threads: int | None = None) -> TopK:
     """Find the k items with the largest dot product for every query; see the reference."""
-    tiles = _tiles(items)
     top = _empty(len(queries), k)
     if len(queries) == 1:
-        _score_all.serial(queries, tiles, len(items), exclude, top)
+        # Laying the items out in tiles would cost more than the scores; so would starting threads.
+        _score_one_by_one.serial(queries, items, exclude, top)
     else:
         with threads(n_threads):
-            _score_all(queries, tiles, len(items), exclude, top)
+            _score_all(queries, _tiles(items), len(items), exclude, top)
     return top
 
 
@@ -111,9 +111,16 @@ def _offer_tile(
             passing += scores[group + v] > heap[0]
         if passing:
             for v in range(group, group + _GROUP):
-                # Items come in ascending order, so an equal score later on never displaces an earlier one.
-                if scores[v] > heap[0] and not _contains(exclude, r, first + v):
-                    _replace_worst(heap, indices, scores[v], first + v)
+                _offer(scores[v], first + v, exclude, r, heap, indices)
+
+
+@parallel
+def _score_one_by_one(queries: Float32Array, items: Float32Array, exclude: Rows, top: TopK) -> None:
+    for r in prange(queries.shape[0]):
+        heap, indices = top.scores[r], top.indices[r]
+        for item in range(items.shape[0]):
+            _offer(_dot(queries[r], items[item], np.float32(0)), item, exclude, r, heap, indices)
+        _sort_heap(heap, indices)
 
 
 @parallel
@@ -122,10 +129,18 @@ def _score_candidates(queries: Float32Array, items: Float32Array, candidates: Ro
         heap, indices = top.scores[r], top.indices[r]
         for j in range(candidates.indptr[r], candidates.indptr[r + 1]):
             item = candidates.indices[j]
-            score = _dot(queries[r], items[item], np.float32(0))
-            if score > heap[0] and not _contains(exclude, r, item):
-                _replace_worst(heap, indices, score, item)
+            _offer(_dot(queries[r], items[item], np.float32(0)), item, exclude, r, heap, indices)
         _sort_heap(heap, indices)
+
+
+@device
+def _offer(score: np.float32, item: int, exclude: Rows, r: int, heap: Float32Array, indices: Int32Array) -> None:
+    """Put an item into the heap if it beats the worst there and is not excluded.
+
+    Items come in ascending order, so an equal score later on never displaces an earlier one.
+    """
+    if score > heap[0] and not _contains(exclude, r, item):
+        _sift_down(heap, indices, heap.size, score, item)
 
 
 @device
@@ -145,12 +160,6 @@ def _contains(rows: Rows, r: int, item: int) -> bool:
 def _is_worse(score_a: np.float32, index_a: int, score_b: np.float32, index_b: int) -> bool:
     """Whether a ranks after b: a lower score, or the same score and a higher index."""
     return bool(score_a < score_b or (score_a == score_b and index_a > index_b))
-
-
-@device
-def _replace_worst(heap: Float32Array, indices: Int32Array, score: np.float32, index: int) -> None:
-    """Put (score, index) in the place of the heap's worst, at the root."""
-    _sift_down(heap, indices, heap.size, score, index)
 
 
 @device

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array
+from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.topk.arrays import Rows, TopK
 
 
@@ -28,7 +28,7 @@ def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_t
     scores = queries.astype(np.float64) @ items.astype(np.float64).T
     for r in range(len(queries)):
         scores[r, exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = -np.inf
-    return _select(scores.astype(np.float32), k)
+    return _select(scores, k)
 
 
 def top_k_among(
@@ -63,11 +63,13 @@ def top_k_among(
         barred[candidates.indices[candidates.indptr[r] : candidates.indptr[r + 1]]] = False
         barred[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = True
         scores[r, barred] = -np.inf
-    return _select(scores.astype(np.float32), k)
+    return _select(scores, k)
 
 
-def _select(scores: Float32Array, k: int) -> TopK:
-    n_queries = len(scores)
+def _select(exact_scores: Float64Array, k: int) -> TopK:
+    n_queries = len(exact_scores)
+    with np.errstate(over="ignore"):  # beyond the range of float32 a score is infinite, as it is in the kernels
+        scores = exact_scores.astype(np.float32)
     scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
     best = np.take_along_axis(scores, order, axis=1)

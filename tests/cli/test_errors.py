@@ -1,0 +1,423 @@
+"""Every error says what was given, what was expected and what to do, and leaves everything as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fastmf
+
+Done = CompletedProcess[str]
+Contents = Callable[[], dict[str, bytes | None]]
+NAN = float("nan")
+
+
+def table(user_id: Any = (1, 1, 2), item_id: Any = (10, 20, 10), **others: Any) -> pa.Table:
+    columns = {"user_id": user_id, "item_id": item_id, **({"rating": (5.0, 3.0, 4.0)} | others)}
+    return pa.table({name: pa.array(values) for name, values in columns.items() if values is not None})
+
+
+def write(path: Path, what: pa.Table | bytes | None) -> None:
+    if isinstance(what, bytes):
+        path.write_bytes(what)
+    elif what is not None:
+        pq.write_table(what, path)
+
+
+def parquet_with_a_broken_page() -> bytes:
+    """Make a file whose footer is whole and whose second row group cannot be read."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: np.arange(2000) for name in ("user_id", "item_id", "rating")}), sink, 1000)
+    whole = bytearray(sink.getvalue().to_pybytes())
+    column = pq.ParquetFile(pa.BufferReader(bytes(whole))).metadata.row_group(1).column(0)
+    page = column.dictionary_page_offset or column.data_page_offset
+    whole[page : page + 40] = b"\xff" * 40
+    return bytes(whole)
+
+
+# What bad.parquet holds (None: there is no such file), and how the message of `train` must read.
+BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {
+    "missing column": (
+        table(rating=None, stars=(1, 2, 3)),
+        ("no column 'rating'; the columns are 'user_id', 'item_id', 'stars'",),
+    ),
+    "null": (
+        table(user_id=(1, None, None)),
+        ("column 'user_id' has 2 null values, the first in row 1 (from 0)", "drop or fill those rows first"),
+    ),
+    "NaN": (
+        table(rating=(5.0, 3.0, NAN)),
+        ("column 'rating' has 1 ratings that are not finite", "the first in row 2 (from 0): nan", "drop or repair"),
+    ),
+    "wrong id type": (
+        table(item_id=(1.5, 2.5, 1.5)),
+        ("column 'item_id' has type double; expected integers or strings as ids: cast the column",),
+    ),
+    "no rows": (table((), (), rating=()), ("there are no rows in", "bad.parquet", "expected at least one rating")),
+    "no bytes": (b"", ("cannot read bad.parquet as Parquet", "file size is 0 bytes; copy or write it again")),
+    "not Parquet": (b"user_id,item_id\n1,2\n", ("cannot read bad.parquet as Parquet", "copy or write it again")),
+    "unreadable row group": (
+        parquet_with_a_broken_page(),
+        ("cannot read bad.parquet as Parquet", "copy or write it again"),
+    ),
+    "no such file": (None, ("no such file: bad.parquet; expected a Parquet file, a directory of them, or a pattern",)),
+    "duplicates": (
+        table(user_id=(1, 1, 1), item_id=(10, 20, 10)),
+        ("1 ratings repeat a (user, item) pair, for example (1, 10)", 'choose duplicates="first", "last"'),
+    ),
+    "negative weight": (
+        table(rating=(5.0, -3.0, -4.0)),
+        ("2 ratings are negative, for example -3; an implicit model takes them as weights", "use ALS or SGD"),
+    ),
+}
+MORE_BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {
+    "null rating": (
+        table(rating=(None, 3.0, 4.0)),
+        ("column 'rating' has 1 null value, the first in row 0 (from 0)",),
+    ),
+    "infinite rating": (
+        table(rating=(5.0, -np.inf, 4.0)),
+        ("column 'rating' has 1 ratings that are not finite in float32, the first in row 1 (from 0): -inf",),
+    ),
+    "rating too large": (table(rating=(5.0, 1e300, 4.0)), ("the first in row 1 (from 0): 1e+300",)),
+    "ratings in words": (
+        table(rating=("good", "bad", "good")),
+        ("column 'rating' has type string; expected numbers as ratings: cast the column first",),
+    ),
+    "missing item column": (table(item_id=None), ("no column 'item_id'; the columns are 'user_id', 'rating'",)),
+}
+
+
+def train_over_an_earlier_model(run: Callable[..., Done], data: Any, tmp_path: Path, contents: Contents) -> Done:
+    shutil.copytree(data.models["implicit-als"], tmp_path / "model")
+    before = contents()
+
+    done = run(
+        "train", "bad.parquet", "--model", "implicit-als", "--output", "model", "--epochs", 1, "--overwrite", status=1
+    )
+
+    assert contents() == before
+    assert done.stdout == ""
+    return done
+
+
+def message_of(done: Done, command: str) -> str:
+    """The one line that says what is wrong, after whatever was said of the progress."""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"fastmf {command}: ")
+    assert "Traceback" not in done.stderr
+    return last.removeprefix(f"fastmf {command}: ")
+
+
+@pytest.mark.parametrize("case", BAD_RATINGS)
+def test_bad_ratings(case: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Contents) -> None:
+    what, parts = BAD_RATINGS[case]
+    write(tmp_path / "bad.parquet", what)
+
+    message = message_of(train_over_an_earlier_model(run_fastmf, data, tmp_path, contents), "train")
+
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize("case", MORE_BAD_RATINGS)
+def test_more_bad_ratings(
+    case: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done], contents: Contents
+) -> None:
+    what, parts = MORE_BAD_RATINGS[case]
+    write(tmp_path / "bad.parquet", what)
+
+    message = message_of(train_over_an_earlier_model(call_fastmf, data, tmp_path, contents), "train")
+
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_bad_ratings_to_evaluate_on(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    for case, command in (("missing column", ()), ("NaN", ("--exclude", data.ratings))):
+        what, parts = BAD_RATINGS[case]
+        write(tmp_path / "bad.parquet", what)
+
+        done = call_fastmf("evaluate", data.models["als"], "bad.parquet", *command, status=1)
+
+        assert parts[0] in message_of(done, "evaluate")
+
+
+def test_an_empty_directory_of_ratings(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    (tmp_path / "ratings").mkdir()
+
+    done = call_fastmf("train", "ratings", "--model", "als", "--output", "model", status=1)
+
+    assert message_of(done, "train") == "directory ratings holds no *.parquet file; expected at least one"
+
+
+def test_training_that_diverges(data: Any, call_fastmf: Callable[..., Done], contents: Contents) -> None:
+    options = ("--learning-rate", 1e9, "--epochs", 2, "--quiet")
+
+    done = call_fastmf("train", data.ratings, "--model", "sgd", "--output", "model", *options, status=1)
+
+    assert message_of(done, "train").endswith("learning_rate=1e+09; lower it")
+    assert contents() == {}
+
+
+TRAIN_ALS = ("--model", "als", "--output", "out")
+
+# The call, with {als} for a model; its exit status; the message.
+BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
+    "more items than there are": (
+        ("recommend", "{als}", "--output", "out", "-k", 30),
+        2,
+        "k is 30, but the catalogue has 29 items; expected at most as many",
+    ),
+    "unknown user": (
+        ("recommend", "{als}", "--output", "out", "--users", "users.parquet"),
+        1,
+        "2 of 3 ids in 'users' are unknown to the model: 'nobody', 'none'; expected ids that were in the training data",
+    ),
+    "users without their column": (
+        ("recommend", "{als}", "--output", "out", "--users", "users.parquet", "--user-column", "who"),
+        1,
+        "no column 'who'; the columns are 'user_id', 'number'",
+    ),
+    "users of another type": (
+        ("recommend", "{als}", "--output", "out", "--users", "users.parquet", "--user-column", "number"),
+        1,
+        "column 'users' has ids of type int64, the model's are string; cast them to that type",
+    ),
+    "unknown item": (
+        ("similar", "{als}", "--item", "film-999"),
+        1,
+        "1 of 1 ids in 'item_ids' are unknown to the model: 'film-999'; expected ids that were in the training data",
+    ),
+    "more neighbours than there are": (
+        ("similar", "{als}", "--item", "film-001", "-k", 29),
+        2,
+        "k is 29, but there are 29 items; expected fewer than that",
+    ),
+    "a cut-off beyond the catalogue": (
+        ("evaluate", "{als}", "{test}", "-k", 30),
+        2,
+        "k is 30, but the catalogue has 29 items; expected at most as many",
+    ),
+    "a metric that is none": (
+        ("evaluate", "{als}", "{test}", "--metrics", "rsme"),
+        2,
+        "metrics are ['rsme']; expected some of rmse, mae, precision,",
+    ),
+    "a parameter of another model": (
+        ("train", "{ratings}", *TRAIN_ALS, "--learning-rate", 0.1),
+        2,
+        "--learning-rate is not a hyper-parameter of --model als; leave it out",
+    ),
+    "a parameter that makes no sense": (
+        ("train", "{ratings}", *TRAIN_ALS, "--regularization", -1),
+        2,
+        "regularization is -1.0; expected a finite number of at least 0",
+    ),
+    "no biases in a model without": (
+        ("train", "{ratings}", "--model", "implicit-als", "--output", "out", "--no-biases"),
+        2,
+        "--no-biases is not a hyper-parameter of --model implicit-als; leave it out",
+    ),
+    "a range upside down": (
+        ("train", "{ratings}", "--model", "sgd", "--output", "out", "--rating-range", 5, 1),
+        2,
+        "rating_range is (5.0, 1.0); expected None or (low, high) with low < high",
+    ),
+    "training on CUDA": (
+        ("train", "{ratings}", *TRAIN_ALS, "--device", "cuda"),
+        1,
+        'backend "cuda" has no kernels in this version of fastmf; expected "cpu"',
+    ),
+    "recommending on CUDA": (
+        ("recommend", "{als}", "--output", "out", "--device", "cuda"),
+        1,
+        'backend "cuda" has no kernels in this version of fastmf; expected "cpu"',
+    ),
+    "no model": (
+        ("recommend", "nowhere", "--output", "out"),
+        1,
+        "no model at nowhere: expected a directory that `fastmf train` or model.save wrote",
+    ),
+    "nothing to describe": (("info", "nowhere"), 1, "no such file: nowhere; expected a Parquet file"),
+}
+IN_PROCESSES = (
+    "more items than there are",
+    "unknown user",
+    "unknown item",
+    "a parameter of another model",
+    "training on CUDA",
+)
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_bad_request(
+    case: str,
+    data: Any,
+    tmp_path: Path,
+    run_fastmf: Callable[..., Done],
+    call_fastmf: Callable[..., Done],
+    contents: Contents,
+) -> None:
+    arguments, status, message = BAD_REQUESTS[case]
+    users = pa.table({"user_id": ["nobody", "user-0001", "none"], "number": [1, 2, 3]})
+    pq.write_table(users, tmp_path / "users.parquet")
+    paths = {"als": data.models["als"], "test": data.test, "ratings": data.ratings}
+    before = contents()
+
+    run = run_fastmf if case in IN_PROCESSES else call_fastmf
+    done = run(*(str(argument).format(**paths) for argument in arguments), status=status)
+
+    assert message_of(done, str(arguments[0])).startswith(message)
+    assert done.stdout == ""
+    assert contents() == before
+
+
+def test_an_item_id_that_is_no_integer(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    fastmf.ALS(n_factors=2, n_epochs=1).fit(fastmf.testing.low_rank(n_users=6, n_items=5)).save(tmp_path / "model")
+
+    done = call_fastmf("similar", "model", "--item", "Heat", status=1)
+
+    assert message_of(done, "similar") == "id 'Heat' is unknown to the model: its ids are integers"
+
+
+def without_a_file(model: Path) -> str:
+    (model / "item_factors.npy").unlink()
+    return "lacks item_factors.npy: the model is incomplete; copy it again or train again"
+
+
+def without_a_manifest(model: Path) -> str:
+    (model / "manifest.json").unlink()
+    return "has no manifest.json: it is not a model, or an incomplete one; train or copy it again"
+
+
+def cut_short(model: Path) -> str:
+    whole = (model / "user_factors.npy").read_bytes()
+    (model / "user_factors.npy").write_bytes(whole[:-4])
+    return f"user_factors.npy has {len(whole) - 4} bytes, expected {len(whole)}: copy the model again or train again"
+
+
+def of_a_newer_version(model: Path) -> str:
+    manifest = json.loads((model / "manifest.json").read_text())
+    newer = manifest | {"format_version": 99, "fastmf_version": "9.1"}
+    (model / "manifest.json").write_text(json.dumps(newer))
+    return (
+        f"has format version 99 and this fastmf ({fastmf.__version__}) reads up to 1; "
+        "upgrade fastmf (the model was written by 9.1)"
+    )
+
+
+def of_another_program(model: Path) -> str:
+    (model / "manifest.json").write_text('{"name": "my web page"}')
+    return "manifest.json is not the manifest of a fastmf model; expected format 'fastmf-model'"
+
+
+DAMAGE = (without_a_file, without_a_manifest, cut_short, of_a_newer_version, of_another_program)
+
+
+@pytest.mark.parametrize("damage", [without_a_file, of_a_newer_version])
+def test_a_model_that_is_not_whole(
+    damage: Callable[[Path], str], data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Contents
+) -> None:
+    message = damage(shutil.copytree(data.models["als"], tmp_path / "model"))
+    before = contents()
+
+    done = run_fastmf("recommend", "model", "--output", "recs.parquet", status=1)
+
+    assert message_of(done, "recommend").endswith(message)
+    assert contents() == before
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_every_command_refuses_a_model_that_is_not_whole(
+    damage: Callable[[Path], str], data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    message = damage(shutil.copytree(data.models["als"], tmp_path / "model"))
+
+    recommend, evaluate = ("recommend", "model", "--output", "recs.parquet"), ("evaluate", "model", data.test)
+    for command in (recommend, evaluate, ("similar", "model", "--item", "film-001"), ("info", "model")):
+        done = call_fastmf(*command, status=1)
+
+        assert message_of(done, command[0]).endswith(message)
+        assert done.stdout == ""
+
+
+def test_a_changed_byte_is_found_when_asked_for(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    factors = shutil.copytree(data.models["als"], tmp_path / "model") / "user_factors.npy"
+    factors.write_bytes(factors.read_bytes()[:-1] + b"?")
+
+    call_fastmf("info", "model")
+    done = call_fastmf("info", "model", "--verify", status=1)
+
+    assert "user_factors.npy" in message_of(done, "info")
+
+
+# The call that finds its output there, the output, and whether it is a model directory.
+WRITERS: dict[str, tuple[object, ...]] = {
+    "train": ("train", "{ratings}", "--model", "als", "--output", "out", "--factors", 2, "--epochs", 1),
+    "recommend": ("recommend", "{als}", "--output", "out"),
+    "convert": ("convert", "ratings.csv", "out"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_output_that_exists_is_replaced_only_when_asked_for(
+    command: str,
+    data: Any,
+    tmp_path: Path,
+    run_fastmf: Callable[..., Done],
+    call_fastmf: Callable[..., Done],
+    contents: Contents,
+) -> None:
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n1,2,3.5\n")
+    if command == "train":
+        shutil.copytree(data.models["sgd"], tmp_path / "out")
+    else:
+        (tmp_path / "out").write_text("earlier")
+    call = [str(argument).format(als=data.models["als"], ratings=data.ratings) for argument in WRITERS[command]]
+    before = contents()
+
+    done = run_fastmf(*call, status=1)
+
+    message = "out exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+    assert message_of(done, command) == message
+    assert done.stdout == ""
+    assert contents() == before
+
+    call_fastmf(*call, "--overwrite")
+
+    assert contents().keys() == before.keys()  # the new one in the place of the old, and nothing beside it
+    if command == "train":
+        assert fastmf.load(tmp_path / "out").n_factors == 2
+    else:
+        assert len(pq.read_table(tmp_path / "out")) == (600 if command == "recommend" else 1)
+
+
+@pytest.mark.parametrize("there", ["a file", "a directory", "a web page"])
+def test_a_model_never_takes_the_place_of_something_else(
+    there: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done], contents: Contents
+) -> None:
+    if there == "a file":
+        (tmp_path / "out").write_text("thesis")
+    else:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / ("thesis" if there == "a directory" else "manifest.json")).write_text("{}")
+    before = contents()
+
+    done = call_fastmf("train", data.ratings, *TRAIN_ALS, "--epochs", 1, "--overwrite", status=1)
+
+    assert message_of(done, "train").startswith("out exists and is not a model, which alone is overwritten;")
+    assert contents() == before
+
+
+def test_a_model_may_fill_an_empty_directory(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    (tmp_path / "out").mkdir()
+
+    call_fastmf("train", data.ratings, *TRAIN_ALS, "--epochs", 1, "--overwrite")
+
+    assert fastmf.load(tmp_path / "out").n_epochs == 1

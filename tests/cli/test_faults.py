@@ -1,0 +1,182 @@
+"""Killed, interrupted, out of space: what is at the final path is the old output or the new one, never a half."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess, Popen
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of Unix")
+
+Done = CompletedProcess[str]
+Contents = Callable[[], dict[str, bytes | None]]
+
+# A shell may have started the tests with Ctrl-C ignored, which children inherit.
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+# No file may grow beyond this size: to the program, the disk is full.
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+"""
+ENDLESS = ("--model", "als", "--factors", 4, "--epochs", 1_000_000)
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of so many users that recommending to all of them goes on long after its first line of progress."""
+    folder = tmp_path_factory.mktemp("crowd") / "model"
+    users = np.arange(500_000)
+    ratings = fastmf.Interactions.from_arrays(users, users % 50)
+    fastmf.ImplicitALS(n_factors=2, n_epochs=1).fit(ratings).save(folder)
+    return folder
+
+
+def wait_for_line(process: "Popen[str]", beginning: str) -> None:
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+        said.append(line)
+    raise AssertionError(f"ended before {beginning!r}: {said}")
+
+
+def end(process: "Popen[str]", number: signal.Signals) -> tuple[str, str]:
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    return output, errors
+
+
+def test_killed_while_training(data: Any, tmp_path: Path, start_fastmf: Callable[..., Any]) -> None:
+    process = start_fastmf("train", data.ratings, *ENDLESS, "--output", "model")
+    wait_for_line(process, "ALS: 1/")
+
+    end(process, signal.SIGKILL)
+
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "model").exists()
+
+
+def test_killed_while_recommending(crowd: Path, tmp_path: Path, start_fastmf: Callable[..., Any]) -> None:
+    (tmp_path / "recs.parquet").write_text("earlier")
+    process = start_fastmf("recommend", crowd, "--output", "recs.parquet", "-k", 20, "--overwrite")
+    wait_for_line(process, "recommend: 8192/")
+
+    end(process, signal.SIGKILL)
+
+    assert process.returncode == -signal.SIGKILL
+    assert (tmp_path / "recs.parquet").read_text() == "earlier"
+    (half,) = set(tmp_path.iterdir()) - {tmp_path / "recs.parquet"}
+    assert half.name.startswith(".recs.parquet.tmp-")  # hidden, and no name that reads as Parquet
+    assert half.stat().st_size > 0
+
+
+def test_killed_while_saving(
+    data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], call_fastmf: Callable[..., Done]
+) -> None:
+    prelude = "import os, signal; os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+
+    run_fastmf("train", data.ratings, "--model", "als", "--epochs", 1, "--output", "model", prelude=prelude, status=-9)
+
+    (half,) = tmp_path.iterdir()
+    assert half.name.startswith(".model.tmp-")
+
+    call_fastmf("train", data.ratings, "--model", "als", "--epochs", 1, "--output", "model")
+    assert fastmf.load(tmp_path / "model").n_epochs == 1
+
+
+def test_interrupted_while_training(data: Any, start_fastmf: Callable[..., Any], contents: Contents) -> None:
+    process = start_fastmf("train", data.ratings, *ENDLESS, "--output", "model", prelude=HEED_CTRL_C)
+    wait_for_line(process, "ALS: 1/")
+
+    output, errors = end(process, signal.SIGINT)
+
+    assert (process.returncode, output) == (1, "")
+    assert errors.splitlines()[-1] == "fastmf train: interrupted; nothing was left half-written"
+    assert "Traceback" not in errors
+    assert contents() == {}
+
+
+def test_interrupted_while_recommending(crowd: Path, start_fastmf: Callable[..., Any], contents: Contents) -> None:
+    process = start_fastmf("recommend", crowd, "--output", "recs.parquet", "-k", 20, prelude=HEED_CTRL_C)
+    wait_for_line(process, "recommend: 8192/")
+
+    output, errors = end(process, signal.SIGINT)
+
+    assert (process.returncode, output) == (1, "")
+    assert errors.splitlines()[-1] == "fastmf recommend: interrupted; nothing was left half-written"
+    assert "Traceback" not in errors
+    assert contents() == {}
+
+
+# Every command that writes, over an earlier output.
+WRITERS: dict[str, tuple[object, ...]] = {
+    "train": ("train", "{ratings}", "--model", "als", "--epochs", 1, "--output", "out", "--overwrite"),
+    "recommend": ("recommend", "{als}", "--output", "out", "--overwrite"),
+    "convert": ("convert", "big.csv", "out", "--overwrite"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_full_disk(
+    command: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Contents
+) -> None:
+    (tmp_path / "big.csv").write_text("userId,movieId\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(2000)))
+    if command == "train":
+        shutil.copytree(data.models["als"], tmp_path / "out")
+    else:
+        (tmp_path / "out").write_text("earlier")
+    before = contents()
+    call = [str(argument).format(als=data.models["als"], ratings=data.ratings) for argument in WRITERS[command]]
+
+    done = run_fastmf(*call, prelude=FULL_DISK, status=1)
+
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(f"fastmf {command}: cannot write ")
+    assert message.endswith("; make room, or choose another output")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert contents() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_results_that_find_no_room(data: Any, start_fastmf: Callable[..., Any]) -> None:
+    with open("/dev/full", "w") as full:
+        process = start_fastmf("info", data.models["als"], stdout=full.fileno())
+        _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 1
+    assert errors == "fastmf info: [Errno 28] No space left on device\n"
+
+
+def test_results_that_nobody_reads(data: Any, start_fastmf: Callable[..., Any]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    process = start_fastmf("info", data.models["als"], stdout=writer)
+    os.close(writer)
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 1
+    assert errors == "fastmf info: [Errno 32] Broken pipe\n"
+
+
+def test_an_output_in_a_directory_that_cannot_be_made(
+    data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Contents
+) -> None:
+    (tmp_path / "file").write_text("")
+    before = contents()
+
+    done = run_fastmf("recommend", data.models["als"], "--output", "file/recs.parquet", status=1)
+
+    assert "cannot make the directory of file/recs.parquet" in done.stderr.splitlines()[-1]
+    assert contents() == before

@@ -1,0 +1,87 @@
+"""``fastmf doctor``, ``warmup`` and ``bench``: what is said of, and done to, this machine."""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from fastmf_kernels import _jit
+
+Done = CompletedProcess[str]
+
+
+def test_doctor_tells_what_is_used(run_fastmf: Callable[..., Done]) -> None:
+    done = run_fastmf("doctor", "--json")
+
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert told["threads used"] == _jit.resolve_threads(None)
+    assert told["threading layer"].split()[0] == _jit.threading_layer()
+    assert told["kernel cache"] == str(_jit.cache_directory())
+    assert {name: told[name] for name in ("numba", "numpy", "pyarrow")} == {
+        name: version(name) for name in ("numba", "numpy", "pyarrow")
+    }
+    assert told["gpu"].startswith("not used: ")
+
+
+def test_doctor_for_people(call_fastmf: Callable[..., Done]) -> None:
+    told = dict(line.split("  ", 1) for line in call_fastmf("doctor").stdout.splitlines())
+
+    assert told["numpy"].strip() == version("numpy")
+
+
+@pytest.mark.parametrize(("value", "told"), [("", "off: FASTMF_CACHE_DIR is empty"), ("taken", "is not writable")])
+def test_doctor_says_why_there_is_no_cache(
+    value: str, told: str, tmp_path: Path, run_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / "taken").touch()
+
+    done = run_fastmf("doctor", prelude=f"import os; os.environ['FASTMF_CACHE_DIR'] = {value!r}")
+
+    assert told in done.stdout
+
+
+# Counts, for every kernel and both of its machine codes, the types that it has been compiled for.
+WARM = """
+import importlib, sys
+from fastmf.cli import main
+from fastmf_kernels._jit import Kernel
+
+def compiled():
+    operations = ("layout", "predict", "sgd", "als", "topk")
+    modules = [importlib.import_module(f"fastmf_kernels.{name}.cpu") for name in operations]
+    kernels = [value for module in modules for value in vars(module).values() if isinstance(value, Kernel)]
+    return [len(code.signatures) for kernel in kernels for code in (kernel._parallel, kernel._serial)]
+
+assert main(["warmup", "--json"]) == 0
+before = compiled()
+ratings, test = sys.argv[1:]
+for model in ("als", "sgd", "implicit-als"):
+    assert main(["train", ratings, "--model", model, "--output", model, "--epochs", "1", "--quiet"]) == 0
+    assert main(["recommend", model, "--output", f"{model}.parquet", "--quiet"]) == 0
+    assert main(["evaluate", model, test, "--quiet"]) == 0
+    assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
+print(before, compiled(), sep="\\n", file=sys.stderr)
+sys.exit(before != compiled())
+"""
+
+
+def test_warmup_leaves_nothing_to_compile(data: Any, run_fastmf: Callable[..., Done]) -> None:
+    done = run_fastmf(data.ratings, data.test, prelude=WARM)  # exits by itself: with 1 if the two counts differ
+
+    assert json.loads(done.stdout.splitlines()[0])["cache"] == str(_jit.cache_directory())
+    assert done.stderr.startswith("compiling SGD\ncompiling ALS\n")
+
+
+def test_bench_says_which_data_is_missing(run_fastmf: Callable[..., Done]) -> None:
+    done = run_fastmf("bench", "quality", "--data", "nowhere", "--json", status=1)
+
+    assert json.loads(done.stdout) == []
+    assert done.stderr.splitlines() == [
+        "movielens-100k: skipped, nowhere/movielens-100k is not there",
+        "ncf-movielens-1m: skipped, nowhere/ncf-movielens-1m is not there",
+    ]

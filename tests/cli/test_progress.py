@@ -1,0 +1,94 @@
+"""Where output goes: results to standard output; progress to standard error, drawn or in lines, or not at all."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Done = CompletedProcess[str]
+TRAIN = ("--model", "als", "--output", "model", "--factors", 4, "--epochs", 3)
+
+
+def read_to_the_end(descriptor: int) -> str:
+    parts = []
+    try:
+        while part := os.read(descriptor, 4096):
+            parts.append(part)
+    except OSError:
+        pass  # what Linux answers once the other side of a terminal is closed
+    return b"".join(parts).decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_progress_is_a_bar_on_a_terminal(data: Any, start_fastmf: Callable[..., Any]) -> None:
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+
+    process = start_fastmf("train", data.ratings, *TRAIN, "--json", stderr=theirs)
+    os.close(theirs)
+    shown = read_to_the_end(ours)
+    os.close(ours)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0, shown
+    assert json.loads(output)["epoch"] == 3
+    assert "ALS:   0%|" in shown
+    assert "ALS: 100%|" in shown
+    assert "train_rmse" in shown.rpartition("3/3")[2]
+    assert "epochs seconds" not in shown  # no plain lines beside the bar
+
+
+def test_progress_is_plain_lines_elsewhere(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("train", data.ratings, *TRAIN)
+
+    first, *epochs = done.stderr.splitlines()
+    assert first.startswith("read ")
+    assert [line.split(" seconds ")[0] for line in epochs] == [f"ALS: {epoch}/3 epochs" for epoch in (1, 2, 3)]
+    assert "\r" not in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "model",
+        "n_ratings",
+        "epoch",
+        "seconds",
+        "train_rmse",
+        "objective",
+    ]
+
+
+def test_quiet_is_silent(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    model = data.models["als"]
+    calls: dict[str, tuple[object, ...]] = {
+        "train": (data.ratings, *TRAIN),
+        "recommend": (model, "--output", "recs.parquet"),
+        "evaluate": (model, data.test),
+        "similar": (model, "--item", "film-001"),
+        "info": (model,),
+        "doctor": (),
+        "warmup": (),
+    }
+
+    said = {command: call_fastmf(command, *arguments, "--quiet").stderr for command, arguments in calls.items()}
+
+    assert set(said.values()) == {""}, said
+
+
+def test_recommend_tells_what_it_does(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("recommend", data.models["als"], "--output", "recs.parquet", "-k", 3)
+
+    assert done.stderr.splitlines() == ["recommending 3 of 29 items to 60 users", "recommend: 60/60 users"]
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+def test_traceback_is_for_debugging(debug: bool, run_fastmf: Callable[..., Done]) -> None:
+    done = run_fastmf("info", "nothing", *(["--debug"] if debug else []), status=1)
+
+    assert ("Traceback (most recent call last)" in done.stderr) is debug
+    assert "no such file: nothing; expected" in done.stderr.splitlines()[-1]

@@ -1,0 +1,454 @@
+"""The compiler house: a cache that never runs old code and never fails a call, and threads that keep to their block.
+
+Whatever is settled once in a process (cache, thread pool, fork) is tried in a fresh interpreter on a made-up package
+of one kernel and one helper, which uses a copy of the real `_jit.py`: quick to compile, and free to be edited.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numba  # noqa: TID251
+import numpy as np
+import pytest
+
+from fastmf_kernels import _jit
+from fastmf_kernels._types import Float32Array
+
+LAYERS = ("omp", "tbb", "workqueue")
+
+HELPER = """
+from house._jit import device
+
+@device
+def change(x):
+    return 2 * x
+"""
+KERNEL = """
+import numpy as np
+from house._jit import parallel, prange
+from house.helper import change
+
+@parallel
+def apply(x):
+    result = np.empty_like(x)
+    for i in prange(x.size):
+        result[i] = change(x[i])
+    return result
+"""
+CALL_SERIAL = """
+import numpy as np
+from house.kernel import apply
+print(apply.serial(np.ones(1))[0])
+"""
+CALL_PARALLEL = """
+import numpy as np
+from house._jit import threads
+from house.kernel import apply
+with threads(2):
+    print(apply(np.arange(1000.0)).sum())
+"""
+# Ends with status 0 and a reason where the layer asked for cannot run here.
+START_LAYER = """
+import os
+import threading
+import numpy as np
+from house import _jit
+from house.kernel import apply
+try:
+    assert _jit.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
+except ValueError as error:
+    print("not available:", error)
+    raise SystemExit
+data = np.arange(10_000.0)
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    package = tmp_path / "source" / "house"
+    package.mkdir(parents=True)
+    shutil.copy(_jit.__file__, package)
+    for name, text in (("__init__.py", ""), ("helper.py", HELPER), ("kernel.py", KERNEL)):
+        (package / name).write_text(text)
+    return package
+
+
+@pytest.fixture
+def call(house: Path, run_python: Callable[..., str]) -> Callable[..., str]:
+    """Run a script that imports the made-up package."""
+
+    def run(script: str, **environment: str) -> str:
+        return run_python(script, path=house.parent, NUMBA_NUM_THREADS="2", **environment).strip()
+
+    return run
+
+
+def machine_code(cache: Path) -> dict[str, int]:
+    """Numba's files below ``cache``, with the times at which they were written."""
+    return {str(path): path.stat().st_mtime_ns for path in cache.rglob("*.nb[ci]")}
+
+
+def test_an_edited_helper_is_compiled_anew(tmp_path: Path, house: Path, call: Callable[..., str]) -> None:
+    cache = tmp_path / "cache"
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
+    first = machine_code(cache)
+    assert len(first) == 2  # an index and one machine code
+
+    (house / "helper.py").write_text(HELPER.replace("2 * x", "x / 2"))
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "0.5"
+    both = machine_code(cache)
+    assert len(both) == 4
+    assert first.items() <= both.items()
+
+    (house / "helper.py").write_text(HELPER)  # the way back finds the first cache
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
+    assert machine_code(cache) == both
+
+
+def test_serial_and_parallel_code_are_kept_apart(tmp_path: Path, call: Callable[..., str]) -> None:
+    cache = tmp_path / "cache"
+    assert call(CALL_SERIAL + CALL_PARALLEL, FASTMF_CACHE_DIR=str(cache)).split() == ["2.0", "999000.0"]
+    assert len(machine_code(cache)) == 4
+
+
+def test_unwritable_cache_directory(tmp_path: Path, call: Callable[..., str]) -> None:
+    # Below a regular file nothing can be made, not even by root, whom permissions do not stop.
+    (tmp_path / "file").touch()
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "file" / "cache")) == "2.0"
+    assert not machine_code(tmp_path)
+
+
+def test_empty_setting_means_no_cache(tmp_path: Path, call: Callable[..., str]) -> None:
+    before = {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts}
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR="", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path)) == "2.0"
+    assert {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} == before
+    assert not machine_code(tmp_path)
+
+
+def test_disk_full_while_saving(tmp_path: Path, call: Callable[..., str]) -> None:
+    break_saving = """
+import errno
+from numba.core.caching import IndexDataCacheFile
+def save(self, key, data):
+    print("saving")
+    raise OSError(errno.ENOSPC, "No space left on device")
+IndexDataCacheFile.save = save
+"""
+    output = call(break_saving + CALL_SERIAL + CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "cache"))
+    assert output.split() == ["saving", "2.0", "2.0"]  # compiled once, and kept in memory
+
+
+def test_cache_deleted_while_in_use(tmp_path: Path, call: Callable[..., str]) -> None:
+    # As another version of the sources does when it makes room for its own.
+    delete = """
+import shutil
+from house._jit import cache_root
+from house.kernel import apply
+apply._serial
+shutil.rmtree(cache_root())
+"""
+    assert call(delete + CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "cache")) == "2.0"
+
+
+def test_cache_files_cut_short(tmp_path: Path, call: Callable[..., str]) -> None:
+    # A power loss can leave a file that was renamed into place without its contents.
+    cache = tmp_path / "cache"
+    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
+    for suffix, size in (("nbc", 100), ("nbi", 0)):
+        (path,) = cache.rglob(f"*.{suffix}")
+        os.truncate(path, size)
+        assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
+
+
+def test_kernels_run_without_the_compiler(tmp_path: Path, call: Callable[..., str]) -> None:
+    # Numba's own switch for debugging, under which kernels are plain Python functions.
+    settings = {"FASTMF_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
+    assert call(CALL_SERIAL + CALL_PARALLEL, **settings).split() == ["2.0", "999000.0"]
+
+
+def test_processes_share_a_cold_cache(
+    tmp_path: Path, house: Path, call: Callable[..., str], start_python: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    settings = {"FASTMF_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_NUM_THREADS": "2"}
+    processes = [start_python(CALL_PARALLEL, path=house.parent, **settings) for _ in range(3)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert [output.strip() for output, _ in results] == ["999000.0"] * 3
+
+    written = machine_code(tmp_path / "cache")
+    assert len(written) == 2
+    assert call(CALL_PARALLEL, FASTMF_CACHE_DIR=settings["FASTMF_CACHE_DIR"]) == "999000.0"
+    assert machine_code(tmp_path / "cache") == written  # neither more files nor newer ones: it was read
+
+
+@pytest.fixture(params=LAYERS)
+def on_layer(request: pytest.FixtureRequest, call: Callable[..., str]) -> Callable[[str], str]:
+    """Run a script once Numba's thread pool has started on one of its layers."""
+
+    def run(script: str) -> str:
+        library_path = os.pathsep.join(
+            [f"{sys.prefix}/lib", *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+        )  # where pip puts libtbb, and the loader does not look
+        output = call(
+            START_LAYER + script,
+            FASTMF_CACHE_DIR="",
+            NUMBA_THREADING_LAYER=request.param,
+            LD_LIBRARY_PATH=library_path,
+        )
+        if output.startswith("not available"):
+            pytest.skip(f"threading layer {request.param} {output}")
+        return output
+
+    return run
+
+
+def test_threads_call_kernels_side_by_side(on_layer: Callable[[str], str]) -> None:
+    output = on_layer("""
+def work(number, failures):
+    for turn in range(30):
+        with _jit.threads(1 + (number + turn) % 2):
+            if not (apply(data + number) == 2 * (data + number)).all():
+                failures.append(number)
+
+for n_threads in (2, 4):
+    failures = []
+    workers = [threading.Thread(target=work, args=(number, failures)) for number in range(n_threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(failures)
+""")
+    assert output.split() == ["[]", "[]"]
+
+
+def test_a_forked_child_computes(on_layer: Callable[[str], str]) -> None:
+    output = on_layer("""
+import warnings
+warnings.simplefilter("ignore")  # from 3.12 on Python warns that a fork leaves the pool behind: that is the point
+
+def right(n_threads):
+    with _jit.threads(n_threads):
+        return bool((apply(data) == 2 * data).all())
+
+assert right(2)
+child = os.fork()
+if child == 0:
+    os._exit(0 if right(None) and right(2) else 1)
+print(os.waitpid(child, 0)[1], right(2))
+""")
+    assert output == "0 True"
+
+
+def test_a_child_forked_before_the_pool_starts_its_own(call: Callable[..., str]) -> None:
+    output = call(
+        """
+import os
+from house import _jit
+child = os.fork()
+if child == 0:
+    with _jit.threads(2):
+        os._exit(int(_jit._pool_is_lost()))
+print(os.waitpid(child, 0)[1])
+""",
+        FASTMF_CACHE_DIR="",
+    )
+    assert output == "0"
+
+
+def test_threads_are_set_and_given_back() -> None:
+    before = numba.get_num_threads()
+    with _jit.threads(1) as count:
+        assert count == numba.get_num_threads() == 1
+        with _jit.threads(None) as inner:
+            assert inner == numba.get_num_threads() == _jit.resolve_threads(None)
+        assert numba.get_num_threads() == 1
+    assert numba.get_num_threads() == before
+
+
+def _fail_inside_threads() -> None:
+    with _jit.threads(1):
+        raise KeyError("from inside")
+
+
+def test_threads_are_given_back_after_an_exception() -> None:
+    before = numba.get_num_threads()
+    with pytest.raises(KeyError, match="from inside"):
+        _fail_inside_threads()
+    assert numba.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n_threads", [0, -1])
+def test_fewer_than_one_thread_is_refused(n_threads: int) -> None:
+    before = numba.get_num_threads()
+    with pytest.raises(ValueError, match=f"n_threads is {n_threads}; expected at least 1"), _jit.threads(n_threads):
+        pass
+    assert numba.get_num_threads() == before
+
+
+def test_more_threads_than_the_pool_has() -> None:
+    assert _jit.resolve_threads(10**6) == numba.config.NUMBA_NUM_THREADS
+
+
+def test_the_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jit, "cpu_quota", lambda: 1)
+    assert _jit.available_threads() == 1
+    assert _jit.resolve_threads(None) == 1
+    monkeypatch.setattr(_jit, "cpu_quota", lambda: 0)  # a quota of nothing still leaves the one that asks
+    assert _jit.available_threads() == 1
+
+
+NO_LIMIT = 2**31
+QUOTAS = {
+    "no control groups": ({}, NO_LIMIT),
+    "v2": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+    "v2, rounded up": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "150000 100000"}, 2),
+    "v2, less than a core": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+    "v2, no limit": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, NO_LIMIT),
+    "v2, no file": ({"proc/self/cgroup": "0::/"}, NO_LIMIT),
+    "v2, unreadable": ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "what?"}, NO_LIMIT),
+    "v2, nested: the parent is tighter": (
+        {
+            "proc/self/cgroup": "0::/machine/job",
+            "sys/fs/cgroup/machine/cpu.max": "300000 100000",
+            "sys/fs/cgroup/machine/job/cpu.max": "max 100000",
+        },
+        3,
+    ),
+    "v2, nested: the child is tighter": (
+        {
+            "proc/self/cgroup": "0::/machine/job",
+            "sys/fs/cgroup/machine/cpu.max": "800000 100000",
+            "sys/fs/cgroup/machine/job/cpu.max": "400000 100000",
+        },
+        4,
+    ),
+    "v2, a path of the host": (
+        {"proc/self/cgroup": "0::/docker/1234", "sys/fs/cgroup/cpu.max": "500000 100000"},
+        5,
+    ),
+    "v1": (
+        {
+            "proc/self/cgroup": "5:memory:/\n4:cpu,cpuacct:/job\n",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "250000",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+        },
+        3,
+    ),
+    "v1, no limit": (
+        {
+            "proc/self/cgroup": "4:cpu:/",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+        NO_LIMIT,
+    ),
+    "v1 beside v2": (
+        {
+            "proc/self/cgroup": "4:cpu:/\n0::/",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "600000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+        6,
+    ),
+    "another group's limit": (
+        {
+            "proc/self/cgroup": "0::/mine",
+            "sys/fs/cgroup/other/cpu.max": "100000 100000",
+            "sys/fs/cgroup/mine/deeper/cpu.max": "100000 100000",
+            "cpu.max": "100000 100000",
+        },
+        NO_LIMIT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_cpu_quota(name: str, tmp_path: Path) -> None:
+    files, expected = QUOTAS[name]
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert _jit.cpu_quota(tmp_path) == expected
+
+
+@_jit.device
+def _classify(x: Float32Array) -> tuple[int, int, int]:
+    nans = infinities = unequal = 0
+    for i in range(x.size):
+        nans += np.isnan(x[i])
+        infinities += np.isinf(x[i])
+        unequal += x[i] != x[i]
+    return nans, infinities, unequal
+
+
+def test_fastmath_leaves_nan_and_infinity() -> None:
+    values = np.array([0, np.nan, 1, np.inf, -np.inf, np.nan, np.nan], np.float32)
+    assert _classify(values) == (3, 2, 3)
+    assert _classify(np.ones(5, np.float32)) == (0, 0, 0)
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache root of this test's own, instead of the one that the process remembers."""
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "caches"))
+    _jit.cache_directory.cache_clear()
+    yield tmp_path / "caches"
+    _jit.cache_directory.cache_clear()
+
+
+def make_caches(root: Path, n: int) -> list[Path]:
+    """Caches of other versions of the sources, the oldest first."""
+    directories = [root / f"{i:016x}" for i in range(n)]
+    for age, directory in enumerate(reversed(directories), start=1):
+        (directory / "serial").mkdir(parents=True)
+        os.utime(directory, (10**9 - age, 10**9 - age))
+    return directories
+
+
+def test_old_caches_are_deleted_when_a_new_one_is_made(caches: Path) -> None:
+    old = make_caches(caches, 5)
+    new = _jit.cache_directory()
+    assert new == caches / _jit.source_hash()
+    assert set(caches.iterdir()) == {old[-1], old[-2], new}
+
+
+def test_nothing_else_is_deleted(caches: Path) -> None:
+    # Somebody may point the setting at a directory that holds more than caches.
+    for name in ("thesis", "photos", "0123456789abcdef.old", "a-much-longer-name-than-a-hash"):
+        (caches / name).mkdir(parents=True)
+    (caches / "fedcba9876543210").write_text("a file")
+    before = set(caches.iterdir())
+    make_caches(caches, 3)
+    _jit.cache_directory()
+    assert before < set(caches.iterdir())
+
+
+def test_caches_stay_while_theirs_exists(caches: Path) -> None:
+    (caches / _jit.source_hash()).mkdir(parents=True)
+    make_caches(caches, 5)
+    before = set(caches.iterdir())
+    _jit.cache_directory()
+    assert set(caches.iterdir()) == before
+
+
+def test_the_cache_is_private(caches: Path) -> None:
+    # What lies there is run: nobody else may write to it.
+    directory = _jit.cache_directory()
+    assert directory is not None
+    assert directory.stat().st_mode & 0o077 == 0
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTMF_CACHE_DIR", "/somewhere")
+    assert _jit.cache_root() == Path("/somewhere")
+    monkeypatch.setenv("FASTMF_CACHE_DIR", "")
+    assert _jit.cache_root() is None
+    monkeypatch.delenv("FASTMF_CACHE_DIR")
+    root = _jit.cache_root()
+    assert root is not None
+    assert root.parts[-2:] == ("fastmf", "kernels")

@@ -1,0 +1,255 @@
+"""`fastmf.evaluate` against a twin that predicts every pair, sorts, and counts."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+from fastmf import Interactions, metrics
+from fastmf.errors import DataError, ParameterError, UnknownIdError
+from fastmf.models import FactorModel
+
+Triples = list[tuple[int, int, float]]
+N_USERS, N_ITEMS = 30, 25
+
+MAKERS: dict[str, Callable[[], FactorModel]] = {
+    "SGD": lambda: fastmf.SGD(n_factors=4, n_epochs=20, rating_range=(0.5, 5)),
+    "ALS": lambda: fastmf.ALS(n_factors=4, n_epochs=5),
+    "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=4, n_epochs=5),
+}
+
+
+def data() -> tuple[Interactions, Interactions]:
+    return fastmf.split.random(fastmf.testing.power_law(N_USERS, N_ITEMS, 400, n_factors=3), 0.3, seed=0)
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def model(request: pytest.FixtureRequest) -> FactorModel:
+    return MAKERS[request.param]().fit(data()[0])
+
+
+@pytest.fixture(scope="module")
+def als() -> FactorModel:
+    return MAKERS["ALS"]().fit(data()[0])
+
+
+def triples(ratings: Interactions) -> Triples:
+    table = ratings.to_arrow()
+    return list(zip(*(table[name].to_pylist() for name in ("user_id", "item_id", "rating")), strict=True))
+
+
+def twin(
+    model: FactorModel, test: Triples, excluded: Triples, k: int, relevant_from: float = -math.inf
+) -> dict[str, float]:
+    """Measure one user after the other."""
+    target = [1.0 if isinstance(model, fastmf.ImplicitALS) else rating for _, _, rating in test]
+    users, items, _ = zip(*test, strict=True)
+    errors = target - model.predict(users, items).astype(np.float64)
+    figures = {
+        "rmse": math.sqrt(np.mean(errors**2)),
+        "mae": float(np.mean(np.abs(errors))),
+        "n_ratings": len(test),
+        "n_unknown": sum(user >= N_USERS or item >= N_ITEMS for user, item, _ in test),
+    }
+    table = model.predict(np.repeat(range(N_USERS), N_ITEMS), np.tile(range(N_ITEMS), N_USERS)).reshape(N_USERS, -1)
+    values: dict[str, list[float]] = {name: [] for name in (*metrics.RANKING_METRICS, "auc")}
+    offered: set[int] = set()
+    ranked_users = sorted({user for user, _, rating in test if user < N_USERS and rating >= relevant_from})
+    for user in ranked_users:
+        relevant = {item for other, item, rating in test if other == user and rating >= relevant_from}
+        barred = {item for other, item, _ in excluded if other == user}
+        scores = table[user].astype(np.float64)
+        scores[[item for item in barred if item < N_ITEMS]] = -np.inf
+        ranked = [int(item) for item in np.argsort(-scores) if scores[item] > -np.inf]
+        offered |= set(ranked[:k])
+        hits = [item in relevant for item in ranked[:k]] + [False] * (k - len(ranked[:k]))
+        values["precision"].append(sum(hits) / k)
+        values["recall"].append(sum(hits) / len(relevant))
+        values["hit_rate"].append(any(hits))
+        discounts = [1 / math.log2(place + 2) for place in range(k)]
+        values["ndcg"].append(np.dot(hits, discounts) / sum(discounts[: len(relevant)]))
+        precisions = [sum(hits[: place + 1]) / (place + 1) for place in range(k) if hits[place]]
+        values["map"].append(sum(precisions) / min(k, len(relevant)))
+        values["mrr"].append(next((1 / (place + 1) for place in range(k) if hits[place]), 0))
+        wanted = [scores[item] for item in relevant if item < N_ITEMS and item not in barred]
+        others = [scores[item] for item in ranked if item not in relevant]
+        if wanted and others:
+            values["auc"].append(np.mean([(a > b) + (a == b) / 2 for a in wanted for b in others]))
+    figures |= {f"{name}@{k}" if name != "auc" else name: float(np.mean(each)) for name, each in values.items()}
+    return figures | {f"coverage@{k}": len(offered) / N_ITEMS, "n_users": len(ranked_users)}
+
+
+ALL = ("rmse", "mae", *metrics.RANKING_METRICS, "coverage", "auc")
+
+
+@pytest.mark.parametrize("k", [1, 7, N_ITEMS])
+def test_every_figure_is_that_of_the_twin(k: int, model: FactorModel) -> None:
+    train, test = data()
+
+    figures = fastmf.evaluate(model, test, k=k, metrics=ALL)
+
+    assert figures == pytest.approx(twin(model, triples(test), triples(train), k), rel=1e-5)
+    assert figures.keys() == {"rmse", "mae", "auc", "n_users", "n_ratings", "n_unknown"} | {
+        f"{name}@{k}" for name in (*metrics.RANKING_METRICS, "coverage")
+    }
+
+
+def test_by_default_there_is_everything_but_auc_at_10(als: FactorModel) -> None:
+    train, test = data()
+    expected = twin(als, triples(test), triples(train), 10)
+    del expected["auc"]
+
+    assert fastmf.evaluate(als, test) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_implicit_model_is_measured_against_the_preference_1() -> None:
+    train, test = data()
+    model = MAKERS["ImplicitALS"]().fit(train)
+
+    predictions = model.predict(test.users, test.items)
+
+    figures = fastmf.evaluate(model, test, metrics=["rmse", "mae"])
+    assert figures["rmse"] == pytest.approx(np.sqrt(np.mean((1 - predictions) ** 2)), rel=1e-5)
+    assert figures["mae"] == pytest.approx(np.mean(np.abs(1 - predictions)), rel=1e-5)
+
+
+@pytest.mark.parametrize("exclude", ["none", "pairs", "train"])
+def test_what_is_excluded_is_not_ranked(exclude: str, als: FactorModel) -> None:
+    train, test = data()
+    pairs = Interactions.from_arrays([0, 0, 3, 99], [1, 2, 24, 5])
+    given, excluded = {"none": (None, []), "pairs": (pairs, triples(pairs)), "train": (train, triples(train))}[exclude]
+
+    figures = fastmf.evaluate(als, test, exclude=given, k=5, metrics=ALL)
+
+    assert figures == pytest.approx(twin(als, triples(test), excluded, 5), rel=1e-5)
+
+
+def test_several_cut_offs_at_once_are_the_same_as_one_by_one(als: FactorModel) -> None:
+    _, test = data()
+
+    together = fastmf.evaluate(als, test, k=(3, 10, 5))
+
+    for k in (3, 5, 10):
+        alone = fastmf.evaluate(als, test, k=k)
+        assert {name: together[name] for name in alone} == pytest.approx(alone)
+    assert len([name for name in together if name.startswith("ndcg@")]) == 3
+
+
+def test_only_ratings_from_a_threshold_on_are_relevant(model: FactorModel) -> None:
+    train, test = data()
+    ratings = sorted(rating for _, _, rating in triples(test))
+    threshold = ratings[len(ratings) * 2 // 3]
+
+    figures = fastmf.evaluate(model, test, k=5, metrics=ALL, min_relevant_rating=threshold)
+
+    assert figures == pytest.approx(twin(model, triples(test), triples(train), 5, threshold), rel=1e-5)
+    assert figures["n_users"] < fastmf.evaluate(model, test, k=5)["n_users"]
+
+
+def test_a_test_part_from_another_id_space_is_matched_by_ids(model: FactorModel) -> None:
+    train, test = data()
+    # Only some users and items occur, so that the same ids have other indices than in the model.
+    some = [triple for triple in triples(test) if triple[0] % 3 == 1 and triple[1] % 2 == 1]
+    other_space = Interactions.from_arrays(*zip(*some, strict=True))
+    assert other_space.items.max() < max(item for _, item, _ in some)
+
+    figures = fastmf.evaluate(model, other_space, k=5, metrics=ALL)
+
+    assert figures == pytest.approx(twin(model, some, triples(train), 5), rel=1e-5)
+
+
+def test_unknown_users_are_not_ranked_and_unknown_items_are_missed(model: FactorModel) -> None:
+    train, test = data()
+    unknown = [(2, 100, 4.0), (2, 101, 4.0), (2, 102, 4.0), (7, 100, 1.0), (500, 3, 4.0), (500, 100, 4.0)]
+    given = triples(test) + unknown
+
+    figures = fastmf.evaluate(model, Interactions.from_arrays(*zip(*given, strict=True)), k=5, metrics=ALL)
+
+    assert figures == pytest.approx(twin(model, given, triples(train), 5), rel=1e-5)
+    assert figures["n_unknown"] == 6
+
+
+def test_each_unknown_item_is_one_that_is_missed(als: FactorModel) -> None:
+    test = Interactions.from_arrays([2, 2, 2, 2], [100, 5, 101, 102])
+
+    figures = fastmf.evaluate(als, test, k=N_ITEMS, exclude=None, metrics=["recall"])
+
+    assert figures["recall@25"] == 1 / 4  # all items are ranked, so that the one that is known is found
+
+
+def test_users_whose_only_items_are_unknown_score_0(als: FactorModel) -> None:
+    figures = fastmf.evaluate(als, Interactions.from_arrays([1, 2], [100, 200]), k=5, metrics=ALL)
+
+    assert figures["ndcg@5"] == figures["recall@5"] == 0
+    assert figures["n_users"] == 2
+    assert math.isnan(figures["auc"])
+
+
+def test_a_sparse_matrix_is_a_test_part(als: FactorModel) -> None:
+    _, test = data()
+
+    assert fastmf.evaluate(als, test.to_scipy(), k=5) == pytest.approx(fastmf.evaluate(als, test, k=5))
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        ("rmse", {"rmse", "n_ratings", "n_unknown"}),
+        (["mae"], {"mae", "n_ratings", "n_unknown"}),
+        (("ndcg", "rmse"), {"ndcg@4", "rmse", "n_ratings", "n_unknown", "n_users"}),
+        (["coverage"], {"coverage@4", "n_ratings", "n_unknown", "n_users"}),
+        (["auc"], {"auc", "n_ratings", "n_unknown", "n_users"}),
+    ],
+)
+def test_only_what_is_asked_for_is_measured(names: Any, keys: set[str], als: FactorModel) -> None:
+    assert fastmf.evaluate(als, data()[1], k=4, metrics=names).keys() == keys
+
+
+def test_errors_of_ratings_need_no_cut_off() -> None:
+    # Two items are fewer than the default k, which is of no concern to a question about ratings.
+    ratings = Interactions.from_arrays([1, 1, 2], [1, 2, 1], [3, 4, 5])
+    model = fastmf.ALS(n_factors=2, n_epochs=1).fit(ratings)
+
+    assert fastmf.evaluate(model, ratings, metrics=["rmse"])["n_ratings"] == 3
+
+
+def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, test = data()
+    whole = fastmf.evaluate(als, test, k=5, metrics=ALL)
+
+    monkeypatch.setattr("fastmf.evaluation._BATCH", 4)
+    monkeypatch.setattr("fastmf.evaluation._AUC_BATCH", 3)
+
+    assert fastmf.evaluate(als, test, k=5, metrics=ALL) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"k": 26}, ParameterError, "k is 26, but the catalogue has 25 items; expected at most as many"),
+        ({"k": (5, 0)}, ParameterError, "k is 0; expected an integer of at least 1"),
+        (
+            {"metrics": ["ndgc", "rmse"]},
+            ParameterError,
+            "metrics are ['ndgc', 'rmse']; expected some of rmse, mae, pre",
+        ),
+        ({"metrics": []}, ParameterError, "metrics are []; expected some of rmse, mae, precision"),
+        ({"exclude": "all"}, ParameterError, "exclude is 'all'; expected \"seen\", Interactions, or None"),
+        ({"test": [[1, 2]]}, ParameterError, "test is a list; expected Interactions"),
+        ({"test": data()[1].take(np.empty(0, np.int64))}, DataError, "the test part has no ratings; expected at least"),
+        ({"test": Interactions.from_arrays([99], [1])}, DataError, "no user of the test part with a relevant item is"),
+        ({"min_relevant_rating": 99}, DataError, "no user of the test part with a relevant item is known"),
+        ({"test": Interactions.from_arrays(["a"], [1])}, DataError, "has ids of type string, the model's are int64"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str, als: FactorModel
+) -> None:
+    with pytest.raises(error) as raised:
+        fastmf.evaluate(als, **{"test": data()[1], **arguments})
+
+    assert message in str(raised.value)
+    assert not isinstance(raised.value, UnknownIdError)

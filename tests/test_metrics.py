@@ -1,0 +1,228 @@
+"""Each metric against its definition, spelled out as a loop, and against values worked out by hand."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastmf import metrics
+from fastmf.errors import ParameterError
+
+Lists = Sequence[Sequence[int]]
+
+
+# Twins: one user at a time, straight from the definitions ------------------------------------------------------------
+
+
+def precision(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    return sum(item in relevant for item in recommended[:k]) / k
+
+
+def recall(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    return sum(item in relevant for item in recommended[:k]) / len(relevant)
+
+
+def hit_rate(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    return float(any(item in relevant for item in recommended[:k]))
+
+
+def ndcg(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    gained = sum(1 / math.log2(place + 1) for place in range(1, k + 1) if recommended[place - 1] in relevant)
+    return gained / sum(1 / math.log2(place + 1) for place in range(1, min(k, len(relevant)) + 1))
+
+
+def average_precision(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    hits = [place for place in range(1, k + 1) if recommended[place - 1] in relevant]
+    return sum(precision(recommended, relevant, place) for place in hits) / min(k, len(relevant))
+
+
+def reciprocal_rank(recommended: Sequence[int], relevant: set[int], k: int) -> float:
+    return next((1 / place for place in range(1, k + 1) if recommended[place - 1] in relevant), 0)
+
+
+TWINS: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
+    "precision": (metrics.precision_at_k, precision),
+    "recall": (metrics.recall_at_k, recall),
+    "hit_rate": (metrics.hit_rate_at_k, hit_rate),
+    "ndcg": (metrics.ndcg_at_k, ndcg),
+    "map": (metrics.map_at_k, average_precision),
+    "mrr": (metrics.mrr_at_k, reciprocal_rank),
+}
+
+
+def random_lists(seed: int) -> tuple[np.ndarray, Lists]:
+    """Recommendations of 40 users that end in -1 here and there, and relevant items; one user has none of these."""
+    rng = np.random.default_rng(seed)
+    recommended = np.array([rng.permutation(30)[:12] for _ in range(40)])
+    for row in recommended[::3]:
+        row[rng.integers(0, 12) :] = -1
+    relevant = [rng.permutation(40)[: rng.integers(1, 20)].tolist() for _ in range(40)]
+    relevant[5] = []
+    return recommended, relevant
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+@pytest.mark.parametrize("name", TWINS)
+def test_ranking_metrics_are_the_mean_of_their_twins(name: str, k: int) -> None:
+    metric, twin = TWINS[name]
+    recommended, relevant = random_lists(seed=k)
+
+    values = [twin(row.tolist(), set(wanted), k) for row, wanted in zip(recommended, relevant, strict=True) if wanted]
+
+    assert 0 < np.mean(values) < 1
+    assert metric(recommended, relevant, k) == pytest.approx(np.mean(values), rel=1e-12)
+    assert metrics.ranking_metrics(recommended, relevant, k)[name] == metric(recommended, relevant, k)
+
+
+# One user sees 7, 3, 9, 1; 3, 1 and 8 would have been right: hits at places 2 and 4.
+BY_HAND: dict[str, list[float]] = {  # at k = 1, 2, 4
+    "precision": [0, 1 / 2, 2 / 4],
+    "recall": [0, 1 / 3, 2 / 3],
+    "hit_rate": [0, 1, 1],
+    "ndcg": [
+        0,
+        (1 / math.log2(3)) / (1 + 1 / math.log2(3)),
+        (1 / math.log2(3) + 1 / math.log2(5)) / (1 + 1 / math.log2(3) + 1 / 2),
+    ],
+    "map": [0, (1 / 2) / 2, (1 / 2 + 2 / 4) / 3],
+    "mrr": [0, 1 / 2, 1 / 2],
+}
+
+
+@pytest.mark.parametrize(("place", "k"), [(0, 1), (1, 2), (2, 4)])
+@pytest.mark.parametrize("name", TWINS)
+def test_ranking_metrics_by_hand(name: str, place: int, k: int) -> None:
+    metric, _ = TWINS[name]
+
+    assert metric([[7, 3, 9, 1]], [[3, 1, 8]], k) == pytest.approx(BY_HAND[name][place])
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_perfect_list_scores_1_and_an_empty_one_0(name: str) -> None:
+    metric, _ = TWINS[name]
+
+    assert metric([[1, 2, 3], [4, 5, 6]], [[3, 1, 2], [4, 5, 6]], 3) == pytest.approx(1)
+    assert metric([[-1, -1, -1]], [[0, 1, 2]], 3) == 0
+
+
+def test_users_without_relevant_items_do_not_count() -> None:
+    assert metrics.recall_at_k([[1], [2], [3]], [[1], [], [4]], 1) == 0.5
+
+
+def test_relevant_items_may_be_rows_of_a_sparse_matrix() -> None:
+    recommended, relevant = random_lists(seed=0)
+    indptr = np.cumsum([0, *map(len, relevant)])
+    indices = np.concatenate([np.array(row, np.int32) for row in relevant])
+
+    assert metrics.ranking_metrics(recommended, (indptr, indices), 5) == metrics.ranking_metrics(
+        recommended, relevant, 5
+    )
+
+
+def test_an_item_named_twice_is_one_relevant_item() -> None:
+    assert metrics.recall_at_k([[1, 2]], [[1, 1, 5]], 2) == 0.5
+
+
+def test_items_beyond_the_recommended_ones_are_missed_and_not_confused_with_those_of_the_next_user() -> None:
+    # With rows laid end to end at the width of the recommendations, item 12 of user 0 would be item 2 of user 1.
+    assert metrics.hit_rate_at_k([[9], [2]], [[12], [7]], 1) == 0
+
+
+# Ratings -------------------------------------------------------------------------------------------------------------
+
+
+def test_rmse_and_mae_by_hand() -> None:
+    assert metrics.rmse([1, 2, 3], [1, 4, 0]) == pytest.approx(math.sqrt((0 + 4 + 9) / 3))
+    assert metrics.mae([1, 2, 3], [1, 4, 0]) == pytest.approx((0 + 2 + 3) / 3)
+
+
+def test_rmse_and_mae_are_summed_in_float64() -> None:
+    # In float32 the square of 0.1 is off in the eighth digit, and the sum of many in an earlier one.
+    errors = np.full(100_000, 0.1, np.float32)
+
+    assert metrics.rmse(errors, np.zeros_like(errors)) == pytest.approx(float(np.float32(0.1)), rel=1e-9)
+    assert metrics.mae(errors, np.zeros_like(errors)) == pytest.approx(float(np.float32(0.1)), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", [metrics.rmse, metrics.mae])
+@pytest.mark.parametrize(("ratings", "predictions"), [([], []), ([1, 2], [1]), ([1], [[1]])])
+def test_errors_of_arrays_that_do_not_fit_are_refused(
+    metric: Callable[..., float], ratings: list[float], predictions: list[Any]
+) -> None:
+    with pytest.raises(ParameterError, match=r"ratings have shape \(.*\) and predictions \(.*\); expected the same"):
+        metric(ratings, predictions)
+
+
+# AUC and coverage ----------------------------------------------------------------------------------------------------
+
+
+def auc(scores: Sequence[float], relevant: Sequence[bool]) -> float:
+    """Compare every relevant item with every irrelevant one."""
+    kept = [(score, wanted) for score, wanted in zip(scores, relevant, strict=True) if score > -math.inf]
+    positives, negatives = ([s for s, wanted in kept if wanted == side] for side in (True, False))
+    wins = sum((p > n) + (p == n) / 2 for p in positives for n in negatives)
+    return wins / (len(positives) * len(negatives))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_is_its_twin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 12, 60).astype(float)  # few values: many ties
+    scores[rng.random(60) < 0.2] = -math.inf
+    relevant = rng.random(60) < 0.3
+
+    assert metrics.auc(scores, relevant) == pytest.approx(auc(scores.tolist(), relevant.tolist()), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "value"),
+    [
+        ([3, 2, 1], [True, False, False], 1),
+        ([3, 2, 1], [False, False, True], 0),
+        ([3, 2, 1], [False, True, False], 0.5),
+        ([1, 1], [True, False], 0.5),
+        ([2, 1, 1, 0], [False, True, False, True], (1 / 2 + 0) / 4),
+        ([-math.inf, 2, 1], [True, True, False], 1),
+    ],
+)
+def test_auc_by_hand(scores: list[float], relevant: list[bool], value: float) -> None:
+    assert metrics.auc(scores, relevant) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("relevant", [[True, True], [False, False]])
+def test_auc_is_undefined_where_all_or_none_are_relevant(relevant: list[bool]) -> None:
+    assert math.isnan(metrics.auc([1, 2], relevant))
+
+
+def test_auc_refuses_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ParameterError, match=r"scores have shape \(2,\) and relevant \(1,\); expected \(n_items,\)"):
+        metrics.auc([1, 2], [True])
+
+
+def test_coverage_counts_each_item_once_and_no_empty_place() -> None:
+    assert metrics.coverage([[1, 2], [2, -1], [-1, -1]], n_items=8) == 2 / 8
+    assert metrics.coverage([[-1]], n_items=3) == 0
+    assert metrics.coverage([[0, 1, 2]], n_items=3) == 1
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda: metrics.recall_at_k([[1, 2]], [[1]], 3),
+            "recommended has shape (1, 2); expected (n_users, at least k",
+        ),
+        (lambda: metrics.recall_at_k([1, 2], [[1]], 1), "recommended has shape (2,); expected (n_users, at least k"),
+        (lambda: metrics.recall_at_k([[1, 2]], [[1]], 0), "k is 0; expected an integer of at least 1"),
+        (lambda: metrics.recall_at_k([[1]], [[1], [2]], 1), "relevant has 2 rows for 1 users; expected one each"),
+        (lambda: metrics.recall_at_k([[1]], [[]], 1), "no user has a relevant item; expected at least one"),
+        (lambda: metrics.coverage([[1]], 0), "n_items is 0; expected an integer of at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(ask: Callable[[], float], message: str) -> None:
+    with pytest.raises(ParameterError) as error:
+        ask()
+
+    assert message in str(error.value)

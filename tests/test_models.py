@@ -1,0 +1,753 @@
+"""The three models: parameters, the fit loop, and problems whose answer is known."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+import fastmf
+from fastmf import ALS, SGD, ImplicitALS, Interactions, testing
+from fastmf.errors import BackendError, DataError, DivergenceError, FastMFError, NotFittedError, ParameterError
+from fastmf.models import FactorModel
+
+Model = SGD | ALS | ImplicitALS
+FloatArray = npt.NDArray[np.float64]
+
+MODELS = [SGD, ALS, ImplicitALS]
+each_model = pytest.mark.parametrize("kind", MODELS)
+
+
+def small_ratings(seed: int = 0) -> Interactions:
+    return testing.power_law(60, 40, 700, n_factors=3, seed=seed)
+
+
+def arrays(model: FactorModel) -> tuple[bytes, ...]:
+    """Everything that a fit leaves behind, bit for bit."""
+    terms = (model.user_factors, model.item_factors, model.user_biases, model.item_biases)
+    return (*(term.tobytes() for term in terms), np.float64(model.global_mean).tobytes())
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+
+# Parameters ----------------------------------------------------------------------------------------------------------
+
+BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
+    *[
+        (kind, name, value, message)
+        for kind in MODELS
+        for name, value, message in [
+            ("n_factors", 0, "n_factors is 0; expected an integer of at least 1"),
+            ("n_factors", 2.0, "n_factors is 2.0; expected an integer of at least 1"),
+            ("n_epochs", -1, "n_epochs is -1; expected an integer of at least 1"),
+            ("n_epochs", True, "n_epochs is True; expected an integer of at least 1"),
+            ("regularization", -0.1, "regularization is -0.1; expected a finite number of at least 0"),
+            ("regularization", math.inf, "regularization is inf; expected a finite number of at least 0"),
+            ("regularization", "0.1", "regularization is '0.1'; expected a finite number of at least 0"),
+            ("regularization", True, "regularization is True; expected a finite number of at least 0"),
+            ("seed", -1, "seed is -1; expected an integer of at least 0"),
+            ("seed", None, "seed is None; expected an integer of at least 0"),
+            ("backend", "gpu", "backend is 'gpu'; expected one of 'cpu', 'reference', 'cuda'"),
+            ("n_threads", 0, "n_threads is 0; expected an integer of at least 1"),
+            ("init_scale", -1, "init_scale is -1; expected a finite number of at least 0"),
+        ]
+    ],
+    (SGD, "learning_rate", 0, "learning_rate is 0; expected a finite number above 0"),
+    (SGD, "learning_rate", math.nan, "learning_rate is nan; expected a finite number above 0"),
+    (SGD, "learning_rate_decay", 0, "learning_rate_decay is 0; expected a finite number above 0"),
+    (SGD, "learning_rate_decay", 1.1, "learning_rate_decay is 1.1; expected at most 1"),
+    (SGD, "bias_regularization", -1, "bias_regularization is -1; expected a finite number of at least 0"),
+    (SGD, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
+    (SGD, "rating_range", (1, 1), "rating_range is (1, 1); expected None or (low, high) with low < high"),
+    (SGD, "rating_range", (1, 2, 3), "rating_range is (1, 2, 3); expected None or (low, high) with low < high"),
+    (SGD, "rating_range", 5, "rating_range is 5; expected None or (low, high) with low < high"),
+    (SGD, "rating_range", (1, math.inf), "each end of rating_range is inf; expected a finite number"),
+    (SGD, "rating_range", ("1", "5"), "each end of rating_range is '1'; expected a finite number"),
+    (ALS, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
+    (ALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
+    (ImplicitALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
+    (ImplicitALS, "weighting", "bpr", "weighting is 'bpr'; expected one of 'rendle', 'hu'"),
+    (ImplicitALS, "unobserved_weight", -1, "unobserved_weight is -1; expected a finite number of at least 0"),
+    (ImplicitALS, "alpha", 0, "alpha is 0; expected a finite number above 0"),
+    (ImplicitALS, "regularization_exponent", -1, "regularization_exponent is -1; expected a finite number of at"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "message"), BAD_PARAMETERS)
+def test_a_bad_parameter_is_refused_by_the_constructor_and_by_set_params(
+    kind: type[Model], name: str, value: Any, message: str
+) -> None:
+    model = kind(n_epochs=7)
+    before = model.get_params()
+
+    for attempt in (lambda: kind(**{name: value}), lambda: model.set_params(verbose=True, **{name: value})):
+        with pytest.raises(ParameterError) as error:
+            attempt()
+        assert message in str(error.value)
+    assert model.get_params() == before  # verbose too, though there was nothing wrong with it
+
+
+@each_model
+def test_parameters_are_keyword_only(kind: type[Model]) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(8)
+
+
+@each_model
+def test_get_params_makes_an_equal_model(kind: type[Model]) -> None:
+    model = kind(n_factors=3, seed=5, regularization=0.5, n_threads=1)
+
+    params = model.get_params()
+
+    assert params["n_factors"] == 3
+    assert not {"history", "_fitted"} & params.keys()
+    assert kind(**params).get_params() == params
+
+
+@each_model
+def test_set_params_takes_effect_at_the_next_fit(kind: type[Model]) -> None:
+    model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
+
+    assert model.set_params(n_factors=3) is model
+    assert model.user_factors.shape[1] == 2
+    assert model.fit(small_ratings()).user_factors.shape[1] == 3
+
+
+@each_model
+def test_set_params_names_the_parameters_there_are(kind: type[Model]) -> None:
+    model = kind()
+
+    with pytest.raises(ParameterError, match=f"{kind.__name__} has no parameter 'factors'; it has n_factors, n_epochs"):
+        model.set_params(n_epochs=3, factors=8)
+    assert model.n_epochs == kind().n_epochs
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model = SGD(n_factors=np.int64(2), regularization=np.float32(0.5), rating_range=(np.float32(1), np.int8(5)))
+
+    assert model.fit(testing.power_law(20, 20, 100)).user_factors.shape == (20, 2)
+
+
+@each_model
+def test_repr_shows_the_parameters_and_not_the_data(kind: type[Model]) -> None:
+    model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
+
+    assert repr(model).startswith(f"{kind.__name__}(n_factors=2, n_epochs=1, ")
+    assert "history" not in repr(model)
+
+
+# What a fit leaves behind --------------------------------------------------------------------------------------------
+
+
+@each_model
+def test_fit_returns_the_model_with_float32_factors_of_the_id_space(kind: type[Model]) -> None:
+    ratings = small_ratings()
+    model = kind(n_factors=5, n_epochs=2)
+
+    assert model.fit(ratings) is model
+    for array, shape in [
+        (model.user_factors, (60, 5)),
+        (model.item_factors, (40, 5)),
+        (model.user_biases, (60,)),
+        (model.item_biases, (40,)),
+    ]:
+        assert array.shape == shape
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+    assert model.user_ids is ratings.user_ids
+    assert model.item_ids is ratings.item_ids
+
+
+@each_model
+def test_history_has_one_record_an_epoch(kind: type[Model]) -> None:
+    model = kind(n_factors=2, n_epochs=3).fit(small_ratings())
+
+    assert [record["epoch"] for record in model.history] == [1, 2, 3]
+    figures = {SGD: {"train_rmse"}, ALS: {"train_rmse", "objective"}, ImplicitALS: {"objective"}}[kind]
+    for record in model.history:
+        assert record.keys() == {"epoch", "seconds"} | figures
+        assert record["seconds"] >= 0
+    model.fit(small_ratings())
+    assert len(model.history) == 3
+
+
+@each_model
+@pytest.mark.parametrize("biases", [True, False])
+def test_models_without_biases_have_zeros_for_them(kind: type[Model], biases: bool) -> None:
+    extra = {} if kind is ImplicitALS else {"biases": biases}
+    model = kind(n_factors=2, n_epochs=2, **extra).fit(small_ratings())
+
+    has_biases = biases and kind is not ImplicitALS
+    assert bool(np.any(model.user_biases)) == bool(np.any(model.item_biases)) == has_biases
+    assert (model.global_mean != 0) == has_biases
+
+
+@each_model
+def test_a_sparse_matrix_is_as_good_as_interactions(kind: type[Model]) -> None:
+    ratings = small_ratings()
+
+    assert arrays(kind(n_epochs=2).fit(ratings.to_scipy())) == arrays(kind(n_epochs=2).fit(ratings))
+
+
+@each_model
+def test_predict_is_the_sum_of_its_terms(kind: type[Model]) -> None:
+    ratings = Interactions.from_arrays(["a", "a", "b", "c"], [5, 7, 5, 9], [4, 3, 5, 1])
+    model = kind(n_factors=2, n_epochs=3).fit(ratings)
+    mu, b, p, q = model.global_mean, (model.user_biases, model.item_biases), model.user_factors, model.item_factors
+
+    predictions = model.predict(["c", "a", "?", "b", "?"], [5, 9, 7, 6, 6])
+
+    expected = [
+        mu + b[0][2] + b[1][0] + p[2] @ q[0],
+        mu + b[0][0] + b[1][2] + p[0] @ q[2],
+        mu + b[1][1],  # an unknown user: the mean and the item's bias
+        mu + b[0][1],  # an unknown item: the mean and the user's bias
+        mu,
+    ]
+    assert predictions.dtype == np.float32
+    np.testing.assert_allclose(predictions, expected, rtol=1e-5, atol=1e-6)
+    if kind is ImplicitALS:
+        assert predictions[2:].tolist() == [0, 0, 0]
+
+
+@each_model
+def test_predict_takes_one_pair(kind: type[Model]) -> None:
+    ratings = Interactions.from_arrays(["ann", "bob"], ["x", "y"], [4, 3])
+    model = kind(n_factors=2, n_epochs=1).fit(ratings)
+
+    assert model.predict("ann", "y").tolist() == model.predict(["ann"], ["y"]).tolist()
+
+
+@each_model
+def test_predict_refuses_lists_of_different_length(kind: type[Model]) -> None:
+    model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
+
+    with pytest.raises(DataError, match="got 2 user ids and 1 item ids; expected as many of each"):
+        model.predict([1, 2], [1])
+
+
+# Backends, threads, seeds, order -------------------------------------------------------------------------------------
+
+VARIANTS: list[Any] = [
+    pytest.param(lambda **kw: SGD(**kw), id="SGD"),
+    pytest.param(lambda **kw: SGD(biases=False, **kw), id="SGD without biases"),
+    pytest.param(lambda **kw: SGD(rating_range=(0.5, 5), **kw), id="SGD with a range"),
+    pytest.param(lambda **kw: ALS(**kw), id="ALS"),
+    pytest.param(lambda **kw: ALS(biases=False, regularization_scaling="none", **kw), id="ALS without biases"),
+    pytest.param(lambda **kw: ImplicitALS(**kw), id="ImplicitALS"),
+    pytest.param(lambda **kw: ImplicitALS(alpha=2.0, regularization_exponent=0.5, **kw), id="ImplicitALS with alpha"),
+    pytest.param(lambda **kw: ImplicitALS(weighting="hu", alpha=3.0, **kw), id="ImplicitALS of Hu"),
+]
+each_variant = pytest.mark.parametrize("make", VARIANTS)
+Make = Callable[..., Model]
+
+
+@each_variant
+def test_the_cpu_gives_what_the_reference_gives(make: Make) -> None:
+    ratings = small_ratings()
+    cpu, reference = (make(n_factors=4, n_epochs=3, backend=name).fit(ratings) for name in ("cpu", "reference"))
+
+    for name in ("user_factors", "item_factors", "user_biases", "item_biases"):
+        np.testing.assert_allclose(getattr(cpu, name), getattr(reference, name), rtol=2e-3, atol=2e-4, err_msg=name)
+    for a, b in zip(timeless(cpu.history), timeless(reference.history), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    pairs = ratings.users[:50], ratings.items[:50]
+    np.testing.assert_allclose(cpu.predict(*pairs), reference.predict(*pairs), rtol=1e-3, atol=1e-3)
+
+
+@each_variant
+def test_threads_do_not_change_a_bit(make: Make) -> None:
+    ratings = testing.power_law(400, 150, 12_000, seed=3)  # enough for SGD to cut the table into blocks
+
+    one, two, two_again = (
+        make(n_factors=8, n_epochs=3, seed=4, n_threads=n_threads).fit(ratings) for n_threads in (1, 2, 2)
+    )
+
+    assert arrays(one) == arrays(two) == arrays(two_again)
+    assert timeless(one.history) == timeless(two.history)
+
+
+@each_model
+def test_another_seed_gives_other_factors(kind: type[Model]) -> None:
+    fits = [kind(n_factors=4, n_epochs=1, seed=seed).fit(small_ratings()) for seed in (0, 1)]
+
+    assert arrays(fits[0]) != arrays(fits[1])
+
+
+@each_model
+def test_the_order_of_the_rows_does_not_matter(kind: type[Model]) -> None:
+    ratings = small_ratings()
+    shuffled = ratings.take(np.random.default_rng(1).permutation(ratings.n_ratings))
+
+    assert arrays(kind(n_epochs=2).fit(ratings)) == arrays(kind(n_epochs=2).fit(shuffled))
+
+
+@each_model
+def test_fitting_again_starts_anew(kind: type[Model]) -> None:
+    model = kind(n_factors=4, n_epochs=2).fit(small_ratings(seed=9))
+
+    assert arrays(model.fit(small_ratings())) == arrays(kind(n_factors=4, n_epochs=2).fit(small_ratings()))
+
+
+@each_model
+def test_ids_are_carried_through(kind: type[Model]) -> None:
+    # The same table under other names: sorted in the same order, the names change nothing.
+    numbered = small_ratings()
+    names = [f"user {n:03}" for n in range(60)]
+    named = Interactions.from_arrays([names[u] for u in numbered.users], numbered.items, numbered.ratings)
+
+    assert arrays(kind(n_epochs=2).fit(named)) == arrays(
+        kind(n_epochs=2).fit(Interactions.from_arrays(numbered.users, numbered.items, numbered.ratings))
+    )
+
+
+def test_a_backend_that_is_not_there_says_so_and_what_to_do() -> None:
+    with pytest.raises(BackendError, match=r'backend "cuda" .* expected "cpu" or "reference": leave backend'):
+        ALS(backend="cuda").fit(small_ratings())
+
+
+# Known answers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(
+            SGD(
+                n_factors=2,
+                n_epochs=200,
+                regularization=0,
+                bias_regularization=0,
+                learning_rate=0.05,
+                learning_rate_decay=0.99,
+                init_scale=0.5,
+                n_threads=1,
+            ),
+            id="SGD",
+        ),
+        pytest.param(ALS(n_factors=2, n_epochs=50, regularization=1e-6, n_threads=1), id="ALS"),
+        pytest.param(
+            ALS(
+                n_factors=3, n_epochs=50, regularization=1e-6, biases=False, n_threads=1
+            ),  # one more factor does for the mean
+            id="ALS without biases",
+        ),
+    ],
+)
+def test_planted_factors_are_found_again(model: Model) -> None:
+    ratings = testing.low_rank(n_users=120, n_items=80, n_factors=2, density=0.4)
+    train, test = fastmf.split.random(ratings, test_fraction=0.1, seed=0)
+
+    model.fit(train, validation=test)
+
+    assert test.ratings.std() > 0.5  # there is something to predict
+    assert model.history[-1]["validation_rmse"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"weighting": "rendle"},
+        {"weighting": "rendle", "alpha": 5.0},
+        {"weighting": "rendle", "regularization_exponent": 0.0},
+        {"weighting": "hu"},
+        {"weighting": "hu", "alpha": 10.0},
+    ],
+    ids=str,
+)
+def test_the_item_held_out_of_a_checkerboard_is_recommended_first(parameters: dict[str, Any]) -> None:
+    board = testing.checkerboard(20)  # two kinds of users and items: two factors say it all
+
+    model = ImplicitALS(n_factors=2, n_epochs=10, **parameters).fit(board.ratings)
+
+    assert model.recommend(k=1).items[:, 0].tolist() == board.held_out.tolist()
+
+
+def weighted_ratings() -> Interactions:
+    """Counts with 0 among them, a user and an item without any, and some that are heavy."""
+    rng = np.random.default_rng(5)
+    observed = rng.random((30, 20)) < np.linspace(0, 0.8, 20)
+    users, items = np.nonzero(observed)
+    return testing.from_indices(users, items, rng.integers(0, 6, len(users)), 31, 20)
+
+
+def dense(ratings: Interactions) -> tuple[FloatArray, FloatArray]:
+    r, observed = np.zeros((ratings.n_users, ratings.n_items)), np.zeros((ratings.n_users, ratings.n_items))
+    r[ratings.users, ratings.items], observed[ratings.users, ratings.items] = ratings.ratings, 1
+    return r, observed
+
+
+def squares(factors: npt.NDArray[np.float32], biases: npt.NDArray[np.float32] | None = None) -> FloatArray:
+    total = (factors.astype(np.float64) ** 2).sum(axis=1)
+    return total if biases is None else total + biases.astype(np.float64) ** 2
+
+
+def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
+    """Evaluate the formula in the docstring of `ImplicitALS`, cell by cell."""
+    (r, observed), p, lam = dense(ratings), model.user_factors, model.regularization
+    r_hat = p.astype(np.float64) @ q.T.astype(np.float64)
+    if model.weighting == "hu":
+        c = 1 + (1 if model.alpha is None else model.alpha) * r
+        return float((c * (observed - r_hat) ** 2).sum() + lam * (squares(p).sum() + squares(q).sum()))
+    w = observed if model.alpha is None else model.alpha * r * observed
+    a0, nu = model.unobserved_weight, model.regularization_exponent
+    penalty = ((observed.sum(axis=1) + a0 * ratings.n_items) ** nu) @ squares(p)
+    penalty += ((observed.sum(axis=0) + a0 * ratings.n_users) ** nu) @ squares(q)
+    return float((w * (1 - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
+
+
+def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
+    """Evaluate the formula in the docstring of `ALS`, cell by cell."""
+    r, observed = dense(ratings)
+    r_hat = model.global_mean + model.user_biases[:, None].astype(np.float64) + model.item_biases[None, :]
+    r_hat = r_hat + model.user_factors.astype(np.float64) @ q.T.astype(np.float64)
+    scaled = model.regularization_scaling == "count"
+    user_lambdas, item_lambdas = (
+        model.regularization * (observed.sum(axis=axis) if scaled else np.ones(observed.shape[1 - axis]))
+        for axis in (1, 0)
+    )
+    penalty = user_lambdas @ squares(model.user_factors, model.user_biases)
+    penalty += item_lambdas @ squares(q, model.item_biases)
+    return float((observed * (r - r_hat) ** 2).sum() + penalty)
+
+
+OBJECTIVES: list[Any] = [
+    *[
+        pytest.param(ALS(regularization_scaling=scaling, biases=biases), id=f"ALS {scaling} biases={biases}")
+        for scaling in ("count", "none")
+        for biases in (True, False)
+    ],
+    *[
+        pytest.param(
+            ImplicitALS(alpha=alpha, regularization_exponent=nu, unobserved_weight=0.3), id=f"rendle {alpha=} {nu=}"
+        )
+        for alpha in (None, 0.7)
+        for nu in (0.0, 0.5, 1.0)
+    ],
+    *[pytest.param(ImplicitALS(weighting="hu", alpha=alpha), id=f"hu {alpha=}") for alpha in (None, 0.7)],
+]
+
+
+def fit_for_objective(model: ALS | ImplicitALS) -> tuple[Any, Interactions, Callable[..., float]]:
+    ratings = weighted_ratings()
+    model = type(model)(**{**model.get_params(), "n_factors": 4, "n_epochs": 8, "regularization": 0.05})
+    return model.fit(ratings), ratings, explicit_objective if isinstance(model, ALS) else implicit_objective
+
+
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_the_objective_is_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
+    fitted, ratings, objective = fit_for_objective(model)
+
+    assert fitted.history[-1]["objective"] == pytest.approx(objective(fitted, ratings, fitted.item_factors), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_the_objective_never_rises(model: ALS | ImplicitALS) -> None:
+    fitted, _, _ = fit_for_objective(model)
+
+    objectives = np.array([record["objective"] for record in fitted.history])
+
+    assert np.all(np.diff(objectives) <= 1e-5 * objectives[:-1])
+    assert objectives[-1] < objectives[0]
+
+
+@pytest.mark.parametrize("model", OBJECTIVES)
+def test_the_item_factors_minimise_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
+    fitted, ratings, objective = fit_for_objective(model)
+    rng = np.random.default_rng(0)
+    at_minimum = objective(fitted, ratings, fitted.item_factors)
+
+    for item in range(ratings.n_items):
+        elsewhere = fitted.item_factors.copy()
+        elsewhere[item] += 0.01 * rng.standard_normal(4, np.float32)
+        assert objective(fitted, ratings, elsewhere) >= at_minimum
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(ALS(n_factors=1, regularization=0.01, biases=False), id="ALS"),
+        pytest.param(
+            SGD(n_factors=1, n_epochs=100, regularization=0, biases=False, learning_rate=0.05, init_scale=1), id="SGD"
+        ),
+    ],
+)
+def test_a_missing_rating_is_not_a_0(model: Model) -> None:
+    # Everybody gives 4 to the few items he rates; without biases, only p·q can say so of the others.
+    users, items = np.nonzero(np.random.default_rng(0).random((30, 30)) < 0.25)
+    ratings = testing.from_indices(users, items, np.full(len(users), 4.0), 30, 30)
+    missing = np.nonzero(dense(ratings)[1] == 0)
+
+    predictions = model.fit(ratings).predict(*missing)
+
+    np.testing.assert_allclose(np.abs(predictions), 4, atol=0.5)
+
+
+# Validation, callbacks, failures -------------------------------------------------------------------------------------
+
+
+@each_model
+def test_validation_figures_are_those_of_evaluate(kind: type[Model]) -> None:
+    train, test = fastmf.split.random(small_ratings(), test_fraction=0.2, seed=0)
+
+    model = kind(n_factors=3, n_epochs=3).fit(train, validation=test)
+
+    wanted = ["ndcg", "recall"] if kind is ImplicitALS else ["rmse"]
+    figures = fastmf.evaluate(model, test, metrics=wanted)
+    last = {name: value for name, value in model.history[-1].items() if name.startswith("validation_")}
+    names = ["ndcg@10", "recall@10"] if kind is ImplicitALS else ["rmse"]
+    assert last == {f"validation_{name}": figures[name] for name in names}
+    assert len({record[f"validation_{names[0]}"] for record in model.history}) > 1
+
+
+@each_model
+def test_validation_does_not_change_what_is_learned(kind: type[Model]) -> None:
+    train, test = fastmf.split.random(small_ratings(), test_fraction=0.2, seed=0)
+
+    assert arrays(kind(n_epochs=2).fit(train, validation=test)) == arrays(kind(n_epochs=2).fit(train))
+
+
+@each_model
+def test_validation_takes_a_catalogue_smaller_than_its_cut_off(kind: type[Model]) -> None:
+    ratings = Interactions.from_arrays([1, 1, 2, 2], [1, 2, 2, 3], [4, 5, 3, 4])
+    unseen = Interactions.from_arrays([1, 2], [3, 1], [4, 5])
+
+    model = kind(n_factors=2, n_epochs=2).fit(ratings, validation=unseen)
+
+    assert {"validation_ndcg@3" if kind is ImplicitALS else "validation_rmse"} <= model.history[-1].keys()
+
+
+@each_model
+def test_callbacks_get_the_model_and_the_record_of_each_epoch(kind: type[Model]) -> None:
+    calls: list[tuple[Any, Any, bool]] = []
+    model = kind(n_factors=2, n_epochs=3)
+
+    def note(given: Model, record: dict[str, Any]) -> None:
+        calls.append((given, record, record is given.history[-1]))
+        assert np.isfinite(given.predict([0], [0])).all()  # the model answers while it is trained
+
+    model.fit(small_ratings(), callbacks=[note])
+
+    assert [(given is model, record["epoch"], latest) for given, record, latest in calls] == [
+        (True, epoch, True) for epoch in (1, 2, 3)
+    ]
+
+
+@each_model
+def test_a_callback_can_stop_training_and_the_others_still_hear_of_the_epoch(kind: type[Model]) -> None:
+    heard: list[int] = []
+
+    model = kind(n_factors=2, n_epochs=9).fit(
+        small_ratings(),
+        callbacks=[lambda _, record: record["epoch"] == 2, lambda _, record: heard.append(record["epoch"])],
+    )
+
+    assert [record["epoch"] for record in model.history] == [1, 2] == heard
+    assert arrays(model) == arrays(kind(n_factors=2, n_epochs=2).fit(small_ratings()))
+
+
+@each_model
+@pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+def test_a_failing_callback_leaves_the_previous_fit(kind: type[Model], failure: BaseException) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    model = kind(n_factors=2, n_epochs=2).fit(small_ratings())
+    before, history = arrays(model), list(model.history)
+
+    with pytest.raises(type(failure)):
+        model.set_params(n_factors=3).fit(small_ratings(seed=1), callbacks=[fail])
+
+    assert arrays(model) == before
+    assert model.history == history
+
+
+def test_divergence_names_the_learning_rate_and_leaves_the_model_as_it_was() -> None:
+    model = SGD(n_factors=2, n_epochs=2).fit(small_ratings())
+    before, history = arrays(model), list(model.history)
+
+    with pytest.raises(DivergenceError, match=r"diverged in epoch 1: .* with learning_rate=1000; lower it"):
+        model.set_params(learning_rate=1000).fit(small_ratings())
+
+    assert arrays(model) == before
+    assert model.history == history
+
+
+def test_divergence_leaves_a_new_model_unfitted() -> None:
+    model = SGD(n_factors=2, learning_rate=1000)
+
+    with pytest.raises(DivergenceError):
+        model.fit(small_ratings())
+    with pytest.raises(NotFittedError):
+        model.predict([1], [1])
+    assert model.history == []
+
+
+# Data that does not suit the model -----------------------------------------------------------------------------------
+
+
+def test_with_a_rating_range_predictions_never_leave_it() -> None:
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((40, 30)) < 0.3)
+    extremes = testing.from_indices(users, items, rng.choice([1.0, 5.0], len(users)), 40, 30)
+    everything = np.divmod(np.arange(40 * 30), 30)
+
+    bounded, free = (
+        SGD(
+            n_factors=8, n_epochs=200, learning_rate=0.05, regularization=0, rating_range=rating_range, n_threads=1
+        ).fit(extremes)
+        for rating_range in ((1, 5), None)
+    )
+
+    predictions = bounded.predict(*everything)
+    assert 1 <= predictions.min() < 1.5
+    assert 4.5 < predictions.max() <= 5
+    assert bounded.predict([999], [999]) == pytest.approx(extremes.ratings.mean(), abs=0.01)
+    scores = bounded.recommend(k=30, exclude=None).scores
+    assert 1 <= scores.min() <= scores.max() <= 5
+    # Without the range this table drives predictions out of it, so that it is the range that keeps them in.
+    assert free.predict(*everything).max() > 5
+
+
+@pytest.mark.parametrize("mean", [1, 5])
+def test_ratings_that_are_all_at_one_end_of_the_range_are_no_trouble(mean: float) -> None:
+    ratings = testing.from_indices(np.arange(4), np.arange(4), np.full(4, mean), 4, 4)
+
+    predictions = SGD(n_factors=2, rating_range=(1, 5)).fit(ratings).predict(range(4), range(4))
+
+    np.testing.assert_allclose(predictions, mean, atol=0.1)
+
+
+def test_ratings_outside_the_range_are_refused_with_count_and_example() -> None:
+    ratings = Interactions.from_arrays([1, 2, 3, 4], [1, 2, 3, 4], [5, 0.5, 3, 6])
+
+    with pytest.raises(DataError) as error:
+        SGD(rating_range=(1, 5)).fit(ratings)
+
+    assert "2 ratings lie outside rating_range (1, 5), for example 0.5; widen the range" in str(error.value)
+
+
+def test_negative_weights_are_refused_with_count_and_example() -> None:
+    ratings = Interactions.from_arrays([1, 2, 3], [1, 2, 3], [1, -2, -3])
+
+    with pytest.raises(DataError) as error:
+        ImplicitALS().fit(ratings)
+
+    assert "2 ratings are negative, for example -2; an implicit model takes them as weights" in str(error.value)
+    assert "drop those rows, or use ALS or SGD" in str(error.value)
+    assert np.isfinite(ALS(n_epochs=1).fit(ratings).predict([1], [1]))
+
+
+@each_model
+def test_no_ratings_are_refused(kind: type[Model]) -> None:
+    ratings = small_ratings()
+
+    with pytest.raises(DataError, match="there are no ratings to train on; expected at least one"):
+        kind().fit(ratings.take(np.empty(0, np.int64)))
+
+
+@each_model
+def test_what_is_no_table_of_ratings_is_refused(kind: type[Model]) -> None:
+    with pytest.raises(ParameterError, match="ratings is a str; expected Interactions"):
+        kind().fit("ratings.parquet")
+    with pytest.raises(ParameterError, match="validation is a dict; expected Interactions"):
+        kind().fit(small_ratings(), validation={})
+
+
+SINGULAR: list[Any] = [
+    pytest.param(ALS(regularization=0), id="ALS"),
+    pytest.param(ALS(regularization=0, biases=False), id="ALS without biases"),
+    pytest.param(ImplicitALS(regularization=0, unobserved_weight=0), id="rendle"),
+    pytest.param(ImplicitALS(regularization=0, unobserved_weight=0, alpha=0.5), id="rendle with alpha"),
+    pytest.param(ImplicitALS(regularization=0, weighting="hu"), id="hu"),
+]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("model", SINGULAR)
+def test_without_regularization_a_singular_row_gets_finite_factors(model: ALS | ImplicitALS, backend: str) -> None:
+    # User 0 has one rating, users 1 and 2 the same one, item 5 and user 6 none; there are more factors than ratings.
+    ratings = testing.from_indices(
+        np.array([0, 1, 2, 3, 3, 4, 5]), np.array([0, 1, 1, 0, 2, 3, 4]), np.array([4, 3, 3, 5, 2, 1, 4]), 7, 6
+    )
+    model = type(model)(**{**model.get_params(), "n_factors": 8, "n_epochs": 4, "backend": backend})
+
+    model.fit(ratings)
+
+    everything = np.divmod(np.arange(7 * 6), 6)
+    predictions = model.predict(*everything).reshape(7, 6)
+    assert np.isfinite(predictions).all()
+    assert np.abs(model.user_factors).max() < 100  # of all solutions the short one, not a huge one
+    if not (isinstance(model, ImplicitALS) and model.weighting == "hu"):  # there the unobserved cells pull too
+        target = ratings.ratings if isinstance(model, ALS) else np.ones(7)
+        np.testing.assert_allclose(predictions[ratings.users, ratings.items], target, atol=1e-2)
+
+
+@each_model
+def test_users_and_items_without_ratings_are_carried_along(kind: type[Model]) -> None:
+    # A split keeps the id space of its source, so this is what every training part looks like.
+    ratings = testing.from_indices(np.array([0, 2]), np.array([1, 1]), np.array([3, 4]), 4, 3)
+
+    model = kind(n_factors=2, n_epochs=2).fit(ratings)
+
+    assert np.isfinite(model.predict([1, 3], [0, 2])).all()
+    if kind is not SGD:
+        assert not model.user_factors[[1, 3]].any()
+        assert not model.item_factors[[0, 2]].any()
+
+
+@each_model
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, path: model.predict([1], [1]),
+        lambda model, path: model.recommend(),
+        lambda model, path: model.recommend_to_parquet(path / "recs.parquet"),
+        lambda model, path: model.similar_items([1]),
+        lambda model, path: model.similar_users([1]),
+        lambda model, path: model.save(path / "model"),
+        lambda model, path: model.user_factors,
+        lambda model, path: model.item_ids,
+        lambda model, path: fastmf.evaluate(model, small_ratings()),
+    ],
+)
+def test_before_fit_every_question_is_answered_with_what_to_do(
+    kind: type[Model], ask: Callable[..., Any], tmp_path: Any
+) -> None:
+    with pytest.raises(NotFittedError, match=rf"this {kind.__name__} is not fitted; call fit\(ratings\) first"):
+        ask(kind(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_model
+def test_progress_is_shown_on_standard_error_only_when_asked_for(
+    kind: type[Model], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind(n_factors=2, n_epochs=2).fit(small_ratings())
+    assert capsys.readouterr() == ("", "")
+
+    kind(n_factors=2, n_epochs=2, verbose=True).fit(small_ratings())
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{kind.__name__}: 2/2 epochs" in err
+
+
+def test_errors_of_models_can_be_caught_as_one() -> None:
+    with pytest.raises(FastMFError):
+        ImplicitALS().fit(Interactions.from_arrays([1], [1], [-1]))
+    with pytest.raises(FastMFError):
+        ImplicitALS(n_factors=0)
+
+
+def test_user_ids_may_be_integers_and_item_ids_strings() -> None:
+    model = ALS(n_factors=2, n_epochs=1).fit(Interactions.from_arrays([10, 20], ["x", "y"], [1, 2]))
+
+    assert model.user_ids.type == pa.int64()
+    assert model.item_ids.type == pa.string()
+    with pytest.raises(DataError, match="column 'user_ids' has ids of type string, the model's are int64"):
+        model.predict(["10"], ["x"])
