@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmf import errors, metrics, split, testing
     from fastmf._version import __version__
+    from fastmf.answers import Recommendations, Similar
     from fastmf.evaluation import evaluate
     from fastmf.interactions import Interactions, read_parquet
     from fastmf.models import ALS, SGD, ImplicitALS
     from fastmf.output import load
-    from fastmf.scoring import Recommendations, Similar, top_k
+    from fastmf.scoring import top_k
 
 _MODULE_OF = {
     "ALS": "fastmf.models",
     "SGD": "fastmf.models",
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.interactions",
-    "Recommendations": "fastmf.scoring",
-    "Similar": "fastmf.scoring",
+    "Recommendations": "fastmf.answers",
+    "Similar": "fastmf.answers",
     "__version__": "fastmf._version",
     "evaluate": "fastmf.evaluation",
     "load": "fastmf.output",

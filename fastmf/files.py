@@ -7,23 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastmf.errors import DataError, FastMFError, OutputError, OutputExistsError
+from fastmf.errors import FastMFError, OutputError, OutputExistsError
 
 
 def require_absent(path: Path, overwrite: bool) -> None:
-    """Raise `OutputExistsError` if ``path`` exists and may not be overwritten."""
+    """Raise an error if ``path`` cannot become an output: cheap, so that long work can ask before it starts.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``path`` exists and may not be overwritten.
+    OutputError
+        If it would lie below something that is no directory.
+    """
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
         )
+    lowest = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not lowest.is_dir():
+        raise OutputError(f"cannot write {path}: {lowest} is not a directory; choose another output")
 
 
 def _temporary_beside(path: Path) -> Path:
     """Make a name in the directory of ``path``, on the same file system, so that a rename is atomic."""
-    try:
+    with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the directory of {path}: {error.strerror}") from error
     return path.parent / f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 

@@ -200,7 +200,8 @@ class Interactions:
         """
         coo = matrix.tocoo()
         users, items = coo.row.astype(np.int32), coo.col.astype(np.int32)
-        ratings = _finite_ratings(pa.chunked_array([pa.array(coo.data)]), "data")
+        data = coo.data.astype(np.float32) if coo.data.dtype == np.bool_ else coo.data
+        ratings = _finite_ratings(pa.chunked_array([pa.array(data)]), "data")
         row_ids, column_ids = (pa.array(np.arange(n, dtype=np.int64)) for n in matrix.shape)
         return _without_duplicates(Interactions(users, items, ratings, None, row_ids, column_ids), "error")
 

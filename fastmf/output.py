@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastmf._version import __version__
+from fastmf.answers import Batches
 from fastmf.errors import DataError, FastMFError, ModelError, OutputExistsError
 from fastmf.files import is_being_replaced, new_directory, new_file, require_absent
 from fastmf.models import MODELS
@@ -24,7 +25,6 @@ from fastmf.models.base import FactorModel
 from fastmf.models.fitted import Fitted
 from fastmf.parquet import PathLike
 from fastmf.progress import Progress
-from fastmf.scoring import Batches
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import Rows
 

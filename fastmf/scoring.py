@@ -1,109 +1,24 @@
-"""The k best items of each user: batches of users against all items, filters, and the answers with their ids."""
+"""The k best items of each user: batches of users against all items, and filters."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from fastmf import ids
+from fastmf.answers import Batches, Recommendations, Similar
 from fastmf.backend import get_backend
 from fastmf.errors import ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.fitted import Fitted
 from fastmf.parameters import require_integer
-from fastmf.parquet import PathLike, write_table
 from fastmf.rows import rows_of_pairs, same_for_all, take_rows, union
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Rows, TopK, no_rows
 
 ItemFilter = Sequence[Any] | Mapping[Any, Sequence[Any]] | Interactions | None
 _BATCH = 8192
-
-
-@dataclass(frozen=True, eq=False)
-class Recommendations:
-    """The best items of some users, best first.
-
-    Attributes
-    ----------
-    users : int32 array, shape (n,)
-        Rows of the model's user factors.
-    user_ids : Arrow array, length n
-        The outside ids of those users.
-    items : int32 array, shape (n, k)
-        Positions in ``item_ids``; -1 where a user has fewer than k candidates.
-    scores : float32 array, shape (n, k)
-        What the model predicts; -inf where ``items`` is -1.
-    item_ids : Arrow array
-        The outside ids of the catalogue.
-    """
-
-    users: Int32Array
-    user_ids: pa.Array
-    items: Int32Array
-    scores: Float32Array
-    item_ids: pa.Array
-
-    def to_arrow(self) -> pa.Table:
-        """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""
-        return _long_form(self.user_ids, self.items, self.scores, self.item_ids, ("user_id", "item_id"))
-
-    def to_parquet(self, path: PathLike, *, overwrite: bool = False) -> None:
-        """Write the table of `to_arrow` to a Parquet file, whole or not at all.
-
-        Raises
-        ------
-        OutputExistsError
-            If ``path`` exists and ``overwrite`` is false.
-        """
-        write_table(self.to_arrow(), path, overwrite)
-
-
-@dataclass(frozen=True, eq=False)
-class Similar:
-    """The nearest neighbours of some items (or users), nearest first.
-
-    Attributes
-    ----------
-    ids : Arrow array, length n
-        Whose neighbours they are.
-    neighbours : int32 array, shape (n, k)
-        Positions in ``all_ids``; -1 where there are fewer than k.
-    scores : float32 array, shape (n, k)
-        Cosine of the angle between the factors; -inf where ``neighbours`` is -1.
-    all_ids : Arrow array
-        The outside ids of all items (or users).
-    kind : str
-        "item" or "user".
-    """
-
-    ids: pa.Array
-    neighbours: Int32Array
-    scores: Float32Array
-    all_ids: pa.Array
-    kind: str
-
-    def to_arrow(self) -> pa.Table:
-        """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``)."""
-        names = (f"{self.kind}_id", f"similar_{self.kind}_id")
-        return _long_form(self.ids, self.neighbours, self.scores, self.all_ids, names)
-
-
-def _long_form(
-    row_ids: pa.Array, indices: Int32Array, scores: Float32Array, all_ids: pa.Array, names: tuple[str, str]
-) -> pa.Table:
-    found = indices >= 0
-    row, column = np.nonzero(found)
-    return pa.table(
-        {
-            names[0]: row_ids.take(pa.array(row)),
-            "rank": pa.array((column + 1).astype(np.int32)),
-            names[1]: all_ids.take(pa.array(indices[found])),
-            "score": pa.array(scores[found]),
-        }
-    )
 
 
 def top_k(
@@ -241,7 +156,7 @@ class Scorer:
         exclude: str | Interactions | None,
         allow: ItemFilter = None,
         deny: ItemFilter = None,
-    ) -> "Batches":
+    ) -> Batches:
         """Check the request and return its answers as batches still to be computed."""
         require_integer("k", k, minimum=1)
         if k > self._fitted.n_items:
@@ -366,14 +281,6 @@ class Scorer:
 
     def _rows_for(self, rows: Rows | None, users: Int32Array) -> Rows:
         return no_rows(len(users)) if rows is None else take_rows(rows, users)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Recommendations for ``n_users`` users, computed batch by batch as they are asked for."""
-
-    n_users: int
-    batches: Iterator[Recommendations]
 
 
 def similar(

@@ -176,4 +176,10 @@ def _rank_within_user(ratings: Interactions, order: Int64Array) -> tuple[Int64Ar
 def _cut(ratings: Interactions, test_positions: Int64Array) -> Split:
     is_test = np.zeros(ratings.n_ratings, np.bool_)
     is_test[test_positions] = True
+    n_test = int(np.count_nonzero(is_test))
+    if n_test in (0, ratings.n_ratings):
+        raise DataError(
+            f"the test part would have {n_test} of {ratings.n_ratings} ratings; expected some on both sides: split at "
+            "another point"
+        )
     return ratings.take(np.flatnonzero(~is_test)), ratings.take(np.flatnonzero(is_test))

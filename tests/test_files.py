@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastmf import files
-from fastmf.errors import DataError, OutputError, OutputExistsError
+from fastmf.errors import OutputError, OutputExistsError
 
 Writer = Callable[..., AbstractContextManager[Path]]
 
@@ -132,7 +132,10 @@ def test_a_file_never_replaces_a_directory(tmp_path: Path) -> None:
 def test_a_parent_that_is_a_file_is_named(new: Writer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(DataError, match=r"cannot make the directory of .*out: "), new(tmp_path / "file" / "out"):
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*out: .*file is not a directory"),
+        new(tmp_path / "file" / "out"),
+    ):
         pytest.fail("there is no place to write to")
 
 

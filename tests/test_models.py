@@ -349,6 +349,38 @@ def test_planted_factors_are_found_again(model: Model) -> None:
     assert model.history[-1]["validation_rmse"] < 1e-3
 
 
+def test_an_epoch_of_sgd_is_the_gradient_step_of_its_formula() -> None:
+    # Two ratings without a user or an item in common: each epoch is one step for each, which can be taken by hand.
+    ratings = Interactions.from_arrays([1, 2], [1, 2], [5.0, 1.0])
+    steps = {"learning_rate": 0.1, "learning_rate_decay": 0.5, "regularization": 0.3, "bias_regularization": 0.7}
+    before, after = (SGD(n_factors=3, n_epochs=n, init_scale=2, **steps).fit(ratings) for n in (1, 2))
+
+    mean, rate = 3.0, 0.1 * 0.5  # the second epoch has the smaller step
+    for n, rating in enumerate(ratings.ratings):
+        p, q = before.user_factors[n], before.item_factors[n]
+        b_u, b_i = before.user_biases[n], before.item_biases[n]
+        error = rating - (mean + b_u + b_i + p @ q)
+        np.testing.assert_allclose(after.user_factors[n], p + rate * (error * q - 0.3 * p), rtol=1e-5)
+        np.testing.assert_allclose(after.item_factors[n], q + rate * (error * p - 0.3 * q), rtol=1e-5)
+        assert after.user_biases[n] == pytest.approx(b_u + rate * (error - 0.7 * b_u), rel=1e-5)
+        assert after.item_biases[n] == pytest.approx(b_i + rate * (error - 0.7 * b_i), rel=1e-5)
+
+
+def test_the_sigmoid_of_a_rating_range_is_in_the_gradient() -> None:
+    ratings = Interactions.from_arrays([1, 2], [1, 2], [5.0, 1.0])
+    before, after = (
+        SGD(n_factors=3, n_epochs=n, learning_rate=0.1, learning_rate_decay=1, rating_range=(1, 5)).fit(ratings)
+        for n in (1, 2)
+    )
+
+    for n, rating in enumerate(ratings.ratings):
+        b_u, p, q = before.user_biases[n], before.user_factors[n], before.item_factors[n]
+        sigmoid = 1 / (1 + np.exp(-(b_u + before.item_biases[n] + p @ q)))  # the mean, 3, is in the middle: μ = 0
+        gradient = (rating - (1 + 4 * sigmoid)) * 4 * sigmoid * (1 - sigmoid)
+        assert after.user_biases[n] == pytest.approx(b_u + 0.1 * (gradient - 0.05 * b_u), rel=1e-5)
+        np.testing.assert_allclose(after.user_factors[n], p + 0.1 * (gradient * q - 0.05 * p), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -82,7 +82,7 @@ def as_rankings(table: pa.Table, users: list[str]) -> dict[str, Ranking]:
 
 def assert_rankings(
     model: FactorModel,
-    recommended: scoring.Recommendations,
+    recommended: fastmf.Recommendations,
     users: list[str],
     k: int,
     candidates: Callable[[str, str], bool],
@@ -133,6 +133,22 @@ def test_other_pairs_are_excluded_on_request(als: FactorModel) -> None:
 
 def test_the_training_part_as_exclusion_is_what_seen_means(als: FactorModel, train: Interactions) -> None:
     assert als.recommend(exclude=train).to_arrow() == als.recommend(exclude="seen").to_arrow()
+
+
+def test_pairs_of_other_users_of_the_same_catalogue_are_matched_by_id(als: FactorModel, train: Interactions) -> None:
+    # Row 0 of these pairs is the model's user 7; only the ids say so.
+    other_users = Interactions(
+        np.array([0], np.int32),
+        np.array([4], np.int32),
+        np.ones(1, np.float32),
+        None,
+        pa.array(["u07"]),
+        train.item_ids,
+    )
+
+    recommended = als.recommend(k=N_ITEMS, exclude=other_users)
+
+    assert_rankings(als, recommended, USERS, N_ITEMS, lambda user, item: (user, item) != ("u07", "i04"))
 
 
 PAIRS = {"u01": ["i03", "i04", "i05"], "u02": ["i03"], "u07": [], "nobody": ["i01"]}

@@ -78,14 +78,15 @@ def test_random_draws_from_all_rows() -> None:
     assert set.union(*drawn) == set(rows(ratings))
 
 
-def test_per_user_takes_the_share_of_each_user_and_leaves_him_one() -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.9])
+def test_per_user_takes_the_share_of_each_user_and_leaves_him_one(fraction: float) -> None:
     ratings = timed()
 
-    _, test = split.per_user(ratings, 0.3)
+    _, test = split.per_user(ratings, fraction)
 
     had, gave = (Counter(part.users.tolist()) for part in (ratings, test))
     assert min(had.values()) == 1  # else the rule for such a user would not be seen
-    assert {user: gave[user] for user in had} == {user: min(int(n * 0.3 + 0.5), n - 1) for user, n in had.items()}
+    assert {user: gave[user] for user in had} == {user: min(int(n * fraction + 0.5), n - 1) for user, n in had.items()}
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -180,3 +181,14 @@ def test_ratings_that_cannot_be_cut_are_refused(cut: Callable[[Interactions], An
         cut(testing.low_rank(5, 5))
 
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("temporal", {"at": 10**9}), ("temporal", {"at": -1}), ("leave_last_out", {"n": 50}), ("per_user", {})],
+)
+def test_an_empty_part_is_an_error(name: str, arguments: dict[str, int]) -> None:
+    ratings = Interactions.from_arrays([1, 2, 3], [1, 1, 2], [5.0, 4.0, 3.0], [1, 2, 3])
+
+    with pytest.raises(DataError, match=r"the test part would have (0|3) of 3 ratings; expected some on both sides"):
+        getattr(split, name)(ratings, **arguments)

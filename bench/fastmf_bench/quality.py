@@ -50,7 +50,9 @@ def add_suite(suites: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory of the data sets")
     parser.add_argument("--only", choices=sorted(_SUITES), help="one data set only (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds; figures are means (default: 0)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(range(5)), help="figures are means over these (default: 0 to 4)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

@@ -27,9 +27,10 @@ from fastmf_kernels.topk.arrays import Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fastmf.answers import Recommendations, Similar
     from fastmf.output import Source
     from fastmf.parquet import PathLike
-    from fastmf.scoring import ItemFilter, Recommendations, Similar
+    from fastmf.scoring import ItemFilter
 
 _VALIDATION_K = 10
 

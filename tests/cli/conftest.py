@@ -34,7 +34,7 @@ class Start(Protocol):
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("data")
-    ratings = fastmf.testing.film_club(n_users=60, n_items=30, mean_ratings=8)
+    ratings = fastmf.testing.film_club(n_users=60, n_items=30, mean_ratings=15)
     train, test = fastmf.split.per_user(ratings, test_fraction=0.2)
     train.to_parquet(folder / "ratings.parquet")
     test.to_parquet(folder / "test.parquet")

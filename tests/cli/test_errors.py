@@ -170,9 +170,9 @@ TRAIN_ALS = ("--model", "als", "--output", "out")
 # The call, with {als} for a model; its exit status; the message.
 BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "more items than there are": (
-        ("recommend", "{als}", "--output", "out", "-k", 30),
+        ("recommend", "{als}", "--output", "out", "-k", 31),
         2,
-        "k is 30, but the catalogue has 29 items; expected at most as many",
+        "k is 31, but the catalogue has 30 items; expected at most as many",
     ),
     "unknown user": (
         ("recommend", "{als}", "--output", "out", "--users", "users.parquet"),
@@ -195,14 +195,14 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         "1 of 1 ids in 'item_ids' are unknown to the model: 'film-999'; expected ids that were in the training data",
     ),
     "more neighbours than there are": (
-        ("similar", "{als}", "--item", "film-001", "-k", 29),
+        ("similar", "{als}", "--item", "film-001", "-k", 30),
         2,
-        "k is 29, but there are 29 items; expected fewer than that",
+        "k is 30, but there are 30 items; expected fewer than that",
     ),
     "a cut-off beyond the catalogue": (
-        ("evaluate", "{als}", "{test}", "-k", 30),
+        ("evaluate", "{als}", "{test}", "-k", 31),
         2,
-        "k is 30, but the catalogue has 29 items; expected at most as many",
+        "k is 31, but the catalogue has 30 items; expected at most as many",
     ),
     "a metric that is none": (
         ("evaluate", "{als}", "{test}", "--metrics", "rsme"),
@@ -355,69 +355,3 @@ def test_a_changed_byte_is_found_when_asked_for(data: Any, tmp_path: Path, call_
     done = call_fastmf("info", "model", "--verify", status=1)
 
     assert "user_factors.npy" in message_of(done, "info")
-
-
-# The call that finds its output there, the output, and whether it is a model directory.
-WRITERS: dict[str, tuple[object, ...]] = {
-    "train": ("train", "{ratings}", "--model", "als", "--output", "out", "--factors", 2, "--epochs", 1),
-    "recommend": ("recommend", "{als}", "--output", "out"),
-    "convert": ("convert", "ratings.csv", "out"),
-}
-
-
-@pytest.mark.parametrize("command", WRITERS)
-def test_an_output_that_exists_is_replaced_only_when_asked_for(
-    command: str,
-    data: Any,
-    tmp_path: Path,
-    run_fastmf: Callable[..., Done],
-    call_fastmf: Callable[..., Done],
-    contents: Contents,
-) -> None:
-    (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n1,2,3.5\n")
-    if command == "train":
-        shutil.copytree(data.models["sgd"], tmp_path / "out")
-    else:
-        (tmp_path / "out").write_text("earlier")
-    call = [str(argument).format(als=data.models["als"], ratings=data.ratings) for argument in WRITERS[command]]
-    before = contents()
-
-    done = run_fastmf(*call, status=1)
-
-    message = "out exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
-    assert message_of(done, command) == message
-    assert done.stdout == ""
-    assert contents() == before
-
-    call_fastmf(*call, "--overwrite")
-
-    assert contents().keys() == before.keys()  # the new one in the place of the old, and nothing beside it
-    if command == "train":
-        assert fastmf.load(tmp_path / "out").n_factors == 2
-    else:
-        assert len(pq.read_table(tmp_path / "out")) == (600 if command == "recommend" else 1)
-
-
-@pytest.mark.parametrize("there", ["a file", "a directory", "a web page"])
-def test_a_model_never_takes_the_place_of_something_else(
-    there: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done], contents: Contents
-) -> None:
-    if there == "a file":
-        (tmp_path / "out").write_text("thesis")
-    else:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / ("thesis" if there == "a directory" else "manifest.json")).write_text("{}")
-    before = contents()
-
-    done = call_fastmf("train", data.ratings, *TRAIN_ALS, "--epochs", 1, "--overwrite", status=1)
-
-    assert message_of(done, "train").startswith("out exists and is not a model, which alone is overwritten;")
-    assert contents() == before
-
-
-def test_a_model_may_fill_an_empty_directory(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
-    (tmp_path / "out").mkdir()
-
-    call_fastmf("train", data.ratings, *TRAIN_ALS, "--epochs", 1, "--overwrite")
-
-    assert fastmf.load(tmp_path / "out").n_epochs == 1

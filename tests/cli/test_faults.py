@@ -178,5 +178,5 @@ def test_an_output_in_a_directory_that_cannot_be_made(
 
     done = run_fastmf("recommend", data.models["als"], "--output", "file/recs.parquet", status=1)
 
-    assert "cannot make the directory of file/recs.parquet" in done.stderr.splitlines()[-1]
+    assert "file is not a directory; choose another output" in done.stderr.splitlines()[-1]
     assert contents() == before

@@ -7,6 +7,9 @@ from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict import point
 from fastmf_kernels.predict.arrays import Factors, Link
 
+# Up to here the calling thread is done before others would have started.
+_FEW = 1024
+
 _dot = device(point.dot)
 _apply_link = device(point.apply_link)
 
@@ -15,6 +18,8 @@ def predict_pairs(
     users: Int32Array, items: Int32Array, factors: Factors, link: Link, n_threads: int | None = None
 ) -> Float32Array:
     """Predict the rating of each pair; see the reference."""
+    if len(users) <= _FEW:
+        return _predict_pairs.serial(users, items, factors, link)
     with threads(n_threads):
         return _predict_pairs(users, items, factors, link)
 

@@ -1,0 +1,102 @@
+"""What a model answers, with the outside ids: recommendations and neighbours, as arrays and as tables."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fastmf.parquet import PathLike, write_table
+from fastmf_kernels._types import Float32Array, Int32Array
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendations:
+    """The best items of some users, best first.
+
+    Attributes
+    ----------
+    users : int32 array, shape (n,)
+        Rows of the model's user factors.
+    user_ids : Arrow array, length n
+        The outside ids of those users.
+    items : int32 array, shape (n, k)
+        Positions in ``item_ids``; -1 where a user has fewer than k candidates.
+    scores : float32 array, shape (n, k)
+        What the model predicts; -inf where ``items`` is -1.
+    item_ids : Arrow array
+        The outside ids of the catalogue.
+    """
+
+    users: Int32Array
+    user_ids: pa.Array
+    items: Int32Array
+    scores: Float32Array
+    item_ids: pa.Array
+
+    def to_arrow(self) -> pa.Table:
+        """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""
+        return _long_form(self.user_ids, self.items, self.scores, self.item_ids, ("user_id", "item_id"))
+
+    def to_parquet(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write the table of `to_arrow` to a Parquet file, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        write_table(self.to_arrow(), path, overwrite)
+
+
+@dataclass(frozen=True, eq=False)
+class Similar:
+    """The nearest neighbours of some items (or users), nearest first.
+
+    Attributes
+    ----------
+    ids : Arrow array, length n
+        Whose neighbours they are.
+    neighbours : int32 array, shape (n, k)
+        Positions in ``all_ids``; -1 where there are fewer than k.
+    scores : float32 array, shape (n, k)
+        Cosine of the angle between the factors; -inf where ``neighbours`` is -1.
+    all_ids : Arrow array
+        The outside ids of all items (or users).
+    kind : str
+        "item" or "user".
+    """
+
+    ids: pa.Array
+    neighbours: Int32Array
+    scores: Float32Array
+    all_ids: pa.Array
+    kind: str
+
+    def to_arrow(self) -> pa.Table:
+        """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``)."""
+        names = (f"{self.kind}_id", f"similar_{self.kind}_id")
+        return _long_form(self.ids, self.neighbours, self.scores, self.all_ids, names)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Recommendations for ``n_users`` users, computed batch by batch as they are asked for."""
+
+    n_users: int
+    batches: Iterator[Recommendations]
+
+
+def _long_form(
+    row_ids: pa.Array, indices: Int32Array, scores: Float32Array, all_ids: pa.Array, names: tuple[str, str]
+) -> pa.Table:
+    found = indices >= 0
+    row, column = np.nonzero(found)
+    return pa.table(
+        {
+            names[0]: row_ids.take(pa.array(row)),
+            "rank": pa.array((column + 1).astype(np.int32)),
+            names[1]: all_ids.take(pa.array(indices[found])),
+            "score": pa.array(scores[found]),
+        }
+    )

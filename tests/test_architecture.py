@@ -1,0 +1,230 @@
+"""The invariants of ARCHITECTURE.md, read off the sources."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fastmf.backend import BACKENDS
+from fastmf.testing import VARIANTS
+
+ROOT = Path(__file__).parents[1]
+SOURCE_ROOTS = {"fastmf": ROOT, "fastmf_kernels": ROOT / "kernels", "fastmf_bench": ROOT / "bench"}
+# A module imports what stands before it; `models` and `cli` are folders, whose modules may import each other.
+FLOW = (
+    *("errors", "_version", "parameters", "files", "progress", "parquet", "text", "ids", "interactions", "split"),
+    *("backend", "models", "rows", "answers", "scoring", "metrics", "evaluation", "output", "testing", "cli"),
+)
+# A fitted model answers through modules further down the flow: it imports them when it is asked, and not before.
+MAY_IMPORT_FORWARD_IN_A_FUNCTION = {"fastmf.models.base"}
+
+MODULES = {
+    ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+    for package, root in SOURCE_ROOTS.items()
+    for path in sorted((root / package).rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+NODES = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree)]
+FUNCTIONS = {f"{name}:{node.name}": node for name, node in NODES if isinstance(node, ast.FunctionDef)}
+OPERATIONS = sorted({name.split(".")[1] for name in MODULES if name.endswith(".reference")})
+
+
+class Import(NamedTuple):
+    importer: str
+    imported: str
+    line: int
+    in_function: bool
+
+    @property
+    def packages(self) -> tuple[str, str]:
+        return self.importer.partition(".")[0], self.imported.partition(".")[0]
+
+    @property
+    def files(self) -> tuple[str, str]:
+        return self.importer.rpartition(".")[2], self.imported.rpartition(".")[2]
+
+
+def imports_of(importer: str, node: ast.AST, in_function: bool = False) -> Iterator[Import]:
+    """All imports that run: those for the type checker alone are left out."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    names: set[str] = set()
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+        members = {f"{node.module}.{alias.name}" for alias in node.names}
+        names = {name if name in MODULES else str(node.module) for name in members}
+    yield from (Import(importer, name, getattr(node, "lineno", 0), in_function) for name in names)
+    for child in ast.iter_child_nodes(node):
+        yield from imports_of(importer, child, in_function or isinstance(node, ast.FunctionDef))
+
+
+IMPORTS = [found for name, tree in TREES.items() for found in imports_of(name, tree)]
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"layout", "linalg", "predict", "sgd", "als", "topk"} <= set(OPERATIONS)
+    assert {i.packages[1] for i in IMPORTS} >= {"fastmf", "fastmf_kernels", "fastmf_bench", "numba", "numpy"}
+    assert {name.split(".")[1] for name in MODULES if name.startswith("fastmf.")} - {"__main__"} == set(FLOW)
+    assert not any(node.level for _, node in NODES if isinstance(node, ast.ImportFrom))  # none is relative
+
+
+def test_kernels_know_nothing_of_fastmf() -> None:
+    upwards = [("fastmf_kernels", "fastmf"), ("fastmf_kernels", "fastmf_bench")]
+
+    assert [i for i in IMPORTS if i.packages in upwards] == []
+
+
+def test_fastmf_knows_the_benchmarks_by_their_command_alone() -> None:
+    assert {i.importer for i in IMPORTS if i.packages == ("fastmf", "fastmf_bench")} == {"fastmf.cli.bench"}
+
+
+def test_references_need_nothing_but_numpy_and_scipy() -> None:
+    def is_allowed(found: Import) -> bool:
+        if found.packages[1] == "fastmf_kernels":
+            return found.files[1] in ("arrays", "_types", "reference", "schedule")
+        return found.packages[1] in {"numpy", "scipy", *sys.stdlib_module_names}
+
+    assert [i for i in IMPORTS if i.files[0] == "reference" and not is_allowed(i)] == []
+
+
+def test_points_are_plain_python() -> None:
+    of_points = [i for i in IMPORTS if i.files[0] == "point"]
+
+    assert of_points
+    assert [i for i in of_points if i.files[1] in ("numba", "_jit", "cpu", "cuda")] == []
+
+
+def test_only_jit_talks_to_numba() -> None:
+    assert {i.importer for i in IMPORTS if i.packages[1] in ("numba", "llvmlite")} == {"fastmf_kernels._jit"}
+
+
+def test_only_the_backend_picks_variants() -> None:
+    by_name = {name for name, node in NODES if isinstance(node, ast.Attribute) and node.attr == "import_module"}
+
+    assert by_name == {"fastmf", "fastmf.backend"}  # the facade does so for its own lazy names
+    assert [i for i in IMPORTS if "cuda" in i.imported.split(".") and i.importer != "fastmf.backend"] == []
+
+
+def test_fastmf_pickles_nothing() -> None:
+    pickling = ("pickle", "joblib", "shelve", "marshal", "cloudpickle")
+
+    assert [i for i in IMPORTS if i.packages[0] == "fastmf" and i.packages[1] in pickling] == []
+
+
+def test_nothing_outside_the_kernels_loads_the_compiler_when_imported() -> None:
+    early = [i for i in IMPORTS if i.packages[0] != "fastmf_kernels" and not i.in_function]
+
+    assert [i for i in early if i.packages[1] == "fastmf_kernels" and i.files[1] in ("cpu", "cuda", "_jit")] == []
+
+
+def test_imports_follow_the_flow() -> None:
+    def follows(found: Import) -> bool:
+        if found.imported == "fastmf":  # the facade: for the command, which is a user like any other
+            return found.importer.startswith("fastmf.cli.")
+        importer, imported = (FLOW.index(name.split(".")[1]) for name in found[:2])
+        in_one_folder = importer == imported and FLOW[importer] in ("models", "cli")
+        allowed_later = found.in_function and found.importer in MAY_IMPORT_FORWARD_IN_A_FUNCTION
+        return imported < importer or in_one_folder or allowed_later
+
+    own = [i for i in IMPORTS if i.packages == ("fastmf", "fastmf") and i.importer not in ("fastmf", "fastmf.__main__")]
+    assert [i for i in own if not follows(i)] == []
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_body_is_longer_than_60_lines() -> None:
+    def length(function: ast.FunctionDef) -> int:
+        first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]
+        return int(function.end_lineno or 0) - first.lineno + 1
+
+    assert {name: length(function) for name, function in FUNCTIONS.items() if length(function) > 60} == {}
+
+
+def test_no_kernel_has_more_than_10_arguments() -> None:
+    def is_kernel(function: ast.FunctionDef) -> bool:
+        return any(ast.unparse(decorator) in ("parallel", "device") for decorator in function.decorator_list)
+
+    n_arguments = {name: len(function.args.args) for name, function in FUNCTIONS.items() if is_kernel(function)}
+    assert n_arguments
+    assert {name: n for name, n in n_arguments.items() if n > 10} == {}
+
+
+def exported(operation: str, variant: str) -> dict[str, str]:
+    """Public functions of a variant with their signatures, those that it takes over from the reference included."""
+    signatures = {}
+    for node in TREES[f"fastmf_kernels.{operation}.{variant}"].body:
+        if isinstance(node, ast.FunctionDef):
+            signatures[node.name] = f"({ast.unparse(node.args)}) -> {ast.unparse(node.returns or node)}"
+        elif isinstance(node, ast.ImportFrom) and node.module == f"fastmf_kernels.{operation}.reference":
+            reference = exported(operation, "reference")
+            signatures |= {alias.name: reference[alias.name] for alias in node.names}
+    return {name: signature for name, signature in signatures.items() if not name.startswith("_")}
+
+
+# linalg has no operation on whole arrays: its cpu.py is the small float32 solver that is compiled into the kernels of
+# ALS, its reference.py the float64 one that the reference of ALS calls. tests/kernels holds one against the other.
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"linalg"}))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_export_the_same_functions(operation: str, variant: str) -> None:
+    reference = exported(operation, "reference")
+
+    assert reference
+    assert exported(operation, variant) == reference
+
+
+def test_the_table_of_variants_names_what_there_is() -> None:
+    for operation in OPERATIONS:
+        there = {backend for backend in BACKENDS if f"fastmf_kernels.{operation}.{backend}" in MODULES}
+        assert there == {"reference", *VARIANTS}, operation
+
+
+def test_the_library_prints_nothing() -> None:
+    prints = ("print", "sys.stdout.write", "sys.stderr.write")
+    printing = {name for name, node in NODES if isinstance(node, ast.Call) and ast.unparse(node.func) in prints}
+
+    assert "fastmf.progress" in printing
+    assert {
+        name for name in printing - {"fastmf.progress"} if not name.startswith(("fastmf.cli", "fastmf_bench"))
+    } == set()
+
+
+def test_everything_public_has_a_docstring() -> None:
+    def without(name: str, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> Iterator[str]:
+        if ast.get_docstring(node) is None:
+            yield name
+        for child in () if isinstance(node, ast.FunctionDef) else node.body:
+            if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+                yield from without(f"{name}.{child.name}", child)
+
+    assert [found for name, tree in TREES.items() for found in without(name, tree)] == []
+
+
+LAZY = """
+import os, sys, threading
+before = dict(os.environ)
+import fastmf
+assert not {"numpy", "pyarrow", "scipy", "numba"} & set(sys.modules), "import fastmf is not lazy"
+assert threading.active_count() == 1
+for name in fastmf.__all__:
+    getattr(fastmf, name)
+assert "pyarrow" in sys.modules
+assert not {"numba", "llvmlite"} & set(sys.modules), "a public name loads the compiler"
+assert dict(os.environ) == before
+"""
+
+
+def test_importing_fastmf_loads_nothing_heavy_and_changes_nothing() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCE_ROOTS.values()))}
+    done = subprocess.run([sys.executable, "-c", LAZY], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
