@@ -8,6 +8,8 @@ Copies are spelled out as loops: assigning one array to a slice of another makes
 shapes, 4 s of string handling.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,17 @@ _GRAM_CHUNK = 4096
 _EPSILON = np.float32(np.finfo(np.float32).eps)
 
 
+class _Workspaces(NamedTuple):
+    """Scratch space of each chunk: a row's matrix, and the vectors that are being added to it.
+
+    Two arrays, not one: in one, stores to the matrix and loads of the vectors are a multiple of 4 KiB apart so often
+    that the processor takes a third longer.
+    """
+
+    matrices: Float32Array
+    vectors: Float32Array
+
+
 def gram(factors: Float32Array) -> Float32Array:
     """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
     total = np.zeros((factors.shape[1], factors.shape[1]), np.float64)
@@ -35,9 +48,14 @@ def gram(factors: Float32Array) -> Float32Array:
 def run_half_sweep(problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None) -> None:
     """Solve every row of one side; see the reference."""
     with threads(n_threads) as count:
-        chunks = cut_by_work(problem.rows.indptr, target_factors.shape[1], 8 * count)
-        singular = np.zeros(len(target_factors), np.bool_)
-        _run_half_sweep(*problem, chunks, target_factors, singular)
+        n_rows, n_factors = target_factors.shape
+        chunks = cut_by_work(problem.rows.indptr, n_factors, 8 * count)
+        n_chunks = len(chunks) - 1
+        workspaces = _Workspaces(
+            np.empty((n_chunks, n_factors, n_factors), np.float32), np.empty((n_chunks, BATCH, n_factors), np.float32)
+        )
+        singular = np.zeros(n_rows, np.bool_)
+        _run_half_sweep(*problem, chunks, workspaces, target_factors, singular)
     for u in np.flatnonzero(singular):
         target_factors[u] = solve_row(problem, int(u))
 
@@ -51,23 +69,30 @@ def _run_half_sweep(
     regularization: Float32Array,
     weighting: Weighting,
     chunks: Int64Array,
+    workspaces: _Workspaces,
     target_factors: Float32Array,
     singular: npt.NDArray[np.bool_],
 ) -> None:
     # Numba passes tuples of arrays into parallel loops, but no tuples of tuples: the problem is put together inside.
     for c in prange(len(chunks) - 1):
         problem = HalfSweep(rows, fixed_factors, fixed_offsets, gram, regularization, weighting)
-        _solve_rows(problem, chunks[c], chunks[c + 1], target_factors, singular)
+        _solve_rows(
+            problem, chunks[c], chunks[c + 1], workspaces.matrices[c], workspaces.vectors[c], target_factors, singular
+        )
 
 
 @device
 def _solve_rows(
-    problem: HalfSweep, start: int, stop: int, target_factors: Float32Array, singular: npt.NDArray[np.bool_]
+    problem: HalfSweep,
+    start: int,
+    stop: int,
+    matrix: Float32Array,
+    vectors: Float32Array,
+    target_factors: Float32Array,
+    singular: npt.NDArray[np.bool_],
 ) -> None:
     """Solve the rows ``start:stop``; mark those whose matrix is singular and leave them for later."""
     n_factors = target_factors.shape[1]
-    matrix = np.empty((n_factors, n_factors), np.float32)
-    q = np.empty((BATCH, n_factors), np.float32)
     indptr = problem.rows.indptr
     for u in range(start, stop):
         x = target_factors[u]
@@ -80,7 +105,7 @@ def _solve_rows(
                     matrix[f, g] = problem.gram[f, g]
                 matrix[f, f] += problem.regularization[u]
                 base = max(base, matrix[f, f])
-            _add_observations(problem, indptr[u], indptr[u + 1], matrix, x, q)
+            _add_observations(problem, indptr[u], indptr[u + 1], matrix, vectors, x)
             few = indptr[u + 1] - indptr[u] < n_factors
             singular[u] = (few and _outweighs(matrix, base)) or not cholesky_solve(matrix, x)
 
@@ -99,20 +124,19 @@ def _outweighs(matrix: Float32Array, base: np.float32) -> bool:
     return bool(base <= np.float32(n) * _EPSILON * largest)
 
 
-@device
+@inlined
 def _add_observations(
-    problem: HalfSweep, start: int, stop: int, matrix: Float32Array, x: Float32Array, q: Float32Array
+    problem: HalfSweep, start: int, stop: int, matrix: Float32Array, vectors: Float32Array, x: Float32Array
 ) -> None:
     """Add Σ w q qᵀ to the upper triangle of ``matrix`` and Σ t q to ``x``, eight entries at a time.
 
-    The vectors are scaled by √w as they are gathered, so that one copy serves both sides of the product. ``q``, shape
-    (8, n_factors), is scratch space.
+    The vectors are scaled by √w as they are gathered, so that one copy serves both sides of the product.
     """
     for first in range(start, stop, BATCH):
         for slot in range(BATCH):
-            _gather_observation(problem, first + slot, stop, x, q[slot])
+            _gather_observation(problem, first + slot, stop, x, vectors[slot])
         for f in range(x.size):
-            add_outer_products(matrix[f], q, 0, f, np.float32(1))
+            add_outer_products(matrix[f], vectors, 0, f, np.float32(1))
 
 
 @inlined

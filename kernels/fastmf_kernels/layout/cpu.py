@@ -31,7 +31,7 @@ def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> G
         chunks = np.linspace(0, len(keys), n_chunks + 1).astype(np.int64)
         cursors, starts = _starts(keys, shift, n_ranges, chunks)
         _split_into_ranges(keys, shift, chunks, cursors, positions)
-        _sort_ranges(keys, shift, positions, starts, offsets, order)
+        _sort_ranges(keys, shift, positions, starts, offsets[1:], order)
     return Groups(offsets, order)
 
 
@@ -52,8 +52,10 @@ def coo_to_csr(
 ) -> CSR:
     """Turn coordinate triples into rows; see the reference."""
     offsets, order = group_by(rows, n_rows, n_threads)
+    csr = CSR(offsets, np.empty(len(order), np.int32), np.empty(len(order), np.float32))
     with threads(n_threads):
-        return CSR(offsets, *_gather(columns, values, order))
+        _gather(columns, values, order, csr.indices, csr.values)
+    return csr
 
 
 def transpose(csr: CSR, n_columns: int, n_threads: int | None = None) -> CSR:
@@ -75,36 +77,28 @@ def _split_into_ranges(
 
 @parallel
 def _sort_ranges(
-    keys: Int32Array,
-    shift: int,
-    positions: Int64Array,
-    starts: Int64Array,
-    offsets: Int64Array,
-    order: Int64Array,
+    keys: Int32Array, shift: int, positions: Int64Array, starts: Int64Array, ends: Int64Array, order: Int64Array
 ) -> None:
-    """Sort each range by counting; fills ``offsets`` (n_groups + 1, zero on entry) and ``order``."""
-    n_groups = len(offsets) - 1
+    """Sort each range by counting; fills ``order``, and ``ends`` (n_groups, 0 on entry) with where each group ends."""
     for r in prange(len(starts) - 1):
-        first, last = r << shift, min((r + 1) << shift, n_groups)
-        cursor = np.zeros(last - first + 1, np.int64)
         for j in range(starts[r], starts[r + 1]):
-            cursor[keys[positions[j]] - first + 1] += 1
-        cursor[0] = starts[r]
-        for g in range(last - first):
-            cursor[g + 1] += cursor[g]
-            offsets[first + g + 1] = cursor[g + 1]
-        for j in range(starts[r], starts[r + 1]):
-            g = keys[positions[j]] - first
-            order[cursor[g]] = positions[j]
-            cursor[g] += 1
+            ends[keys[positions[j]]] += 1
+        start = starts[r]
+        for group in range(r << shift, min((r + 1) << shift, len(ends))):
+            size = ends[group]
+            ends[group] = start
+            start += size
+        for j in range(starts[r], starts[r + 1]):  # placing a group moves its start to its end
+            group = keys[positions[j]]
+            order[ends[group]] = positions[j]
+            ends[group] += 1
 
 
 @parallel
-def _gather(columns: Int32Array, values: Float32Array, order: Int64Array) -> tuple[Int32Array, Float32Array]:
-    """Take ``columns[order]`` and ``values[order]``."""
-    indices = np.empty(len(order), np.int32)
-    data = np.empty(len(order), np.float32)
+def _gather(
+    columns: Int32Array, values: Float32Array, order: Int64Array, indices: Int32Array, data: Float32Array
+) -> None:
+    """Fill ``indices`` with ``columns[order]`` and ``data`` with ``values[order]``."""
     for j in prange(len(order)):
         indices[j] = columns[order[j]]
         data[j] = values[order[j]]
-    return indices, data

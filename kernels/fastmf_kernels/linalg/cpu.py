@@ -44,8 +44,8 @@ def cholesky_solve(matrix: Float32Array, x: Float32Array) -> bool:
 
     Parameters
     ----------
-    matrix : float32 array, shape (n, n), C order
-        Only the upper triangle is read.
+    matrix : float32 array, shape (at least n, n), C order
+        Only the upper triangle of the first n rows is read.
     x : float32 array, shape (n,)
         The right side on entry, the solution on exit.
 
@@ -62,7 +62,7 @@ def cholesky_solve(matrix: Float32Array, x: Float32Array) -> bool:
     smallest_pivot = np.float32(n) * np.float32(_EPSILON) * largest
     for start in range(0, n, BATCH):
         stop = min(start + BATCH, n)
-        if not _factorise_panel(matrix, start, stop, smallest_pivot):
+        if not _factorise_panel(matrix, start, stop, n, smallest_pivot):
             return False
         if stop < n:
             for i in range(stop, n):
@@ -72,9 +72,8 @@ def cholesky_solve(matrix: Float32Array, x: Float32Array) -> bool:
 
 
 @inlined
-def _factorise_panel(matrix: Float32Array, start: int, stop: int, smallest_pivot: np.float32) -> bool:
+def _factorise_panel(matrix: Float32Array, start: int, stop: int, n: int, smallest_pivot: np.float32) -> bool:
     """Finish the rows ``start:stop``, to which all rows above have been applied already."""
-    n = matrix.shape[0]
     for j in range(start, stop):
         row = matrix[j]
         pivot = row[j]
