@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 import fastmf
+from fastmf_bench.machine import describe
 
 IntArray = npt.NDArray[np.int64]
 
@@ -70,7 +71,10 @@ def run(parsed: argparse.Namespace) -> int:
             continue
         lines += measure(parsed.data / name, parsed.seeds)
     if parsed.json:
-        print(json.dumps([{**line._asdict(), "met": line.met} for line in lines]))
+        figures = [{**line._asdict(), "met": line.met} for line in lines]
+        print(
+            json.dumps({"suite": "quality", "seeds": parsed.seeds, "machine": describe(), "lines": figures}, indent=2)
+        )
     else:
         _print_table(lines)
     return status

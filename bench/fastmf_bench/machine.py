@@ -1,0 +1,53 @@
+"""The machine and the software that a figure was measured on."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """Return what a reader needs to place a figure, as JSON can hold it."""
+    packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "revision": _revision(),
+    }
+
+
+def _cpu_model() -> str:
+    """Name the processor; virtual machines often hide the model and show the family and features only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    features = (fields.get("flags") or fields.get("Features") or "").split()
+    vectors = next((name for name in ("avx512f", "avx2", "asimd") if name in features), "no vectors known")
+    return f"{fields.get('model name', 'unknown')} (family {fields.get('cpu family', '?')}, {vectors})"
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _revision() -> str | None:
+    """Return the git revision, with a mark if files were changed; None outside a checkout."""
+    root = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
