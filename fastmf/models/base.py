@@ -158,7 +158,8 @@ class FactorModel(ABC):
                 if validation is not None:
                     record |= self._validate(validation)
                 self.history.append(record)
-                progress.advance(1, ", ".join(f"{n} {v:.4g}" for n, v in record.items() if n != "epoch"))
+                shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
+                progress.advance(1, ", ".join(f"{name} {record[name]:.4g}" for name in shown))
                 answers = [callback(self, record) for callback in callbacks]
                 if any(answers):
                     break

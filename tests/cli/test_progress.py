@@ -43,7 +43,7 @@ def test_progress_is_a_bar_on_a_terminal(data: Any, start_fastmf: Callable[..., 
     assert "ALS:   0%|" in shown
     assert "ALS: 100%|" in shown
     assert "train_rmse" in shown.rpartition("3/3")[2]
-    assert "epochs seconds" not in shown  # no plain lines beside the bar
+    assert "epochs train_rmse" not in shown  # no plain lines beside the bar
 
 
 def test_progress_is_plain_lines_elsewhere(data: Any, call_fastmf: Callable[..., Done]) -> None:
@@ -51,7 +51,7 @@ def test_progress_is_plain_lines_elsewhere(data: Any, call_fastmf: Callable[...,
 
     first, *epochs = done.stderr.splitlines()
     assert first.startswith("read ")
-    assert [line.split(" seconds ")[0] for line in epochs] == [f"ALS: {epoch}/3 epochs" for epoch in (1, 2, 3)]
+    assert [line.split(" train_rmse ")[0] for line in epochs] == [f"ALS: {epoch}/3 epochs" for epoch in (1, 2, 3)]
     assert "\r" not in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         "model",
