@@ -136,7 +136,7 @@ class _Ranking:
     ) -> None:
         self._fitted: Fitted = model.fitted
         self._scorer = Scorer(self._fitted, model.backend, model.n_threads)
-        self._exclude = exclude
+        self._barred = self._scorer.exclusion(exclude)
         known = users >= 0
         if not known.any():
             raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
@@ -162,7 +162,7 @@ class _Ranking:
         parts = []
         for start in range(0, len(self._users), _BATCH):
             users = self._users[start : start + _BATCH]
-            parts.append(self._scorer.top_items(users, k, self._scorer.exclusion_of(self._exclude, users)))
+            parts.append(self._scorer.top_items(users, k, take_rows(self._barred, users)))
         return np.concatenate(parts)
 
     def _mean_auc(self) -> float:
@@ -170,7 +170,7 @@ class _Ranking:
         for start in range(0, len(self._users), _AUC_BATCH):
             positions = np.arange(start, min(start + _AUC_BATCH, len(self._users)), dtype=np.int32)
             scores = self._scorer.scores(self._users[positions])
-            barred = self._scorer.exclusion_of(self._exclude, self._users[positions])
+            barred = take_rows(self._barred, self._users[positions])
             relevant = take_rows(self._relevant, positions)
             values += [_auc_of_row(scores[r], _row(relevant, r), _row(barred, r)) for r in range(len(positions))]
         defined = [value for value in values if not math.isnan(value)]

@@ -123,8 +123,7 @@ class Scorer:
 
     def __init__(self, fitted: Fitted, backend: str, n_threads: int | None) -> None:
         self._fitted, self._kernels, self._n_threads = fitted, get_backend(backend), n_threads
-        self._has_item_biases = bool(np.any(fitted.factors.item_biases))
-        self._items = self._with_column(fitted.factors.item_factors, fitted.factors.item_biases)
+        self._items = fitted.items_with_biases
 
     def recommend(
         self,
@@ -167,7 +166,7 @@ class Scorer:
             indices = np.arange(self._fitted.n_users, dtype=np.int32)
         else:
             indices = ids.require_known(self._fitted.user_ids, users, "users")
-        filters = self._exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
+        filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
         return Batches(len(indices), self._batches(indices, int(k), *filters))
 
     def top_items(self, users: Int32Array, k: int, exclude: Rows) -> Int32Array:
@@ -178,19 +177,26 @@ class Scorer:
         """Score all items for users given by index, shape (n, n_items): in the right order, not as predictions."""
         return np.asarray(self._queries(users) @ self._items.T)
 
-    def exclusion_of(self, exclude: str | Interactions | None, users: Int32Array) -> Rows:
-        """Resolve an ``exclude`` argument to item indices for users given by index."""
-        return self._rows_for(self._exclusion(exclude), users)
+    def exclusion(self, exclude: str | Interactions | None) -> Rows:
+        """Resolve an ``exclude`` argument to item indices for every user of the model."""
+        if exclude is None:
+            return no_rows(self._fitted.n_users)
+        if isinstance(exclude, str) and exclude == "seen":
+            return self._fitted.seen
+        if isinstance(exclude, Interactions):
+            return self._rows_of(exclude)
+        raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
 
     def _batches(
-        self, users: Int32Array, k: int, exclude: Rows | None, allow: _Filter, deny: _Filter
+        self, users: Int32Array, k: int, exclude: Rows, allow: _Filter, deny: _Filter
     ) -> Iterator[Recommendations]:
         for start in range(0, len(users), _BATCH):
             batch = users[start : start + _BATCH]
-            barred = self._rows_for(exclude, batch)
+            barred = take_rows(exclude, batch)
             if deny.items is not None:
                 barred = union(barred, same_for_all(deny.items, len(batch)), self._fitted.n_items)
-            barred = union(barred, self._rows_for(deny.rows, batch), self._fitted.n_items)
+            if deny.rows is not None:
+                barred = union(barred, take_rows(deny.rows, batch), self._fitted.n_items)
             top = self._best(batch, k, barred, allow)
             yield Recommendations(
                 batch,
@@ -202,7 +208,7 @@ class Scorer:
 
     def _best(self, users: Int32Array, k: int, barred: Rows, allow: _Filter) -> TopK:
         if allow.rows is not None:
-            candidates = self._rows_for(allow.rows, users)
+            candidates = take_rows(allow.rows, users)
             return self._kernels.top_k_among(self._queries(users), self._items, k, candidates, barred, self._n_threads)
         if allow.items is None:
             return self._top_k(users, self._items, k, barred)
@@ -222,10 +228,9 @@ class Scorer:
 
     def _queries(self, users: Int32Array) -> Float32Array:
         factors = np.asarray(self._fitted.factors.user_factors[users])
-        return self._with_column(factors, np.ones(len(factors), np.float32))
-
-    def _with_column(self, factors: Float32Array, column: Float32Array) -> Float32Array:
-        return np.column_stack([factors, column]) if self._has_item_biases else factors
+        if self._items.shape[1] == factors.shape[1]:
+            return factors
+        return np.column_stack([factors, np.ones(len(factors), np.float32)])
 
     def _predictions(self, users: Int32Array, scores: Float32Array) -> Float32Array:
         factors, link = self._fitted.factors, self._fitted.link
@@ -233,15 +238,6 @@ class Scorer:
         if link.span != 0:
             predictions = link.low + link.span / (1 + np.exp(-predictions, dtype=np.float32))
         return np.where(scores == -np.inf, scores, predictions).astype(np.float32)
-
-    def _exclusion(self, exclude: str | Interactions | None) -> Rows | None:
-        if exclude is None:
-            return None
-        if isinstance(exclude, str) and exclude == "seen":
-            return self._fitted.seen
-        if isinstance(exclude, Interactions):
-            return self._rows_of(exclude)
-        raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
 
     def _resolve(self, items: ItemFilter, name: str) -> _Filter:
         """Turn an ``allow`` or ``deny`` argument into indices; ids that the model does not know cannot match."""
@@ -278,9 +274,6 @@ class Scorer:
     def _known_pairs(self, users: Int32Array, items: Int32Array) -> Rows:
         known = (users >= 0) & (items >= 0)
         return rows_of_pairs(users[known], items[known], self._fitted.n_users, self._fitted.n_items)
-
-    def _rows_for(self, rows: Rows | None, users: Int32Array) -> Rows:
-        return no_rows(len(users)) if rows is None else take_rows(rows, users)
 
 
 def similar(

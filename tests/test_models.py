@@ -783,3 +783,14 @@ def test_user_ids_may_be_integers_and_item_ids_strings() -> None:
     assert model.item_ids.type == pa.string()
     with pytest.raises(DataError, match="column 'user_ids' has ids of type string, the model's are int64"):
         model.predict(["10"], ["x"])
+
+
+def test_answers_follow_the_factors_from_epoch_to_epoch() -> None:
+    ratings = testing.low_rank(n_users=20, n_items=15)
+
+    def predicts_what_it_recommends(model: Any, record: dict[str, Any]) -> None:
+        table = model.recommend([3], k=5, exclude=None).to_arrow()
+        predicted = model.predict(table["user_id"], table["item_id"])
+        np.testing.assert_allclose(table["score"].to_numpy(), predicted, rtol=1e-4)
+
+    fastmf.SGD(n_factors=4, n_epochs=3, learning_rate=0.1).fit(ratings, callbacks=[predicts_what_it_recommends])

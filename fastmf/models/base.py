@@ -141,7 +141,7 @@ class FactorModel(ABC):
     def _run(self, ratings: Interactions, validation: Interactions | None, callbacks: list[Callback]) -> None:
         trainer = self._make_trainer(ratings, get_backend(self.backend))
         self.history = []
-        self._fitted = Fitted(
+        fitted = Fitted(
             trainer.factors,
             trainer.link,
             ratings.user_ids,
@@ -153,6 +153,8 @@ class FactorModel(ABC):
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
+                # Anew, because a `Fitted` keeps what it derives from the factors, and those have changed in place.
+                self._fitted = dataclasses.replace(fitted)
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
                 self._require_finite(record)
                 if validation is not None:

@@ -1,11 +1,13 @@
 """What a fit leaves behind, and everything scoring needs to know of a model."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import Rows
 
@@ -43,6 +45,12 @@ class Fitted:
     def n_items(self) -> int:
         """Number of items: the catalogue."""
         return len(self.item_ids)
+
+    @functools.cached_property
+    def items_with_biases(self) -> Float32Array:
+        """Item factors with their biases as a last column, or as they are in a model without: what queries meet."""
+        _, item_factors, _, item_biases, _ = self.factors
+        return np.column_stack([item_factors, item_biases]) if item_biases.any() else item_factors
 
     def is_finite(self) -> bool:
         """Whether no factor or bias is NaN or infinite."""
