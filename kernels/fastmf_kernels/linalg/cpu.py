@@ -8,7 +8,7 @@ from fastmf_kernels._types import Float32Array
 _EPSILON = np.finfo(np.float32).eps
 
 # Vectors that are added to a row of a matrix in one go. Adding one costs a load and a store of the row however cheap
-# the arithmetic: eight at a time run 3 to 5 times as fast as one.
+# the arithmetic: eight at a time were measured 2 to 2.6 times as fast as four, with 64 to 192 factors.
 BATCH = 8
 
 
