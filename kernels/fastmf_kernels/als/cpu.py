@@ -19,10 +19,9 @@ from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.als.balance import cut_by_work
 from fastmf_kernels.als.reference import solve_row
 from fastmf_kernels.layout.arrays import CSR
-from fastmf_kernels.linalg.cpu import BATCH, add_outer_products, cholesky_solve
+from fastmf_kernels.linalg.cpu import BATCH, EPSILON, add_outer_products, cholesky_solve
 
 _GRAM_CHUNK = 4096
-_EPSILON = np.float32(np.finfo(np.float32).eps)
 
 
 class _Workspaces(NamedTuple):
@@ -121,7 +120,7 @@ def _outweighs(matrix: Float32Array, base: np.float32) -> bool:
     largest = np.float32(0)
     for f in range(n):
         largest = max(largest, matrix[f, f])
-    return bool(base <= np.float32(n) * _EPSILON * largest)
+    return bool(base <= np.float32(n) * EPSILON * largest)
 
 
 @inlined
