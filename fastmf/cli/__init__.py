@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
         _drop_unwritten_results()
-        if getattr(parsed, "debug", False):
+        if parsed.debug:
             raise
         print(f"fastmf {parsed.command}: {_message(error)}", file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1

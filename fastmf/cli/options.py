@@ -86,9 +86,7 @@ def load_model(path: str, parsed: argparse.Namespace) -> Any:
     """Load a model to be run as the run options say."""
     import fastmf
 
-    return fastmf.load(path).set_params(
-        backend=parsed.device, n_threads=parsed.threads, verbose=not getattr(parsed, "quiet", True)
-    )
+    return fastmf.load(path).set_params(backend=parsed.device, n_threads=parsed.threads, verbose=not parsed.quiet)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
