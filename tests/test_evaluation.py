@@ -23,7 +23,7 @@ MAKERS: dict[str, Callable[[], FactorModel]] = {
 
 
 def data() -> tuple[Interactions, Interactions]:
-    return fastmf.split.random(fastmf.testing.power_law(N_USERS, N_ITEMS, 400, n_factors=3), 0.3, seed=0)
+    return fastmf.split.random(fastmf.testing.power_law(N_USERS, N_ITEMS, 350, n_factors=3), 0.3, seed=0)
 
 
 @pytest.fixture(scope="module", params=MAKERS)

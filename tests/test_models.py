@@ -128,7 +128,7 @@ def test_set_params_names_the_parameters_there_are(kind: type[Model]) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    model = SGD(n_factors=np.int64(2), regularization=np.float32(0.5), rating_range=(np.float32(1), np.int8(5)))
+    model = SGD(n_factors=np.int64(2), regularization=np.float32(0.5), rating_range=(np.float32(0.5), np.int8(5)))
 
     assert model.fit(testing.power_law(20, 20, 100)).user_factors.shape == (20, 2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastmf_bench.quality import leave_one_out
+from fastmf_bench.suites.quality import leave_one_out
 
 Pairs = list[tuple[int, int]]
 Scores = dict[tuple[int, int], float]

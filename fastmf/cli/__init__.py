@@ -23,7 +23,10 @@ Start with `fastmf demo`; `fastmf COMMAND --help` shows an example of each comma
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    parsed = make_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["bench"]:
+        return bench.run_with(given[1:])
+    parsed = make_parser().parse_args(given)
     try:
         status = int(parsed.run(parsed))
         sys.stdout.flush()  # what fails here would otherwise fail at exit, too late for a message and a status

@@ -45,14 +45,6 @@ def test_every_option_is_explained() -> None:
     assert silent == []
 
 
-def test_help_of_the_quality_benchmark(run_fastmf: Callable[..., Done]) -> None:
-    done = run_fastmf("bench", "quality", "--help")
-
-    assert done.stderr == ""
-    assert done.stdout.startswith("usage: fastmf bench quality ")
-    assert "--data DIR" in done.stdout
-
-
 TRAIN = ("train", "r.parquet", "--model", "als", "--output", "m")
 
 
@@ -76,8 +68,9 @@ WRONG_CALLS: dict[tuple[str, ...], str] = {
     ("similar", "m"): "one of the arguments --item --user is required",
     ("similar", "m", "--item", "1", "--user", "1"): "not allowed with argument",
     ("convert", "a.csv"): "the following arguments are required: OUT.parquet",
-    ("bench",): "the following arguments are required: SUITE",
-    ("bench", "quality"): "the following arguments are required: --data",
+    ("bench", "--laps", "0"): "--laps: '0' is not an integer of at least 1",
+    ("bench", "--shape", "ml-100m"): "invalid choice: 'ml-100m'",
+    ("bench", "report"): "the following arguments are required: RESULTS, -o/--output",
 }
 
 

@@ -1,0 +1,167 @@
+"""Races: contestants in processes of their own, lap by lap in turn, so that a slow minute hits them all."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from fastmf_bench.pace import Lap
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Contestant(NamedTuple):
+    """Who runs, and how.
+
+    Attributes
+    ----------
+    name : str
+        As shown.
+    task : str
+        Its function in `fastmf_bench.suites.TASKS`.
+    arguments : dict
+        Its arguments, as JSON can hold them.
+    blas_threads : int, optional
+        1 for peers whose own threads call BLAS. None: as many as everybody has.
+    """
+
+    name: str
+    task: str
+    arguments: dict[str, Any]
+    blas_threads: int | None = None
+
+
+class Outcome(NamedTuple):
+    """What one contestant did.
+
+    Attributes
+    ----------
+    laps : list of Lap
+    figures : dict
+        What the task found out besides time.
+    peak_bytes : int
+        Largest resident size of its process until the last lap ended.
+    error : str, optional
+        Why it was left out.
+    """
+
+    laps: list[Lap]
+    figures: dict[str, Any]
+    peak_bytes: int
+    error: str | None = None
+
+
+def run_contest(contestants: Sequence[Contestant], n_laps: int, n_threads: int) -> dict[str, Outcome]:
+    """Run all contestants side by side in processes, but never two at a time.
+
+    Parameters
+    ----------
+    contestants : sequence of Contestant
+        Of different names.
+    n_laps : int
+        Timed laps of each, after its warm-up.
+    n_threads : int
+        What the environment tells their libraries.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By name, in the order given.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_Worker(contestant, n_threads)) for contestant in contestants]
+        for worker in workers:
+            worker.warm_up()
+        for lap in range(n_laps):
+            turn = lap % max(len(workers), 1)
+            for worker in workers[turn:] + workers[:turn]:
+                worker.run_lap()
+        return {worker.contestant.name: worker.finish() for worker in workers}
+
+
+class _Worker:
+    def __init__(self, contestant: Contestant, n_threads: int) -> None:
+        self.contestant = contestant
+        self._laps: list[Lap] = []
+        self._n_threads = n_threads
+        self._error: str | None = None
+        self._finished: dict[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        blas_threads = self.contestant.blas_threads or self._n_threads
+        environment = {
+            **os.environ,
+            **dict.fromkeys(_THREAD_VARIABLES, str(self._n_threads)),
+            "OPENBLAS_NUM_THREADS": str(blas_threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastmf_bench.pace"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def warm_up(self) -> None:
+        self._send(json.dumps({"task": self.contestant.task, "arguments": self.contestant.arguments}))
+        self._receive()
+
+    def run_lap(self) -> None:
+        if self._error is None and self._finished is None:
+            self._send("go")
+            self._receive()
+
+    def finish(self) -> Outcome:
+        if self._error is None and self._finished is None:
+            self._send("stop")
+            self._receive()
+        if self._finished is None:
+            return Outcome(self._laps, {}, 0, self._error)
+        return Outcome(self._laps, self._finished["figures"], self._finished["peak_bytes"])
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: the end of its reports says so
+
+    def _receive(self) -> None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._error = self._last_words()
+            return
+        message = json.loads(line)
+        if "lap" in message:
+            self._laps.append(Lap(*message["lap"]))
+        elif "error" in message:
+            self._error = message["error"]
+        elif "figures" in message:
+            self._finished = message
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        reason = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
+        if status == -9:
+            reason += " (out of memory?)"
+        return f"{reason}: {lines[-1]}" if lines else reason

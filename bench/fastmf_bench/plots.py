@@ -1,0 +1,128 @@
+"""The plots of a report, each as an SVG that goes into the page itself."""
+
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from fastmf.errors import FastMFError
+from fastmf_bench.results import OURS, Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OWN_COLOUR, _OWN_SHADE, _PEER_COLOUR = "#0b6e4f", "#6fbf9f", "#9aa5b1"
+# Colour-blind safe (Okabe, Ito, "Color Universal Design", 2008), fastmf's own first.
+_LINE_COLOURS = ("#0b6e4f", "#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_WIDTH = 7.2
+
+
+def bars(race: Sequence[Measurement]) -> str:
+    """Draw the CPU and wall seconds of a race, per unit of work where contestants did different amounts."""
+    timed = sorted((m for m in race if m.wall), key=lambda m: m.seconds("cpu"), reverse=True)
+    same_work = len({m.work for m in timed}) == 1
+    scale = timed[0].work if same_work else max(m.work for m in timed)
+    figure, axes = _figure(0.7 + 0.5 * len(timed))
+    for place, m in enumerate(timed):
+        for offset, clock in ((0.19, "cpu"), (-0.19, "wall")):
+            laps = [lap / (m.work or 1) * (scale or 1) for lap in getattr(m, clock)]
+            middle = statistics.median(laps)
+            shades = (_OWN_COLOUR, _OWN_SHADE) if _is_own(m) else ("#5c6773", _PEER_COLOUR)
+            colour = shades[0] if clock == "cpu" else shades[1]
+            error = [[middle - min(laps)], [max(laps) - middle]]
+            axes.barh(place + offset, middle, 0.36, color=colour, xerr=error, error_kw={"lw": 0.8, "ecolor": "#333"})
+            axes.annotate(
+                f" {middle:.3g} s {'CPU' if clock == 'cpu' else 'wall'}",
+                (max(laps), place + offset),
+                va="center",
+                fontsize=7.5,
+            )
+    axes.set_yticks(range(len(timed)), [m.contestant + ("" if not m.note else " *") for m in timed])
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.18)
+    axes.set_xlabel("seconds" if same_work else "seconds, scaled to the same work (* did only a part of it)")
+    return _svg(figure)
+
+
+def against_factors(measurements: Sequence[Measurement]) -> str:
+    """Draw CPU seconds per lap against the number of factors, a line a contestant."""
+    points = [(m.contestant, m.settings["n_factors"], m.seconds("cpu") * (m.work or 1)) for m in measurements]
+    return _lines(points, "n_factors", "CPU seconds")
+
+
+def against_threads(measurements: Sequence[Measurement]) -> str:
+    """Draw the speed of one contestant against the number of threads, beside a speed that grows with it."""
+    slowest = min(measurements, key=lambda m: m.settings["n_threads"])
+    base = slowest.seconds("wall") * slowest.settings["n_threads"]
+    points = [(m.contestant, m.settings["n_threads"], base / m.seconds("wall")) for m in measurements]
+    ideal = [("as many times as fast", m.settings["n_threads"], m.settings["n_threads"]) for m in measurements]
+    return _lines(points + ideal, "threads", "times as fast as one thread", whole_numbers=True)
+
+
+def against_ratings(measurements: Sequence[Measurement]) -> str:
+    """Draw wall seconds of an epoch against the number of ratings."""
+    points = [(m.contestant, m.work, statistics.median(m.wall)) for m in measurements]
+    return _lines(points, "ratings", "seconds an epoch (wall)", logarithmic=True)
+
+
+def over_time(race: Sequence[Measurement], label: str) -> str:
+    """Draw a figure of quality over the seconds trained."""
+    points = [(m.contestant, seconds, value) for m in race for seconds, value in m.figures["curve"]]
+    return _lines(points, "seconds of training (wall)", label, logarithmic_x=True)
+
+
+def _lines(
+    points: Iterable[tuple[str, float, float]],
+    x_label: str,
+    y_label: str,
+    *,
+    logarithmic: bool = False,
+    logarithmic_x: bool = False,
+    whole_numbers: bool = False,
+) -> str:
+    by_name: dict[str, list[tuple[float, float]]] = {}
+    for name, x, y in points:
+        by_name.setdefault(name, []).append((x, y))
+    figure, axes = _figure(3.6)
+    for colour, (name, line) in zip(_LINE_COLOURS * len(by_name), by_name.items(), strict=False):
+        line.sort()
+        axes.plot([x for x, _ in line], [y for _, y in line], marker="o", ms=3.5, lw=1.6, color=colour, label=name)
+    if logarithmic or logarithmic_x:
+        axes.set_xscale("log")
+    if logarithmic:
+        axes.set_yscale("log")
+    else:
+        axes.autoscale(axis="y")
+    if whole_numbers:
+        axes.set_xticks(sorted({int(x) for line in by_name.values() for x, _ in line}))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _figure(height: float) -> "tuple[Figure, Axes]":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise FastMFError("a report needs matplotlib to draw; run: pip install 'fastmf[bench]'") from error
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.grid(axis="x", lw=0.4, color="#dddddd")
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: "Figure") -> str:
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "fastmf", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+
+
+def _is_own(m: Measurement) -> bool:
+    return m.contestant.split(",")[0] == OURS

@@ -1,0 +1,173 @@
+"""One run of benchmarks: its options, its problems, and the races of its suites."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastmf.errors import FastMFError
+from fastmf_bench import problems
+from fastmf_bench.contest import Contestant, Outcome, run_contest
+from fastmf_bench.problems import SHAPES, Problem, Shape
+from fastmf_bench.results import Measurement, Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run was asked for; the command explains each."""
+
+    folder: Path
+    n_threads: int
+    n_laps: int = 5
+    seed: int = 0
+    quick: bool = False
+    factors: tuple[int, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+    file: Path | None = None
+    peers: tuple[str, ...] = ()
+    libmf: Path | None = None
+    data: Path | None = None
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+class Work(NamedTuple):
+    """How much a lap does, and which ceiling of the machine bounds it."""
+
+    amount: float
+    unit: str
+    ceiling: str | None = None
+
+
+@dataclass
+class Session:
+    """The state of a run: suites ask it for problems and hand it their races."""
+
+    options: Options
+    run: Run
+    _problems: dict[Shape, Problem] = field(default_factory=dict)
+    _files: dict[Path, Problem] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def has(self, peer: str) -> bool:
+        """Whether a peer takes part."""
+        return peer in self.options.peers
+
+    @property
+    def runs_usual_problems(self) -> bool:
+        """Whether nobody asked for other shapes, a file, or a quick run."""
+        return not (self.options.quick or self.options.shapes or self.options.file)
+
+    def factors(self, usual: Sequence[int]) -> Sequence[int]:
+        """Return the numbers of factors to try: those asked for, or the usual ones of a suite."""
+        return self.options.factors or usual
+
+    def training_problems(self) -> Iterator[Problem]:
+        """Open the problems that training suites run on; one that cannot be had is noted and left out."""
+        options = self.options
+        shapes = options.shapes or (SHAPES["ml-1m" if options.quick else "ml-10m"],)
+        for source in shapes if options.file is None else (options.file,):
+            problem = None
+            with self.noting(source.name):
+                problem = self.problem(source) if isinstance(source, Shape) else self._read(source)
+            if problem is not None:
+                yield problem
+
+    def _read(self, file: Path) -> Problem:
+        if file not in self._files:
+            self._files[file] = problems.from_file(file, self.options.folder, self.options.seed)
+        return self._files[file]
+
+    def problem(self, shape: Shape) -> Problem:
+        """Generate a problem, once a run, in a process of its own that gives its memory back."""
+        if shape not in self._problems:
+            problems.require_memory(shape)
+            arguments = {"shape": vars(shape), "folder": str(self.options.folder), "seed": self.options.seed}
+            self.say(f"making {shape}")
+            figures = self.work("problems.generate", arguments)
+            self._problems[shape] = problems.open_problem(figures["folder"])
+        return self._problems[shape]
+
+    def work(self, task: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Have a task done in a process of its own, and return what it says."""
+        (outcome,) = run_contest([Contestant(task, task, arguments)], 0, self.options.n_threads).values()
+        if outcome.error is not None:
+            raise FastMFError(f"{task} failed: {outcome.error}")
+        return outcome.figures
+
+    def race(
+        self,
+        suite: str,
+        task: str,
+        problem: str,
+        settings: dict[str, Any],
+        contestants: Sequence[Contestant],
+        work: Work | Callable[[Outcome], Work] | None = None,
+        n_laps: int | None = None,
+    ) -> dict[str, Outcome]:
+        """Run contestants in turn and keep what they did.
+
+        Parameters
+        ----------
+        suite, task, problem, settings
+            What the race is about; see `fastmf_bench.results.Measurement`.
+        contestants : sequence of Contestant
+        work : Work or callable, optional
+            What a lap does; a contestant whose figures have ``work`` did that much of it instead.
+        n_laps : int, optional
+            As in the options if None.
+        """
+        shown = [f"{name} {value}" for name, value in settings.items()]
+        self.say(f"{suite}: " + ", ".join(filter(None, [task, problem, *shown])))
+        settings = {"n_threads": self.options.n_threads, **settings}
+        n_laps = self.options.n_laps if n_laps is None else n_laps
+        outcomes = run_contest(contestants, n_laps, settings["n_threads"])
+        for name, outcome in outcomes.items():
+            if outcome.error is not None:
+                self.note(f"{suite}: {name} was left out of {task}, {problem}: {outcome.error}")
+                continue
+            done = work(outcome) if callable(work) else work or Work(0, "")
+            amount = outcome.figures.pop("work", done.amount)
+            peak = outcome.figures.pop("peak_bytes", outcome.peak_bytes)
+            self.run.measurements.append(
+                Measurement(
+                    suite,
+                    task,
+                    problem,
+                    name,
+                    settings,
+                    [lap.wall for lap in outcome.laps],
+                    [lap.cpu for lap in outcome.laps],
+                    peak,
+                    amount,
+                    done.unit,
+                    done.ceiling,
+                    self._ceiling_rate(done.ceiling),
+                    outcome.figures,
+                    outcome.figures.pop("note", ""),
+                )
+            )
+        return outcomes
+
+    @contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Note an error of the library, or one of the file system, and go on."""
+        try:
+            yield
+        except (FastMFError, OSError, MemoryError) as error:
+            self.note(f"{what}: {error}")
+
+    def note(self, problem: str) -> None:
+        """Keep and say what could not be run: the exit status will tell."""
+        self.run.problems.append(problem)
+        self.say(problem)
+
+    def say(self, line: str) -> None:
+        """Tell what is going on, after how many seconds."""
+        print(f"[{time.perf_counter() - self._started:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    def _ceiling_rate(self, name: str | None) -> float | None:
+        found = self.run.select(suite="ceilings", task=name, n_threads=self.options.n_threads)
+        return found[0].rate if name and found else None

@@ -1,0 +1,52 @@
+"""What can be measured: each suite is a module with ``run(session)`` and the tasks of its contestants."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fastmf_bench import problems
+from fastmf_bench.pace import Task
+from fastmf_bench.session import Session
+from fastmf_bench.suites import als, ceilings, ingest, memory, quality, sgd, startup, topk
+
+
+class Suite(NamedTuple):
+    """What can be asked for by name.
+
+    Attributes
+    ----------
+    run : callable
+        Runs its races in a session.
+    operations : tuple of str
+        The kernels it rests on: they are proven before it starts.
+    summary : str
+        For the help.
+    """
+
+    run: Callable[[Session], None]
+    operations: tuple[str, ...]
+    summary: str
+
+
+SUITES = {
+    "sgd": Suite(sgd.run, ("layout", "sgd", "predict"), "gradient descent: seconds an epoch, and error over time"),
+    "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
+    "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
+    "ingest": Suite(ingest.run, ("layout",), "Parquet to ratings with dense indices"),
+    "startup": Suite(startup.run, ("layout", "sgd", "als", "predict"), "import, first fit cold and cached, load"),
+    "memory": Suite(memory.run, ("layout", "sgd", "als", "topk", "predict"), "peak memory, each in its own process"),
+    "quality": Suite(quality.run, ("layout", "sgd", "als", "topk", "predict"), "quality on real data (needs --data)"),
+}
+
+TASKS: dict[str, Task] = {
+    "problems.generate": problems.generate_in_worker,
+    "ceilings.copy": ceilings.copy,
+    "ceilings.gather": ceilings.gather,
+    "ceilings.matmul": ceilings.matmul,
+    **sgd.TASKS,
+    **als.TASKS,
+    **topk.TASKS,
+    **ingest.TASKS,
+    **startup.TASKS,
+    **memory.TASKS,
+    **quality.TASKS,
+}

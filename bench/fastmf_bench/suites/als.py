@@ -1,0 +1,215 @@
+"""Alternating least squares: seconds a sweep over both sides."""
+
+import contextlib
+import itertools
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+import fastmf
+from fastmf.models.als import SOLVERS
+from fastmf_bench import judge
+from fastmf_bench.contest import Contestant
+from fastmf_bench.pace import Lap, Pace, Task, clocks
+from fastmf_bench.problems import SHAPES, Problem, open_problem
+from fastmf_bench.results import OURS
+from fastmf_bench.session import Session, Work
+from fastmf_bench.suites.ceilings import SGEMM
+
+FACTORS = (64, 128)
+# The weighting that all of these libraries know: confidence 1 + r on observed cells (Hu, Koren, Volinsky, ICDM 2008).
+_ALPHA = 1.0
+_REGULARIZATION = 1.0
+_EXPLICIT_REGULARIZATION = 0.05
+_SAMPLED_USERS = 500
+# cmfrec reports no epochs: a lap takes four of them.
+_CMFREC_LIMIT = 2_000_000
+_CG_NOTE = "three steps of conjugate gradients; the rate is that of an exact solver of this speed"
+_FOREVER = 1_000_000
+
+
+def run(session: Session) -> None:
+    """Race sweeps of implicit ALS, then of explicit ALS, then fastmf on fewer threads."""
+    for problem in session.training_problems():
+        for n_factors in session.factors((64,) if session.options.quick else FACTORS):
+            _race(session, problem, "implicit sweep", n_factors, _implicit_contestants(session, problem, n_factors))
+        n_factors = session.factors((64,))[0]
+        _race(session, problem, "explicit sweep", n_factors, _explicit_contestants(session, problem, n_factors))
+        for n_threads in range(1, session.options.n_threads):
+            ours = _ours(problem, n_factors, n_threads, SOLVERS[0])
+            _race(session, problem, "implicit sweep", n_factors, [ours], n_threads)
+    if session.runs_usual_problems:
+        with session.noting("ml-1m"):
+            problem = session.problem(SHAPES["ml-1m"])
+            _race(session, problem, "implicit sweep", 64, _implicit_contestants(session, problem, 64))
+
+
+def useful_flops(problem: Problem, n_factors: int) -> float:
+    """Count the arithmetic of one exact sweep over both sides.
+
+    The symmetric half of each row's normal matrix takes k² operations a rating, its Cholesky factor k³/3.
+    """
+    n_rows = problem.shape.n_users + problem.shape.n_items
+    return 2.0 * problem.n_train * n_factors**2 + n_rows * n_factors**3 / 3
+
+
+def _race(
+    session: Session,
+    problem: Problem,
+    task: str,
+    n_factors: int,
+    contestants: list[Contestant],
+    n_threads: int | None = None,
+) -> None:
+    settings = {"n_factors": n_factors} | ({} if n_threads is None else {"n_threads": n_threads})
+    work = Work(useful_flops(problem, n_factors), "flop", SGEMM)
+    session.race("als", task, problem.name, settings, contestants, work)
+
+
+def _ours(problem: Problem, n_factors: int, n_threads: int, solver: str) -> Contestant:
+    arguments = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": n_threads, "solver": solver}
+    return Contestant(f"{OURS}, {solver}", "als.fastmf", arguments)
+
+
+def _implicit_contestants(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
+    n_threads = session.options.n_threads
+    common = {"folder": str(problem.folder), "n_factors": n_factors}
+    contestants = [_ours(problem, n_factors, n_threads, solver) for solver in SOLVERS]
+    contestants.append(Contestant("numpy", "als.numpy", common))
+    for peer, solver in itertools.product(("implicit", "cmfrec"), ("cholesky", "cg")):
+        too_slow = peer == "cmfrec" and (
+            problem.n_train > _CMFREC_LIMIT or (session.options.quick and solver == "cholesky")
+        )
+        if session.has(peer) and not too_slow:
+            arguments = {**common, "n_threads": n_threads, "use_cg": solver == "cg"}
+            contestants.append(Contestant(f"{peer}, {solver}", f"als.{peer}", arguments, blas_threads=1))
+    return contestants
+
+
+def _explicit_contestants(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
+    arguments = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": session.options.n_threads}
+    return [Contestant(f"{OURS}, cholesky", "als.fastmf_explicit", arguments)]
+
+
+def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int, solver: str) -> dict[str, Any]:
+    """Train `fastmf.ImplicitALS`, a sweep a lap."""
+    problem = open_problem(folder)
+    model = fastmf.ImplicitALS(
+        n_factors=n_factors,
+        n_epochs=_FOREVER,
+        weighting="hu",
+        alpha=_ALPHA,
+        regularization=_REGULARIZATION,
+        solver=solver,
+        n_threads=n_threads,
+    ).fit(problem.train(), callbacks=[lambda *_: not pace()])
+    return {"epochs": len(model.history), "NDCG@10": judge.ndcg(problem, model.user_factors, model.item_factors)}
+
+
+def train_fastmf_explicit(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.ALS`, a sweep a lap."""
+    problem = open_problem(folder)
+    model = fastmf.ALS(
+        n_factors=n_factors, n_epochs=_FOREVER, regularization=_EXPLICIT_REGULARIZATION, n_threads=n_threads
+    ).fit(problem.train(), callbacks=[lambda *_: not pace()])
+    biases = model.fitted.factors.user_biases, model.fitted.factors.item_biases
+    error = judge.rmse(problem, model.user_factors, model.item_factors, *biases, model.global_mean)
+    return {"epochs": len(model.history), "test RMSE": error}
+
+
+def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
+    """Solve the rows of some of the users, each with NumPy's matrix product and solver."""
+    problem = open_problem(folder)
+    rows = problem.train().by_user
+    users = np.random.default_rng(0).choice(problem.shape.n_users, min(_SAMPLED_USERS, problem.shape.n_users), False)
+    q = np.random.default_rng(1).standard_normal((problem.shape.n_items, n_factors), np.float32)
+    gram = q.T @ q + _REGULARIZATION * np.eye(n_factors, dtype=np.float32)
+    solved = np.empty((len(users), n_factors), np.float32)
+    while pace():
+        for place, user in enumerate(users):
+            entries = slice(rows.indptr[user], rows.indptr[user + 1])
+            seen, weight = q[rows.indices[entries]], _ALPHA * rows.values[entries]
+            solved[place] = np.linalg.solve(gram + (seen.T * weight) @ seen, seen.T @ (1 + weight))
+    n_ratings = int(np.diff(rows.indptr)[users].sum())
+    work = n_ratings * n_factors**2 + len(users) * n_factors**3 / 3
+    return {"work": work, "note": f"the rows of {len(users)} users"}
+
+
+def train_implicit(pace: Pace, folder: str, n_factors: int, n_threads: int, use_cg: bool) -> dict[str, Any]:
+    """Train implicit's ALS, a sweep a lap; it takes the whole confidence 1 + αr as the value of a cell."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    problem = open_problem(folder)
+    model = AlternatingLeastSquares(
+        factors=n_factors,
+        regularization=_REGULARIZATION,
+        use_cg=use_cg,
+        iterations=_FOREVER,
+        num_threads=n_threads,
+        random_state=0,
+    )
+    epochs = 0
+
+    def on_epoch(*_: Any) -> None:
+        nonlocal epochs
+        epochs += 1
+        if not pace():
+            raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        model.fit(confidences(problem), show_progress=False, callback=on_epoch)
+    figures = {"epochs": epochs, "NDCG@10": judge.ndcg(problem, model.user_factors, model.item_factors)}
+    return figures | ({"note": _CG_NOTE} if use_cg else {})
+
+
+def train_cmfrec(pace: Pace, folder: str, n_factors: int, n_threads: int, use_cg: bool) -> dict[str, Any]:
+    """Train cmfrec's implicit model; it reports no epochs, so a lap is a run of three less a run of one, halved."""
+    import cmfrec
+
+    problem = open_problem(folder)
+    matrix = confidences(problem).tocoo()
+    matrix.data -= 1  # cmfrec adds the 1 itself
+
+    def fit(n_epochs: int) -> tuple[Any, Lap]:
+        model = cmfrec.CMF_implicit(
+            k=n_factors,
+            lambda_=_REGULARIZATION,
+            alpha=_ALPHA,
+            use_cg=use_cg,
+            niter=n_epochs,
+            nthreads=n_threads,
+            precompute_for_predictions=False,
+            random_state=1,
+        )
+        before = clocks()
+        model.fit(matrix)
+        after = clocks()
+        return model, Lap(after.wall - before.wall, after.cpu - before.cpu)
+
+    lap: Lap | None = None
+    while pace(lap):
+        (_, short), (model, long) = fit(1), fit(3)
+        lap = Lap(*((b - a) / 2 for a, b in zip(short, long, strict=True)))
+    figures = {"epochs": 3, "NDCG@10": judge.ndcg(problem, model.A_, model.B_)}
+    return figures | ({"note": _CG_NOTE} if use_cg else {})
+
+
+class _EnoughError(Exception):
+    """implicit has no other way to be told that training is over."""
+
+
+def confidences(problem: Problem) -> "scipy.sparse.csr_matrix":
+    """Return the ratings as confidences 1 + αr, in a SciPy matrix."""
+    rows = problem.train().by_user
+    shape = (problem.shape.n_users, problem.shape.n_items)
+    return scipy.sparse.csr_matrix((1 + _ALPHA * rows.values, rows.indices, rows.indptr), shape=shape)
+
+
+TASKS: dict[str, Task] = {
+    "als.fastmf": train_fastmf,
+    "als.fastmf_explicit": train_fastmf_explicit,
+    "als.numpy": train_numpy,
+    "als.implicit": train_implicit,
+    "als.cmfrec": train_cmfrec,
+}

@@ -1,0 +1,353 @@
+"""Quality on real data sets with their splits, and error over time beside peers.
+
+The data is not part of fastmf: ``--data`` names a directory with
+
+- ``movielens-100k/splits/u{1..5}_{train,test}.parquet`` (the five official folds),
+- ``movielens-1m/ratings.parquet`` and ``movielens-1m/splits/pmf_demo_{train,test}.parquet``,
+- ``ncf-movielens-1m/{train,test,test_negatives}.parquet`` (He et al., "Neural Collaborative Filtering", WWW 2017),
+- ``citeulike-a/splits/cmn_{train,test,test_negatives}.parquet`` (Ebesu, Shen, Fang, "Collaborative Memory Network",
+  SIGIR 2018),
+- ``movielens-1m-topn/splits/0_{train,test}.parquet`` (Anelli et al., "Top-N Recommendation Algorithms", UMAP 2022),
+
+with columns ``user_id``, ``item_id`` and, in ratings, ``rating``.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+import fastmf
+from fastmf_bench import judge, libmf, problems
+from fastmf_bench.contest import Contestant
+from fastmf_bench.pace import Pace, Task
+from fastmf_bench.problems import Problem, open_problem
+from fastmf_bench.results import OURS
+from fastmf_bench.session import Session
+
+IntArray = npt.NDArray[np.int64]
+Curve = list[tuple[float, float]]
+
+MOVIELENS_100K = "movielens-100k"
+MOVIELENS_1M = "movielens-1m"
+NCF_MOVIELENS_1M = "ncf-movielens-1m"
+CITEULIKE = "citeulike-a"
+TOPN = "movielens-1m-topn"
+_RMSE_GOAL = 0.86
+_NDCG_GOAL = 0.31
+_CURVE_FACTORS = 64
+_SURPRISE_EPOCHS = (5, 10, 20)
+
+
+def run(session: Session) -> None:
+    """Measure each protocol whose data is there, then error over time."""
+    data = session.options.data
+    if data is None:
+        session.note("quality: left out; it needs real data, in the directory that --data names")
+        return
+    quick = session.options.quick
+    seeds = session.options.seeds[: 1 if quick else None]
+    for name, model in _PROTOCOLS.items():
+        if quick and name != MOVIELENS_100K:
+            continue
+        if _is_there(session, data / name):
+            arguments = {"folder": str(data / name), "seeds": seeds, "n_threads": session.options.n_threads}
+            contestant = Contestant(f"{OURS}, {model}", f"quality.{name}", arguments)
+            session.race("quality", "protocol", name, {"seeds": len(seeds)}, [contestant], n_laps=0)
+    if not quick:
+        _race_to_rmse(session, data / MOVIELENS_1M / "splits")
+        _race_to_ndcg(session, data / TOPN / "splits")
+
+
+def _is_there(session: Session, folder: Path) -> bool:
+    if not folder.is_dir():
+        session.note(f"quality: left out {folder.name}, {folder} is not there")
+    return folder.is_dir()
+
+
+def _race_to_rmse(session: Session, splits: Path) -> None:
+    if not _is_there(session, splits):
+        return
+    files = splits / "pmf_demo_train.parquet", splits / "pmf_demo_test.parquet"
+    problem = problems.from_split(MOVIELENS_1M, *files, session.options.folder)
+    arguments = {"folder": str(problem.folder), "n_threads": session.options.n_threads}
+    contestants = [
+        Contestant(f"{OURS}, SGD", "quality.sgd_curve", arguments),
+        Contestant(f"{OURS}, ALS", "quality.als_curve", arguments),
+    ]
+    if session.has("libmf"):
+        contestants.append(
+            Contestant("LIBMF", "quality.libmf_curve", {**arguments, "program": str(session.options.libmf)})
+        )
+    if session.has("surprise"):
+        contestants.append(Contestant("Surprise", "quality.surprise_curve", {"folder": str(problem.folder)}))
+    settings = {"n_factors": _CURVE_FACTORS, "goal": _RMSE_GOAL}
+    session.race("quality", "RMSE over time", MOVIELENS_1M, settings, contestants, n_laps=0)
+
+
+def _race_to_ndcg(session: Session, splits: Path) -> None:
+    if not _is_there(session, splits):
+        return
+    problem = problems.from_split(TOPN, splits / "0_train.parquet", splits / "0_test.parquet", session.options.folder)
+    arguments = {"folder": str(problem.folder), "n_threads": session.options.n_threads}
+    contestants = [Contestant(f"{OURS}, ImplicitALS", "quality.implicit_als_curve", arguments)]
+    if session.has("implicit"):
+        contestants += [
+            Contestant(f"implicit, {solver}", "quality.implicit_curve", {**arguments, "use_cg": solver == "cg"}, 1)
+            for solver in ("cholesky", "cg")
+        ]
+    settings = {"n_factors": _CURVE_FACTORS, "goal": _NDCG_GOAL}
+    session.race("quality", "NDCG@10 over time", TOPN, settings, contestants, n_laps=0)
+
+
+def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
+    """Measure biased SGD on the five official folds: mean RMSE over folds, and of u1 alone.
+
+    The hyper-parameters were chosen by looking at these folds, as those of the published figures were.
+    """
+    splits = Path(folder) / "splits"
+
+    def fold_rmse(fold: int, seed: int) -> float:
+        train, test = (fastmf.read_parquet(splits / f"u{fold}_{part}.parquet") for part in ("train", "test"))
+        model = fastmf.SGD(
+            n_factors=100,
+            n_epochs=80,
+            learning_rate=0.015,
+            learning_rate_decay=0.97,
+            regularization=0.08,
+            bias_regularization=0.03,
+            seed=seed,
+            n_threads=n_threads,
+        ).fit(train)
+        return fastmf.evaluate(model, test, metrics=["rmse"])["rmse"]
+
+    def measure(seed: int) -> dict[str, float]:
+        errors = [fold_rmse(fold, seed) for fold in range(1, 6)]
+        return {"mean RMSE of u1..u5": float(np.mean(errors)), "RMSE of u1": errors[0]}
+
+    return _over_seeds(seeds, measure)
+
+
+def movielens_1m(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
+    """Measure biased SGD on five random folds; seeds change the folds, too."""
+    ratings = fastmf.read_parquet(Path(folder) / "ratings.parquet")
+
+    def measure(seed: int) -> dict[str, float]:
+        errors = []
+        for train, test in fastmf.split.k_fold(ratings, 5, seed):
+            model = fastmf.SGD(
+                n_factors=100,
+                n_epochs=60,
+                learning_rate=0.015,
+                learning_rate_decay=0.97,
+                regularization=0.05,
+                bias_regularization=0.03,
+                seed=seed,
+                n_threads=n_threads,
+            ).fit(train)
+            errors.append(fastmf.evaluate(model, test, metrics=["rmse"])["rmse"])
+        return {"mean RMSE of 5 folds": float(np.mean(errors))}
+
+    return _over_seeds(seeds, measure)
+
+
+def ncf_movielens_1m(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
+    """Measure iALS on leave-one-out with 99 sampled negatives, settings of Rendle et al. (RecSys 2022)."""
+    settings = {"n_factors": 192, "n_epochs": 12, "regularization": 0.007, "unobserved_weight": 0.3, "init_scale": 0.1}
+    return _leave_one_out(Path(folder), "", seeds, {**settings, "n_threads": n_threads})
+
+
+def citeulike(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
+    """Measure iALS on leave-one-out with 100 sampled negatives.
+
+    Unobserved weight and λ were chosen on items held out of the training part, one a user, from 0.01, 0.03, 0.1, 0.3
+    and 0.003, 0.01, 0.03; λ between the two best.
+    """
+    settings = {"n_factors": 128, "n_epochs": 12, "regularization": 0.02, "unobserved_weight": 0.01}
+    return _leave_one_out(Path(folder) / "splits", "cmn_", seeds, {**settings, "n_threads": n_threads})
+
+
+def _leave_one_out(folder: Path, prefix: str, seeds: Sequence[int], settings: dict[str, Any]) -> dict[str, Any]:
+    train = fastmf.read_parquet(folder / f"{prefix}train.parquet", rating=None)
+    test, negatives = (_pairs(folder / f"{prefix}{part}.parquet") for part in ("test", "test_negatives"))
+
+    def measure(seed: int) -> dict[str, float]:
+        model = fastmf.ImplicitALS(**settings, seed=seed).fit(train)
+        hit_rate, ndcg = leave_one_out(model.predict, test, negatives, k=10)
+        return {"HR@10": hit_rate, "NDCG@10": ndcg}
+
+    return _over_seeds(seeds, measure)
+
+
+def _over_seeds(seeds: Sequence[int], measure: Callable[[int], dict[str, float]]) -> dict[str, Any]:
+    """Measure with each seed: the mean of each figure, its spread, and the seconds that one seed took."""
+    started = time.perf_counter()
+    found = [measure(seed) for seed in seeds]
+    figures: dict[str, Any] = {"seconds": (time.perf_counter() - started) / len(seeds)}
+    for name in found[0]:
+        values = [figure[name] for figure in found]
+        figures |= {name: float(np.mean(values)), f"{name}, spread": float(np.ptp(values))}
+    return figures
+
+
+def leave_one_out(
+    predict: Callable[[IntArray, IntArray], npt.NDArray[np.float32]],
+    test: tuple[IntArray, IntArray],
+    negatives: tuple[IntArray, IntArray],
+    k: int,
+) -> tuple[float, float]:
+    """Rank each user's test item among his sampled negatives: hit rate and NDCG at k.
+
+    A negative listed twice counts once, and one that is the test item itself not at all, as in the original evaluation.
+    Of equal scores the test item comes last.
+
+    Parameters
+    ----------
+    predict : callable
+        Scores of (user ids, item ids).
+    test : (user ids, item ids)
+        One row a user.
+    negatives : (user ids, item ids)
+        In long form.
+    k : int
+
+    Returns
+    -------
+    hit_rate, ndcg : float
+    """
+    order = np.argsort(test[0])
+    users, items = test[0][order], test[1][order]
+    scores = predict(users, items)
+    pairs = np.unique(np.stack(negatives), axis=1)
+    row = np.searchsorted(users, pairs[0])
+    other = pairs[1] != items[row]
+    at_least_as_good = predict(pairs[0][other], pairs[1][other]) >= scores[row[other]]
+    rank = np.bincount(row[other][at_least_as_good], minlength=len(users))
+    hit = rank < k
+    return float(hit.mean()), float((hit / np.log2(rank + 2)).mean())
+
+
+def _pairs(path: Path) -> tuple[IntArray, IntArray]:
+    table = pq.read_table(path, columns=["user_id", "item_id"])
+    return table["user_id"].to_numpy(), table["item_id"].to_numpy()
+
+
+def sgd_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.SGD`, evaluated after each epoch."""
+    model = fastmf.SGD(
+        n_factors=_CURVE_FACTORS, n_epochs=40, learning_rate=0.015, regularization=0.05, n_threads=n_threads
+    )
+    return _explicit_curve(model, open_problem(folder))
+
+
+def als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.ALS`, evaluated after each sweep."""
+    model = fastmf.ALS(n_factors=_CURVE_FACTORS, n_epochs=15, regularization=0.05, n_threads=n_threads)
+    return _explicit_curve(model, open_problem(folder))
+
+
+def _explicit_curve(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> dict[str, Any]:
+    model.fit(problem.train(), validation=problem.test())
+    seconds = np.cumsum([record["seconds"] for record in model.history]).tolist()
+    return _to_rmse(zip(seconds, (record["validation_rmse"] for record in model.history), strict=True))
+
+
+def libmf_curve(_: Pace, folder: str, n_threads: int, program: str) -> dict[str, Any]:
+    """Train LIBMF; each epoch is taken to last as long as the average."""
+    settings = libmf.Settings(program, _CURVE_FACTORS, n_threads, 0.05)
+    problem = open_problem(folder)
+    train, test = libmf.write_text(problem)
+    seconds = libmf.time_epoch(settings, train, problem.n_train).wall
+    errors = libmf.test_errors(settings, train, test, 40)
+    return _to_rmse((seconds * (epoch + 1), error) for epoch, error in enumerate(errors))
+
+
+def surprise_curve(_: Pace, folder: str) -> dict[str, Any]:
+    """Train Surprise's SVD from the start for several numbers of epochs, since it reports none in between."""
+    import pandas as pd
+    import surprise
+
+    problem = open_problem(folder)
+    ratings, test = problem.train(), problem.test()
+    frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
+    trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(1, 5))).build_full_trainset()
+    curve: Curve = []
+    for n_epochs in _SURPRISE_EPOCHS:
+        model = surprise.SVD(_CURVE_FACTORS, n_epochs=n_epochs, lr_all=0.01, reg_all=0.05, random_state=0)
+        started = time.perf_counter()
+        model.fit(trainset)
+        seconds = time.perf_counter() - started
+        triples = zip(test.users.tolist(), test.items.tolist(), test.ratings.tolist(), strict=True)
+        errors = [model.predict(user, item).est - rating for user, item, rating in triples]
+        curve.append((seconds, float(np.sqrt(np.mean(np.square(errors))))))
+    return _to_rmse(curve)
+
+
+def implicit_als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.ImplicitALS`, judged after each sweep."""
+    problem, curve, seconds = open_problem(folder), [], 0.0
+
+    def on_epoch(model: fastmf.ImplicitALS, record: dict[str, Any]) -> None:
+        nonlocal seconds
+        seconds += record["seconds"]
+        curve.append((seconds, judge.ndcg(problem, model.user_factors, model.item_factors)))
+
+    model = fastmf.ImplicitALS(
+        n_factors=_CURVE_FACTORS, n_epochs=12, regularization=0.01, unobserved_weight=0.3, n_threads=n_threads
+    )
+    model.fit(problem.train(), callbacks=[on_epoch])
+    return _to_ndcg(curve)
+
+
+def implicit_curve(_: Pace, folder: str, n_threads: int, use_cg: bool) -> dict[str, Any]:
+    """Train implicit's ALS, judged after each sweep, with the confidence that stands for the same unobserved weight."""
+    import scipy.sparse
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    problem, curve, seconds = open_problem(folder), [], 0.0
+    rows = problem.train().by_user
+    shape = (problem.shape.n_users, problem.shape.n_items)
+    ones = np.full(len(rows.indices), 1 / 0.3, np.float32)
+
+    def on_epoch(_: int, lap: float, __: object) -> None:
+        nonlocal seconds
+        seconds += lap
+        curve.append((seconds, judge.ndcg(problem, model.user_factors, model.item_factors)))
+
+    model = AlternatingLeastSquares(
+        factors=_CURVE_FACTORS, regularization=20.0, use_cg=use_cg, iterations=12, num_threads=n_threads, random_state=0
+    )
+    model.fit(scipy.sparse.csr_matrix((ones, rows.indices, rows.indptr), shape), show_progress=False, callback=on_epoch)
+    return _to_ndcg(curve)
+
+
+def _to_rmse(curve: Iterable[tuple[float, float]]) -> dict[str, Any]:
+    points = list(curve)
+    reached = next((seconds for seconds, error in points if error <= _RMSE_GOAL), None)
+    best = min(error for _, error in points)
+    return {"best RMSE": best, "seconds to goal": reached, "curve": points}
+
+
+def _to_ndcg(curve: Curve) -> dict[str, Any]:
+    reached = next((seconds for seconds, ndcg in curve if ndcg >= _NDCG_GOAL), None)
+    return {"best NDCG@10": max(ndcg for _, ndcg in curve), "seconds to goal": reached, "curve": curve}
+
+
+_PROTOCOLS = {MOVIELENS_100K: "SGD", NCF_MOVIELENS_1M: "ImplicitALS", CITEULIKE: "ImplicitALS", MOVIELENS_1M: "SGD"}
+
+TASKS: dict[str, Task] = {
+    f"quality.{MOVIELENS_100K}": movielens_100k,
+    f"quality.{MOVIELENS_1M}": movielens_1m,
+    f"quality.{NCF_MOVIELENS_1M}": ncf_movielens_1m,
+    f"quality.{CITEULIKE}": citeulike,
+    "quality.sgd_curve": sgd_curve,
+    "quality.als_curve": als_curve,
+    "quality.libmf_curve": libmf_curve,
+    "quality.surprise_curve": surprise_curve,
+    "quality.implicit_als_curve": implicit_als_curve,
+    "quality.implicit_curve": implicit_curve,
+}

@@ -1,0 +1,197 @@
+"""Stochastic gradient descent on explicit ratings: seconds an epoch, and error over time."""
+
+from typing import Any
+
+import numpy as np
+
+import fastmf
+from fastmf.backend import get_backend
+from fastmf_bench import judge, libmf
+from fastmf_bench.contest import Contestant
+from fastmf_bench.pace import Lap, Pace, Task
+from fastmf_bench.problems import SHAPES, Problem, open_problem
+from fastmf_bench.results import OURS
+from fastmf_bench.session import Session, Work
+from fastmf_bench.suites.ceilings import gather_ceiling
+from fastmf_kernels.predict.arrays import Factors, make_link
+from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.schedule import make_blocks
+
+FACTORS = (32, 64, 128)
+_REGULARIZATION = 0.05
+_LEARNING_RATE = 0.02
+_CURVE_EPOCHS = 30
+# A lap has at least as many ratings: an epoch of a small problem is too short for the clock.
+_RATINGS_A_LAP = 10_000_000
+_SAMPLE = 20_000
+# Surprise walks a million ratings a second, and needs minutes to take more than this in.
+_SURPRISE_LIMIT = 2_000_000
+_FOREVER = 1_000_000
+
+
+def run(session: Session) -> None:
+    """Race epochs at several numbers of factors, then threads and sizes of fastmf alone, then error over time."""
+    factors = session.factors((64,) if session.options.quick else FACTORS)
+    for problem in session.training_problems():
+        for n_factors in factors:
+            _race_epochs(session, problem, n_factors)
+        for n_threads in range(1, session.options.n_threads):
+            _race_alone(session, problem, n_threads)
+        for n_factors in factors:
+            _race_to_error(session, problem, n_factors)
+    if session.runs_usual_problems:
+        with session.noting("ml-1m"):
+            _race_epochs(session, session.problem(SHAPES["ml-1m"]), 64)
+        with session.noting("ml-20m"):
+            _race_alone(session, session.problem(SHAPES["ml-20m"]), session.options.n_threads)
+
+
+def _race_epochs(session: Session, problem: Problem, n_factors: int) -> None:
+    work = Work(problem.n_train, "ratings", gather_ceiling(4 * n_factors))
+    contestants = _contestants(session, problem, n_factors)
+    session.race("sgd", "epoch", problem.name, {"n_factors": n_factors}, contestants, work)
+
+
+def _contestants(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
+    folder, n_threads = str(problem.folder), session.options.n_threads
+    common = {"folder": folder, "n_factors": n_factors}
+    contestants = [
+        Contestant(OURS, "sgd.fastmf", {**common, "n_threads": n_threads}),
+        Contestant("numpy", "sgd.numpy", common),
+    ]
+    if session.has("libmf"):
+        program = {"program": str(session.options.libmf), "n_threads": n_threads, "n_laps": session.options.n_laps}
+        contestants.append(Contestant("LIBMF", "sgd.libmf", {**common, **program}))
+    if session.has("surprise") and problem.n_train <= _SURPRISE_LIMIT:
+        n_epochs = 1 if session.options.quick else 2
+        contestants.append(Contestant("Surprise", "sgd.surprise", {**common, "n_epochs": n_epochs}))
+    return contestants
+
+
+def _race_alone(session: Session, problem: Problem, n_threads: int) -> None:
+    arguments = {"folder": str(problem.folder), "n_factors": 64, "n_threads": n_threads}
+    work = Work(problem.n_train, "ratings", gather_ceiling(256))
+    settings = {"n_factors": 64, "n_threads": n_threads}
+    session.race("sgd", "epoch", problem.name, settings, [Contestant(OURS, "sgd.fastmf", arguments)], work)
+
+
+def _race_to_error(session: Session, problem: Problem, n_factors: int) -> None:
+    arguments = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": session.options.n_threads}
+    contestants = [Contestant(OURS, "sgd.fastmf_curve", arguments)]
+    if session.has("libmf"):
+        contestants.append(Contestant("LIBMF", "sgd.libmf_curve", {**arguments, "program": str(session.options.libmf)}))
+    session.race("sgd", "error over time", problem.name, {"n_factors": n_factors}, contestants, n_laps=0)
+
+
+def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.SGD`, some epochs a lap."""
+    problem = open_problem(folder)
+    epochs_a_lap = _epochs_a_lap(problem)
+
+    def on_epoch(_: fastmf.SGD, record: dict[str, Any]) -> bool:
+        return record["epoch"] % epochs_a_lap == 0 and not pace()
+
+    model = _model(n_factors, n_threads, _FOREVER).fit(problem.train(), callbacks=[on_epoch])
+    fitted = model.fitted.factors
+    error = judge.rmse(
+        problem, model.user_factors, model.item_factors, fitted.user_biases, fitted.item_biases, model.global_mean
+    )
+    return {"work": epochs_a_lap * problem.n_train, "epochs": len(model.history), "test RMSE": error}
+
+
+def train_fastmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.SGD`, and return the test error at the end of each epoch, with the seconds trained so far."""
+    problem = open_problem(folder)
+    model = _model(n_factors, n_threads, _CURVE_EPOCHS).fit(problem.train(), validation=problem.test())
+    seconds = np.cumsum([record["seconds"] for record in model.history]).tolist()
+    errors = [record["validation_rmse"] for record in model.history]
+    return {"test RMSE": errors[-1], "curve": list(zip(seconds, errors, strict=True))}
+
+
+def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
+    """Walk some of the ratings with the NumPy reference of the kernel."""
+    reference = get_backend("reference")
+    problem = open_problem(folder)
+    ratings = problem.train()
+    rng = np.random.default_rng(0)
+    sample = ratings.take(np.arange(min(_SAMPLE, ratings.n_ratings)))
+    blocks = make_blocks(sample.by_user, sample.n_items, reference.group_by)
+    factors = Factors(
+        rng.standard_normal((ratings.n_users, n_factors), np.float32),
+        rng.standard_normal((ratings.n_items, n_factors), np.float32),
+        np.zeros(ratings.n_users, np.float32),
+        np.zeros(ratings.n_items, np.float32),
+        np.float32(3.5),
+    )
+    n_rows = int(np.sqrt(len(blocks.offsets) - 1))
+    strata = np.tile(np.arange(n_rows, dtype=np.int32), (n_rows, 1))
+    strata = (strata + np.arange(n_rows, dtype=np.int32)[:, None]) % np.int32(n_rows)
+    step = Step(*(np.float32(term) for term in (1e-3, 1e-3, _REGULARIZATION, _REGULARIZATION)))
+    while pace():
+        reference.run_epoch(blocks, strata, factors, make_link(None), step, None)
+    return {"work": sample.n_ratings, "note": f"on {sample.n_ratings:,} of the ratings"}
+
+
+def train_libmf(pace: Pace, folder: str, n_factors: int, n_threads: int, program: str, n_laps: int) -> dict[str, Any]:
+    """Train with LIBMF, and judge it after as many epochs as the others."""
+    problem = open_problem(folder)
+    settings = libmf.Settings(program, n_factors, n_threads, _REGULARIZATION)
+    train, test = libmf.write_text(problem)
+    peak = libmf.peak_of_training(settings, train)
+    lap: Lap | None = None
+    while pace(lap):
+        lap = libmf.time_epoch(settings, train, problem.n_train)
+    n_epochs = (n_laps + 1) * _epochs_a_lap(problem)
+    error = libmf.test_errors(settings, train, test, n_epochs)[-1]
+    return {"work": problem.n_train, "epochs": n_epochs, "test RMSE": error, "peak_bytes": peak}
+
+
+def train_libmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int, program: str) -> dict[str, Any]:
+    """Train with LIBMF, and return the test error after each epoch; each is taken to last as long as the average."""
+    settings = libmf.Settings(program, n_factors, n_threads, _REGULARIZATION)
+    problem = open_problem(folder)
+    train, test = libmf.write_text(problem)
+    seconds = libmf.time_epoch(settings, train, problem.n_train).wall
+    errors = libmf.test_errors(settings, train, test, _CURVE_EPOCHS)
+    curve = [(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)]
+    return {"test RMSE": errors[-1], "curve": curve}
+
+
+def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> dict[str, Any]:
+    """Train Surprise's SVD, which has one thread, for some epochs a lap."""
+    import pandas as pd
+    import surprise
+
+    ratings = open_problem(folder).train()
+    frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
+    trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(0.5, 5))).build_full_trainset()
+    while pace():
+        surprise.SVD(n_factors, n_epochs=n_epochs, lr_all=_LEARNING_RATE, reg_all=_REGULARIZATION, random_state=0).fit(
+            trainset
+        )
+    return {"work": n_epochs * ratings.n_ratings, "note": "one thread"}
+
+
+def _epochs_a_lap(problem: Problem) -> int:
+    return max(1, _RATINGS_A_LAP // problem.n_train)
+
+
+def _model(n_factors: int, n_threads: int, n_epochs: int) -> fastmf.SGD:
+    return fastmf.SGD(
+        n_factors=n_factors,
+        n_epochs=n_epochs,
+        learning_rate=_LEARNING_RATE,
+        regularization=_REGULARIZATION,
+        bias_regularization=_REGULARIZATION,
+        n_threads=n_threads,
+    )
+
+
+TASKS: dict[str, Task] = {
+    "sgd.fastmf": train_fastmf,
+    "sgd.fastmf_curve": train_fastmf_curve,
+    "sgd.numpy": train_numpy,
+    "sgd.libmf": train_libmf,
+    "sgd.libmf_curve": train_libmf_curve,
+    "sgd.surprise": train_surprise,
+}

@@ -1,0 +1,248 @@
+"""Top-k: seconds to recommend to many users, beside the matrix product that any full scan contains."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+import fastmf
+from fastmf_bench.contest import Contestant
+from fastmf_bench.pace import Pace, Task
+from fastmf_bench.problems import SHAPES, Shape, open_problem
+from fastmf_bench.results import OURS
+from fastmf_bench.session import Session, Work
+from fastmf_bench.suites.ceilings import SCORING, SCORING_ITEMS
+from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
+
+_N_FACTORS = 64
+_SEEN = 100
+_BATCH = 1000
+_JUDGED = 200
+_TRAINED = (("ml-1m", 6040), ("ml-20m", 10_000), ("many-items", 1000))
+_QUERY_ITEMS = 100_000
+_QUERIES_A_LAP = 50
+
+
+class Arrays(NamedTuple):
+    """Factors to score with, and what each user has seen."""
+
+    users: Float32Array
+    items: Float32Array
+    indptr: Int64Array
+    seen: Int32Array
+
+    def save(self, folder: Path) -> str:
+        """Write the arrays to a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self._asdict().items():
+            np.save(folder / f"{name}.npy", array)
+        return str(folder)
+
+    @classmethod
+    def load(cls, folder: str) -> "Arrays":
+        """Read the arrays back."""
+        return cls(*(np.load(Path(folder) / f"{name}.npy") for name in cls._fields))
+
+
+def run(session: Session) -> None:
+    """Race full scans on random factors, then scans of trained factors, then single queries."""
+    n_users = 2000 if session.options.quick else 20_000
+    random = _random_arrays(n_users, SCORING_ITEMS, session.options.seed)
+    folder = random.save(session.options.folder / f"topk-random-{n_users}")
+    for k in (10,) if session.options.quick else (10, 100):
+        _race(session, f"top-{k}", "random factors", folder, k, seen=False)
+    _race(session, "top-10, seen left out", "random factors", folder, 10, seen=True)
+    for name, n_queries in _TRAINED[:1] if session.options.quick else _TRAINED:
+        with session.noting(name):
+            trained = _trained(session, SHAPES[name], n_queries)
+            _race(session, "top-10, seen left out", f"factors trained on {name}", trained, 10, seen=True)
+    _race_queries(session)
+
+
+def _race(session: Session, task: str, problem: str, folder: str, k: int, seen: bool) -> None:
+    n_threads = session.options.n_threads
+    common = {"folder": folder, "k": k}
+    contestants = [
+        Contestant(OURS, "topk.fastmf", {**common, "seen": seen, "n_threads": n_threads}),
+        Contestant("matmul alone", "topk.matmul", {"folder": folder}),
+    ]
+    usual = problem == "random factors"
+    if usual and not seen:
+        contestants.append(Contestant("numpy", "topk.numpy", common))
+        if session.has("faiss"):
+            contestants.append(Contestant("faiss", "topk.faiss", {**common, "n_threads": n_threads}))
+    if usual and session.has("implicit"):
+        arguments = {**common, "seen": seen, "n_threads": n_threads}
+        contestants.append(Contestant("implicit", "topk.implicit", arguments, blas_threads=1))
+    shapes = [np.load(Path(folder) / f"{side}.npy", mmap_mode="r").shape for side in ("users", "items")]
+    work = Work(2.0 * shapes[0][0] * shapes[1][0] * shapes[0][1], "flop", SCORING)
+    session.race("topk", task, problem, {"n_factors": shapes[0][1], "k": k}, contestants, work)
+
+
+def _race_queries(session: Session) -> None:
+    folder = _random_arrays(_QUERIES_A_LAP, _QUERY_ITEMS, session.options.seed).save(
+        session.options.folder / "topk-queries"
+    )
+    contestants = [
+        Contestant(OURS, "topk.fastmf_query", {"folder": folder, "k": 10}),
+        Contestant("matrix-vector product alone", "topk.matvec", {"folder": folder}, blas_threads=1),
+    ]
+    work = Work(_QUERIES_A_LAP, "queries")
+    settings = {"n_factors": _N_FACTORS, "k": 10, "n_threads": 1}
+    session.race("topk", "one query at a time", f"{_QUERY_ITEMS:,} random items", settings, contestants, work)
+
+
+def _random_arrays(n_users: int, n_items: int, seed: int) -> Arrays:
+    rng = np.random.default_rng(seed)
+    # Squared uniform numbers crowd at the low indices, as popular items would.
+    seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * n_items).astype(np.int32), axis=1)
+    return Arrays(
+        rng.standard_normal((n_users, _N_FACTORS), np.float32),
+        rng.standard_normal((n_items, _N_FACTORS), np.float32),
+        np.arange(n_users + 1, dtype=np.int64) * _SEEN,
+        seen.ravel(),
+    )
+
+
+def _trained(session: Session, shape: Shape, n_queries: int) -> str:
+    folder = session.options.folder / f"topk-{shape.name}-{n_queries}"
+    if not (folder / "seen.npy").exists():
+        arguments = {"problem": str(session.problem(shape).folder), "folder": str(folder), "n_queries": n_queries}
+        session.say(f"topk: training on {shape}")
+        session.work("topk.train", {**arguments, "n_threads": session.options.n_threads})
+    return str(folder)
+
+
+def train(pace: Pace, problem: str, folder: str, n_queries: int, n_threads: int) -> dict[str, Any]:
+    """Train `fastmf.ImplicitALS`, and keep the item factors and those of some users."""
+    ratings = open_problem(problem).train()
+    model = fastmf.ImplicitALS(n_factors=_N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings)
+    rng = np.random.default_rng(0)
+    users = np.sort(rng.choice(ratings.n_users, min(n_queries, ratings.n_users), replace=False))
+    by_user = ratings.by_user
+    seen = [np.sort(by_user.indices[by_user.indptr[u] : by_user.indptr[u + 1]]) for u in users]
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in seen])]).astype(np.int64)
+    Arrays(model.user_factors[users], model.item_factors, indptr, np.concatenate(seen)).save(Path(folder))
+    return {}
+
+
+def scan_fastmf(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -> dict[str, Any]:
+    """Recommend with `fastmf.top_k`."""
+    arrays = Arrays.load(folder)
+    exclude = (arrays.indptr, arrays.seen) if seen else None
+
+    def work() -> Int32Array:
+        return fastmf.top_k(arrays.users, arrays.items, k, exclude=exclude, n_threads=n_threads).indices
+
+    indices = work()
+    while pace():
+        work()
+    return {"agreement": _agreement(arrays, indices, k, seen)}
+
+
+def scan_implicit(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -> dict[str, Any]:
+    """Recommend with implicit."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    arrays = Arrays.load(folder)
+    model = AlternatingLeastSquares(factors=_N_FACTORS, num_threads=n_threads)
+    model.user_factors, model.item_factors = arrays.users, arrays.items
+    values, shape = np.ones(len(arrays.seen), np.float32), (len(arrays.users), len(arrays.items))
+    liked = scipy.sparse.csr_matrix((values, arrays.seen, arrays.indptr), shape=shape)
+    users = np.arange(len(arrays.users))
+
+    def work() -> Int32Array:
+        return np.asarray(model.recommend(users, liked, N=k, filter_already_liked_items=seen)[0])
+
+    indices = work()
+    while pace():
+        work()
+    return {"agreement": _agreement(arrays, indices, k, seen)}
+
+
+def scan_faiss(pace: Pace, folder: str, k: int, n_threads: int) -> dict[str, Any]:
+    """Search faiss's exact index."""
+    import faiss
+
+    arrays = Arrays.load(folder)
+    faiss.omp_set_num_threads(n_threads)
+    index = faiss.IndexFlatIP(_N_FACTORS)
+    index.add(arrays.items)
+    indices = index.search(arrays.users, k)[1]
+    while pace():
+        index.search(arrays.users, k)
+    return {"agreement": _agreement(arrays, indices, k, seen=False)}
+
+
+def scan_numpy(pace: Pace, folder: str, k: int) -> dict[str, Any]:
+    """Multiply and partition, a batch of users at a time."""
+    arrays = Arrays.load(folder)
+
+    def work() -> Int32Array:
+        best = np.empty((len(arrays.users), k), np.int32)
+        for start in range(0, len(arrays.users), _BATCH):
+            scores = arrays.users[start : start + _BATCH] @ arrays.items.T
+            top = np.argpartition(scores, -k, axis=1)[:, -k:]
+            order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1)
+            best[start : start + _BATCH] = np.take_along_axis(top, order, axis=1)
+        return best
+
+    indices = work()
+    while pace():
+        work()
+    return {"agreement": _agreement(arrays, indices, k, seen=False)}
+
+
+def scan_matmul(pace: Pace, folder: str) -> dict[str, Any]:
+    """Multiply only, a batch of users at a time, into the same memory: no answer comes of it."""
+    arrays = Arrays.load(folder)
+    batch = min(_BATCH, max(1, (1 << 26) // len(arrays.items)))
+    scores = np.empty((batch, len(arrays.items)), np.float32)
+    while pace():
+        for start in range(0, len(arrays.users), batch):
+            part = arrays.users[start : start + batch]
+            np.matmul(part, arrays.items.T, out=scores[: len(part)])
+    return {"note": "no answer comes of it"}
+
+
+def query_fastmf(pace: Pace, folder: str, k: int) -> dict[str, Any]:
+    """Ask `fastmf.top_k` for one user after the other."""
+    arrays = Arrays.load(folder)
+    fastmf.top_k(arrays.users[:1], arrays.items, k, n_threads=1)
+    while pace():
+        for user in arrays.users:
+            fastmf.top_k(user, arrays.items, k, n_threads=1)
+    return {}
+
+
+def query_matvec(pace: Pace, folder: str) -> dict[str, Any]:
+    """Multiply the item factors with one user after the other."""
+    arrays = Arrays.load(folder)
+    scores = np.empty(len(arrays.items), np.float32)
+    while pace():
+        for user in arrays.users:
+            np.matmul(arrays.items, user, out=scores)
+    return {"note": "no answer comes of it"}
+
+
+def _agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float:
+    """Return the share of the first users' items that exact float64 scores put among the first k, too."""
+    n = min(_JUDGED, len(arrays.users))
+    scores = arrays.users[:n].astype(np.float64) @ arrays.items.astype(np.float64).T
+    if seen:
+        scores[np.repeat(np.arange(n), np.diff(arrays.indptr[: n + 1])), arrays.seen[: arrays.indptr[n]]] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :k]
+    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(best, indices[:n], strict=True)]) / k)
+
+
+TASKS: dict[str, Task] = {
+    "topk.train": train,
+    "topk.fastmf": scan_fastmf,
+    "topk.implicit": scan_implicit,
+    "topk.faiss": scan_faiss,
+    "topk.numpy": scan_numpy,
+    "topk.matmul": scan_matmul,
+    "topk.fastmf_query": query_fastmf,
+    "topk.matvec": query_matvec,
+}

@@ -1,0 +1,142 @@
+"""Results as tables of plain text, for a terminal."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from fastmf_bench.results import Measurement, Run, ours, ratio
+from fastmf_bench.targets import Verdict
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+def of_run(run: Run) -> str:
+    """Return all tables of a run: the machine, its ceilings, one table a race, and what could not be run."""
+    parts = [_heading(run)]
+    ceilings = run.select(suite="ceilings")
+    if ceilings:
+        rows = [[m.task, rate_text(m), spread_text(m.wall, m)] for m in ceilings]
+        parts.append(_table(f"ceilings, {run.n_threads} threads", ["", "rate", "spread"], rows))
+    parts += [_race_table(race) for race in run.races() if race[0].suite != "ceilings"]
+    if run.proofs:
+        right = [operation for operation, wrong in run.proofs.items() if not wrong]
+        parts.append(f"proven against NumPy before timing: {', '.join(right) or 'nothing'}")
+    parts += [f"! {problem}" for problem in run.problems]
+    return "\n\n".join(parts)
+
+
+def of_targets(verdicts: Sequence[Verdict]) -> str:
+    """Return the table of targets, with a count of those met."""
+    rows = [[v.what, v.shape, v.target, v.figure, v.verdict] for v in verdicts]
+    met, missed = (sum(v.verdict == word for v in verdicts) for word in ("met", "missed"))
+    table = _table("targets", ["what", "shape", "target", "figure", ""], rows, left=5)
+    return f"{table}\n\n{met} met, {missed} missed, {len(verdicts) - met - missed} not measured"
+
+
+def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a race: times where there are any, and every figure that is a number."""
+    own = ours(race)
+    timed = any(m.wall for m in race)
+    figures = list(dict.fromkeys(name for m in race for name, value in m.figures.items() if not _is_curve(value)))
+    header = ["", *(["wall s", "spread", "CPU s", "× CPU", "rate", "of ceiling"] if timed else []), "peak", *figures]
+    rows = []
+    for m in race:
+        row = [m.contestant]
+        if timed:
+            relative = "" if own is None or not m.cpu else f"{ratio(m, own):.2f}"
+            fraction = "" if m.ceiling_fraction is None else f"{m.ceiling_fraction:.0%}"
+            wall, cpu = (seconds_text(statistics.median(laps)) if laps else "" for laps in (m.wall, m.cpu))
+            row += [wall, range_text(m.wall), cpu, relative, rate_text(m), fraction]
+        row += [bytes_text(m.peak_bytes), *(_figure_text(m.figures.get(name)) for name in figures)]
+        rows.append([*row, m.note])
+    return [*header, ""], rows
+
+
+def race_title(m: Measurement) -> str:
+    """Name a race: what was done, on what, with which settings."""
+    settings = [f"{name} = {value}" for name, value in m.settings.items()]
+    return " · ".join(part for part in (m.suite, m.task, m.problem, ", ".join(settings)) if part)
+
+
+def rate_text(m: Measurement) -> str:
+    """Word a rate, such as ``35.2 M ratings/s``."""
+    if not m.rate:
+        return ""
+    size, prefix = next((u for u in _UNITS if m.rate >= u[0]), (1, ""))
+    return f"{m.rate / size:.3g} {prefix}{m.unit}/s"
+
+
+def seconds_text(seconds: float) -> str:
+    """Word seconds with three digits."""
+    return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
+
+
+def range_text(laps: Sequence[float]) -> str:
+    """Word the spread of laps: smallest to largest, and how many."""
+    if not laps:
+        return ""
+    return f"{seconds_text(min(laps))}–{seconds_text(max(laps))}, n = {len(laps)}"
+
+
+def spread_text(laps: Sequence[float], m: Measurement) -> str:
+    """Word the spread of rates in percent of the median."""
+    middle = statistics.median(laps)
+    return f"{middle / max(laps) - 1:+.0%} to {middle / min(laps) - 1:+.0%}, n = {len(m.wall)}"
+
+
+def bytes_text(n: int) -> str:
+    """Word a size in MiB."""
+    return f"{n / 2**20:,.0f} MiB" if n else ""
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    """Word the machine in one line."""
+    return f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, {machine['system']}"
+
+
+def versions_text(machine: dict[str, Any]) -> str:
+    """Word the versions in one line."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return f"Python {machine['python']}, {packages}; revision {machine['revision'] or 'unknown'}"
+
+
+def _heading(run: Run) -> str:
+    lines = [
+        f"{run.command}   ({run.machine['date']}, {run.seconds:.0f} s)",
+        machine_text(run.machine),
+        versions_text(run.machine),
+    ]
+    return "\n".join(lines)
+
+
+def _race_table(race: Sequence[Measurement]) -> str:
+    header, rows = race_rows(race)
+    title = race_title(race[0])
+    if race[0].ceiling:
+        title += f" (ceiling: {race[0].ceiling})"
+    return _table(title, header, rows)
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Align columns: the first ``left`` to the left, the others to the right, the notes at the end as they are."""
+    columns = [c for c in range(len(header)) if header[c] or any(row[c] for row in rows)]
+    widths = {c: max(len(header[c]), *(len(row[c]) for row in rows)) for c in columns}
+    last = len(header) - 1
+
+    def line(cells: Sequence[str]) -> str:
+        texts = [f"{cells[c]:<{widths[c]}}" if c < left or c == last else f"{cells[c]:>{widths[c]}}" for c in columns]
+        return "  ".join(texts).rstrip()
+
+    return "\n".join([title, line(header), *map(line, rows)])
+
+
+def _figure_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _is_curve(value: object) -> bool:
+    return isinstance(value, (list, tuple))

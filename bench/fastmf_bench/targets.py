@@ -1,0 +1,233 @@
+"""What fastmf set out to reach, and whether the results of a run reach it.
+
+Ratios are of CPU seconds (user + system) in one run, both sides with the same number of threads, unless a line says
+wall.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf_bench.results import OURS, Measurement, Run, ratio
+from fastmf_bench.suites import ingest, memory, quality, startup
+
+
+class Verdict(NamedTuple):
+    """One target.
+
+    Attributes
+    ----------
+    what, shape, target : str
+        As it was set.
+    figure : str
+        What was measured, or why nothing was.
+    verdict : {"met", "missed", "-"}
+    """
+
+    what: str
+    shape: str
+    target: str
+    figure: str
+    verdict: str
+
+
+class _Unmeasured(Exception):  # noqa: N818
+    """A figure is not in the results; says why."""
+
+
+class _Bound(NamedTuple):
+    """A target as a number: at most, or at least."""
+
+    value: float
+    text: str
+    at_least: bool = False
+
+    def holds(self, figure: float) -> bool:
+        return figure >= self.value if self.at_least else figure <= self.value
+
+
+Figure = Callable[[Run], float]
+
+
+def judge(runs: Sequence[Run]) -> list[Verdict]:
+    """Return the verdict on every target, from the first of the runs that has its figure."""
+    return [_judge(runs, *line) for line in _lines()]
+
+
+def _judge(runs: Sequence[Run], what: str, shape: str, bound: _Bound, figure: Figure, unit: str) -> Verdict:
+    reason = ""
+    for run in runs:
+        try:
+            value = figure(run)
+        except _Unmeasured as error:
+            reason = reason or str(error)
+            continue
+        return Verdict(what, shape, bound.text, f"{value:.4g}{unit}", "met" if bound.holds(value) else "missed")
+    return Verdict(what, shape, bound.text, reason, "-")
+
+
+def _lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    yield from _sgd_lines()
+    yield from _als_lines()
+    yield from _topk_lines()
+    yield from _memory_lines()
+    yield from _startup_lines()
+    yield from _quality_lines()
+
+
+def _sgd_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    for k in (32, 64, 128):
+        shape = f"10M shape, k = {k}"
+        race = {"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": k}
+        yield "SGD epoch, CPU of LIBMF's AVX build", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "LIBMF"), " ×"
+        yield "SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(k), ""
+    yield "SGD, largest difference from the reference", "small", _at_most(0, " wrong"), _is_proven("sgd"), " wrong"
+    yield "factors on 1, 2, 3 and 8 threads", "small", _at_most(0, " different"), _is_proven("sgd", "als"), " different"
+
+
+def _als_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    for k in (64, 128):
+        shape = f"10M shape, k = {k}"
+        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": k}
+        exact = _ratio(race, f"{OURS}, cholesky", "implicit, cholesky")
+        yield "exact iALS sweep, CPU of implicit's", shape, _at_most(0.2, " ×"), exact, " ×"
+        yield "iALS CG sweep, CPU of implicit's", shape, _at_most(0.33, " ×"), _solver("cg", race, "implicit, cg"), " ×"
+    for k in (128, 256):
+        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": k}
+        subspace = _solver("subspace", race, f"{OURS}, cholesky")
+        yield "iALS subspace, CPU of the exact solver's", f"k = {k}", _at_most(0.5, " ×"), subspace, " ×"
+    race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": 128}
+    rate = _one(race, f"{OURS}, cholesky", lambda m: _known(m.ceiling_fraction, "the ceiling was not measured"))
+    yield "exact ALS, share of sgemm's rate", "10M shape, k = 128", _at_least(0.45), rate, ""
+
+
+def _topk_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    shape = "20k × 27k, k = 64"
+    for k, bound in ((10, 1.15), (100, 1.4)):
+        race = {"suite": "topk", "task": f"top-{k}", "problem": "random factors"}
+        scan = _ratio(race, OURS, "matmul alone")
+        yield f"full-scan top-{k}, CPU of the matmul alone", shape, _at_most(bound, " ×"), scan, " ×"
+    race = {"suite": "topk", "task": "top-10, seen left out", "problem": "random factors"}
+    yield "top-10 less seen, CPU of implicit's", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "implicit"), " ×"
+    for name, bound in (("ml-1m", 0.6), ("ml-20m", 0.4), ("many-items", 0.4)):
+        race = {"suite": "topk", "task": "top-10, seen left out", "problem": f"factors trained on {name}"}
+        scan = _ratio(race, OURS, "matmul alone")
+        yield "top-10 on trained factors, CPU of the matmul", name, _at_most(bound, " ×"), scan, " ×"
+
+
+def _memory_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    race = {"suite": "memory", "task": memory.RECOMMEND, "problem": "138k-users"}
+    beyond = _one(race, OURS, lambda m: float(m.figures["MB beyond the model"]))
+    yield "recommend-all to Parquet, beyond the model", "138k × 27k, k = 64", _at_most(300, " MB"), beyond, " MB"
+    for ids, other, bound in ((ingest.KINDS[0], ingest.READ, 2.0), (ingest.KINDS[1], ingest.ENCODE, 1.2)):
+        race = {"suite": "ingest", "task": "Parquet to dense ids", "problem": "ml-20m", "ids": ids}
+        name = f"Parquet to dense ids, wall of {other.removeprefix('pyarrow, ')}"
+        yield name, f"20 M rows, {ids}", _at_most(bound, " ×"), _ratio(race, OURS, other, "wall"), " ×"
+    for model in ("SGD", "ImplicitALS"):
+        race = {"suite": "memory", "task": memory.TRAIN, "problem": "netflix"}
+        peak = _one(race, f"{OURS}, {model}", lambda m: float(m.figures["bytes a rating"]))
+        yield f"peak of training {model}, less factors", "100 M ratings", _at_most(40, " B/rating"), peak, " B/rating"
+    absent = _absent("fastmf keeps no blocks on disk yet")
+    yield "peak of training with blocks on disk", "100 M ratings", _at_most(0, " B/rating"), absent, " B/rating"
+
+
+def _startup_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    yield "import fastmf", "", _at_most(0.25, " s"), _wall({"suite": "startup", "task": "import"}, OURS), " s"
+    for model in startup.MODELS:
+        for kernels, bound in (("cached", 1.0), ("compiled", 10.0)):
+            race = {"suite": "startup", "task": f"first fit over the steady one, kernels {kernels}"}
+            first = _wall(race, f"{OURS}, {model}")
+            yield f"first fit, kernels {kernels}", model, _at_most(bound, " s"), first, " s"
+    load = _wall({"suite": "startup", "task": "load a model"}, OURS)
+    yield "fastmf.load", "1 M users × 64", _at_most(0.02, " s"), load, " s"
+    yield "CUDA, time over the floor", "one GPU", _at_most(2, " ×"), _absent("fastmf has no CUDA kernels yet"), " ×"
+
+
+def _quality_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    for data, model, figure, bound in (
+        (quality.NCF_MOVIELENS_1M, "ImplicitALS", "HR@10", _at_least(0.729)),
+        (quality.NCF_MOVIELENS_1M, "ImplicitALS", "NDCG@10", _at_least(0.450)),
+        (quality.CITEULIKE, "ImplicitALS", "HR@10", _at_least(0.9006)),
+        (quality.CITEULIKE, "ImplicitALS", "NDCG@10", _at_least(0.7313)),
+        (quality.MOVIELENS_100K, "SGD", "mean RMSE of u1..u5", _at_most(0.908)),
+        (quality.MOVIELENS_100K, "SGD", "RMSE of u1", _at_most(0.919)),
+        (quality.MOVIELENS_1M, "SGD", "mean RMSE of 5 folds", _at_most(0.855)),
+    ):
+        race = {"suite": "quality", "task": "protocol", "problem": data}
+        found = _one(race, f"{OURS}, {model}", lambda m, figure=figure: float(m.figures[figure]))  # type: ignore[misc]
+        yield f"{model}: {figure}", data, bound, found, ""
+
+
+def _at_most(value: float, unit: str = "") -> _Bound:
+    return _Bound(value, f"≤ {value:g}{unit}")
+
+
+def _at_least(value: float, unit: str = "") -> _Bound:
+    return _Bound(value, f"≥ {value:g}{unit}", at_least=True)
+
+
+def _find(run: Run, race: dict[str, Any], contestant: str) -> Measurement:
+    found = run.select(**race, contestant=contestant)
+    # Fewer threads than the run's are there for the plots only; single queries run on one.
+    found = [m for m in found if m.settings["n_threads"] == run.n_threads] or found
+    if not found:
+        where = ", ".join(str(value) for value in race.values())
+        raise _Unmeasured(f"not in the results: {contestant} in {where}")
+    return found[0]
+
+
+def _ratio(race: dict[str, Any], first: str, second: str, clock: str = "cpu") -> Figure:
+    return lambda run: ratio(_find(run, race, first), _find(run, race, second), clock)
+
+
+def _one(race: dict[str, Any], contestant: str, figure: Callable[[Measurement], float]) -> Figure:
+    return lambda run: figure(_find(run, race, contestant))
+
+
+def _wall(race: dict[str, Any], contestant: str) -> Figure:
+    return _one(race, contestant, lambda m: m.seconds("wall"))
+
+
+def _solver(solver: str, race: dict[str, Any], other: str) -> Figure:
+    from fastmf.models.als import SOLVERS
+
+    if solver not in SOLVERS:
+        return _absent(f"ALS has no solver {solver!r} yet")
+    return _ratio(race, f"{OURS}, {solver}", other)
+
+
+def _absent(reason: str) -> Figure:
+    def figure(_: Run) -> float:
+        raise _Unmeasured(reason)
+
+    return figure
+
+
+def _known(value: float | None, reason: str) -> float:
+    if value is None:
+        raise _Unmeasured(reason)
+    return value
+
+
+def _is_proven(*operations: str) -> Figure:
+    def figure(run: Run) -> float:
+        missing = [operation for operation in operations if operation not in run.proofs]
+        if missing:
+            raise _Unmeasured(f"{missing[0]} was not proven in this run")
+        return float(sum(bool(run.proofs[operation]) for operation in operations))
+
+    return figure
+
+
+def _error_at_equal_time(n_factors: int) -> Figure:
+    """Return fastmf's test error less LIBMF's, the best of each up to the time at which the first of them ends."""
+
+    def figure(run: Run) -> float:
+        race = {"suite": "sgd", "task": "error over time", "problem": "ml-10m", "n_factors": n_factors}
+        own, other = (np.array(_find(run, race, name).figures["curve"]) for name in (OURS, "LIBMF"))
+        end = min(own[-1, 0], other[-1, 0])
+        own_best, other_best = (curve[curve[:, 0] <= end, 1].min(initial=np.inf) for curve in (own, other))
+        return float(own_best - other_best)
+
+    return figure
