@@ -204,6 +204,7 @@ def _options(parsed: argparse.Namespace, folder: Path, n_threads: int, run: Run)
     for peer in wanted:
         if peer not in there:
             _explain(run, peer, parsed)
+    libmf = None if parsed.libmf is None else parsed.libmf.resolve()  # without a directory it would be sought on PATH
     return Options(
         folder,
         n_threads,
@@ -214,7 +215,7 @@ def _options(parsed: argparse.Namespace, folder: Path, n_threads: int, run: Run)
         tuple(shapes),
         parsed.file,
         tuple(there),
-        parsed.libmf,
+        libmf,
         parsed.data,
         tuple(parsed.seeds),
     )
