@@ -11,7 +11,7 @@ CASES = [case for operation in OPERATIONS for case in cases(operation)]
 
 
 @pytest.mark.benchmark(max_time=0.3, warmup=True, warmup_iterations=1)
-@pytest.mark.parametrize("variant", ("reference", *VARIANTS))
+@pytest.mark.parametrize("variant", ["reference", *VARIANTS])
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_kernel(benchmark: BenchmarkFixture, case: Case, variant: str) -> None:
     kernels = get_backend(variant)

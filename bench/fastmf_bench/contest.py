@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -13,6 +14,9 @@ from typing import Any, NamedTuple, Self
 from fastmf_bench.pace import Lap
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+# Seconds for a warm-up or a lap; who takes longer hangs.
+_PATIENCE = 1800.0
 
 
 class Contestant(NamedTuple):
@@ -145,7 +149,10 @@ class _Worker:
 
     def _receive(self) -> None:
         assert self._process.stdout is not None
+        impatience = threading.Timer(_PATIENCE, self._process.kill)
+        impatience.start()
         line = self._process.stdout.readline()
+        impatience.cancel()
         if not line:
             self._error = self._last_words()
             return
@@ -163,5 +170,5 @@ class _Worker:
         lines = self._errors.read().strip().splitlines()
         reason = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
         if status == -9:
-            reason += " (out of memory?)"
+            reason += " (out of memory, or no answer?)"
         return f"{reason}: {lines[-1]}" if lines else reason

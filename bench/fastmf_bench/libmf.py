@@ -17,9 +17,8 @@ from fastmf import Interactions
 from fastmf_bench.pace import Lap, clocks, peak_bytes
 from fastmf_bench.problems import Problem
 
-# Enough epochs for the clock, whatever the size of the data.
-_RATINGS_A_LAP = 20_000_000
-_EPOCHS_AT_LEAST = 10
+# Reading the text takes as long as some epochs, and never quite the same: many are needed to tell one.
+_EPOCHS_A_LAP = 20
 
 
 class Settings(NamedTuple):
@@ -37,11 +36,10 @@ def write_text(problem: Problem) -> tuple[Path, Path]:
     return _write(problem.train(), problem.folder / "train.txt"), _write(problem.test(), problem.folder / "test.txt")
 
 
-def time_epoch(settings: Settings, train: Path, n_ratings: int) -> Lap:
+def time_epoch(settings: Settings, train: Path) -> Lap:
     """Return the seconds of one epoch: a run of n + 1 epochs less a run of one, so without reading the text."""
-    n_epochs = max(_EPOCHS_AT_LEAST, _RATINGS_A_LAP // n_ratings)
-    short, long = (_timed(settings, train, n) for n in (1, n_epochs + 1))
-    return Lap(*((b - a) / n_epochs for a, b in zip(short, long, strict=True)))
+    short, long = (_timed(settings, train, n) for n in (1, _EPOCHS_A_LAP + 1))
+    return Lap(*((b - a) / _EPOCHS_A_LAP for a, b in zip(short, long, strict=True)))
 
 
 def test_errors(settings: Settings, train: Path, test: Path, n_epochs: int) -> list[float]:

@@ -62,6 +62,21 @@ class _Pace:
         self._reports.flush()
 
 
+def averaged(pace: Pace, n_rounds: int) -> Callable[[], bool]:
+    """Return a pace for laps of several rounds: it reports the seconds of one."""
+    started: Lap | None = None
+
+    def end_lap() -> bool:
+        nonlocal started
+        now = clocks()
+        lap = started and Lap((now.wall - started.wall) / n_rounds, (now.cpu - started.cpu) / n_rounds)
+        goes_on = pace(lap)
+        started = clocks()
+        return goes_on
+
+    return end_lap
+
+
 def clocks() -> Lap:
     """Read both clocks: seconds of wall, and of CPU of this process with the children that it has waited for."""
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

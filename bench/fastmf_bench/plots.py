@@ -3,7 +3,7 @@
 import io
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastmf.errors import FastMFError
 from fastmf_bench.results import OURS, Measurement
@@ -16,6 +16,8 @@ _OWN_COLOUR, _OWN_SHADE, _PEER_COLOUR = "#0b6e4f", "#6fbf9f", "#9aa5b1"
 # Colour-blind safe (Okabe, Ito, "Color Universal Design", 2008), fastmf's own first.
 _LINE_COLOURS = ("#0b6e4f", "#d55e00", "#0072b2", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _WIDTH = 7.2
+# Bars of which one is this many times the other are drawn on a logarithmic axis.
+_LOGARITHMIC_FROM = 20
 
 
 def bars(race: Sequence[Measurement]) -> str:
@@ -39,15 +41,21 @@ def bars(race: Sequence[Measurement]) -> str:
                 fontsize=7.5,
             )
     axes.set_yticks(range(len(timed)), [m.contestant + ("" if not m.note else " *") for m in timed])
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.18)
-    axes.set_xlabel("seconds" if same_work else "seconds, scaled to the same work (* did only a part of it)")
+    seconds = [m.seconds("cpu") for m in timed]
+    if max(seconds) > _LOGARITHMIC_FROM * min(seconds):
+        axes.set_xscale("log")
+        _show_plain_numbers(axes, "x")
+        axes.set_xlim(right=axes.get_xlim()[1] * 3)
+    else:
+        axes.set_xlim(0, axes.get_xlim()[1] * 1.18)
+    axes.set_xlabel("seconds" if same_work else "seconds for the whole work (* did a part of it)")
     return _svg(figure)
 
 
 def against_factors(measurements: Sequence[Measurement]) -> str:
     """Draw CPU seconds per lap against the number of factors, a line a contestant."""
     points = [(m.contestant, m.settings["n_factors"], m.seconds("cpu") * (m.work or 1)) for m in measurements]
-    return _lines(points, "n_factors", "CPU seconds")
+    return _lines(points, "n_factors", "CPU seconds", whole_numbers=True)
 
 
 def against_threads(measurements: Sequence[Measurement]) -> str:
@@ -55,7 +63,7 @@ def against_threads(measurements: Sequence[Measurement]) -> str:
     slowest = min(measurements, key=lambda m: m.settings["n_threads"])
     base = slowest.seconds("wall") * slowest.settings["n_threads"]
     points = [(m.contestant, m.settings["n_threads"], base / m.seconds("wall")) for m in measurements]
-    ideal = [("as many times as fast", m.settings["n_threads"], m.settings["n_threads"]) for m in measurements]
+    ideal = [("in proportion", m.settings["n_threads"], m.settings["n_threads"]) for m in measurements]
     return _lines(points + ideal, "threads", "times as fast as one thread", whole_numbers=True)
 
 
@@ -89,11 +97,12 @@ def _lines(
         axes.plot([x for x, _ in line], [y for _, y in line], marker="o", ms=3.5, lw=1.6, color=colour, label=name)
     if logarithmic or logarithmic_x:
         axes.set_xscale("log")
+        _show_plain_numbers(axes, "x")
     if logarithmic:
         axes.set_yscale("log")
-    else:
-        axes.autoscale(axis="y")
+        _show_plain_numbers(axes, "y")
     if whole_numbers:
+        axes.set_ylim(bottom=0)
         axes.set_xticks(sorted({int(x) for line in by_name.values() for x, _ in line}))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -113,6 +122,20 @@ def _figure(height: float) -> "tuple[Figure, Axes]":
     axes.grid(axis="x", lw=0.4, color="#dddddd")
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _show_plain_numbers(axes: "Axes", which: Literal["x", "y"]) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each decade, without powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value:g}"
 
 
 def _svg(figure: "Figure") -> str:

@@ -52,10 +52,11 @@ def _rows(run: Run) -> Iterator[str]:
         first, own = race[0], ours(race)
         if own is None or (first.suite, first.task) not in _TASKS or first.settings["n_threads"] != run.n_threads:
             continue
-        others = [f"{m.contestant} {ratio(m, own):.2g} ×" for m in race if m.wall and m is not own]
-        k = f", k = {first.settings['n_factors']}" if "n_factors" in first.settings else ""
+        others = [f"{m.contestant} {tables.times_text(ratio(m, own))} ×" for m in race if m.wall and m is not own]
+        factors = f", {first.settings['n_factors']} factors" if "n_factors" in first.settings else ""
         ids = f", {first.settings['ids']}" if "ids" in first.settings else ""
         wall = tables.seconds_text(statistics.median(own.wall))
+        speed = f" ({tables.rate_text(own)})" if own.unit in ("ratings", "rows") else ""
         if others:
             work = _TASKS[first.suite, first.task]
-            yield f"| {work} | {first.problem}{k}{ids} | {wall} s | {'; '.join(others)} |"
+            yield f"| {work} | {first.problem}{factors}{ids} | {wall} s{speed} | {'; '.join(others)} |"

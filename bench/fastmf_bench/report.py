@@ -17,12 +17,13 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; max-width: 62rem; m
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 2px solid #0b6e4f; padding-bottom: .2rem; }
 h3 { margin: 1.8rem 0 .3rem; font-size: 1rem; }
 .machine { color: #556; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 1rem 0 0; flex: 1 1 26rem; max-width: 32rem; } figcaption { font-weight: 600; font-size: 13px; }
 svg { max-width: 100%; height: auto; } code { background: #f2f4f5; padding: .1rem .3rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e3e6e8; white-space: nowrap; }
 th:first-child, td:first-child, td:last-child, .words td, .words th { text-align: left; }
-.words td { white-space: normal; }
+.words td { white-space: normal; } td:last-child { white-space: normal; min-width: 9rem; font-size: 12px; }
 tr.own td { background: #eef7f3; font-weight: 600; }
 .met { color: #0b6e4f; font-weight: 600; } .missed { color: #b3261e; font-weight: 600; } .problem { color: #b3261e; }
 """
@@ -109,8 +110,7 @@ def _width(ratios: Sequence[float]) -> float:
 def _suite(run: Run, suite: str) -> Iterator[str]:
     yield f"<h2>{escape(suite)}</h2>"
     if suite == "ceilings":
-        rows = [[m.task, tables.rate_text(m), tables.spread_text(m.wall, m)] for m in run.select(suite=suite)]
-        yield _table(["", "rate", "spread"], rows)
+        yield _table(*tables.ceiling_rows(run.select(suite=suite)))
         return
     yield '<div class="plots">'
     yield from _overviews(run, suite)
@@ -166,11 +166,14 @@ def _table(
 ) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     lines = [
-        f"<tr{' class=own' if place in (marked or ()) else ''}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        for place, row in enumerate(rows)
+        f"<tr{' class=own' if place in (marked or ()) else ''}>{_cells(row)}</tr>" for place, row in enumerate(rows)
     ]
     kind = ' class="words"' if words else ""
     return f'<div class="scroll"><table{kind}><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def _cells(row: Sequence[str]) -> str:
+    return "".join(f"<td>{escape(cell)}</td>" for cell in row)
 
 
 def _plot(title: str, svg: str) -> str:

@@ -34,11 +34,23 @@ class Options:
 
 
 class Work(NamedTuple):
-    """How much a lap does, and which ceiling of the machine bounds it."""
+    """How much a lap does, and which ceiling of the machine bounds it.
+
+    Attributes
+    ----------
+    amount : float
+        Of ``unit`` in a lap.
+    unit : str
+    ceiling : str, optional
+        Name of the ceiling, a task of the suite "ceilings".
+    cost : float
+        What one unit takes of the ceiling: bytes a row, say, where the ceiling is in bytes a second.
+    """
 
     amount: float
     unit: str
     ceiling: str | None = None
+    cost: float = 1.0
 
 
 @dataclass
@@ -144,7 +156,7 @@ class Session:
                     amount,
                     done.unit,
                     done.ceiling,
-                    self._ceiling_rate(done.ceiling),
+                    self._ceiling_rate(done, settings["n_threads"]),
                     outcome.figures,
                     outcome.figures.pop("note", ""),
                 )
@@ -168,6 +180,7 @@ class Session:
         """Tell what is going on, after how many seconds."""
         print(f"[{time.perf_counter() - self._started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    def _ceiling_rate(self, name: str | None) -> float | None:
-        found = self.run.select(suite="ceilings", task=name, n_threads=self.options.n_threads)
-        return found[0].rate if name and found else None
+    def _ceiling_rate(self, work: Work, n_threads: int) -> float | None:
+        """Return the ceiling on as many threads, in units of the work a second."""
+        found = self.run.select(suite="ceilings", task=work.ceiling, n_threads=n_threads)
+        return found[0].rate / work.cost if found and found[0].rate else None

@@ -15,8 +15,7 @@ def of_run(run: Run) -> str:
     parts = [_heading(run)]
     ceilings = run.select(suite="ceilings")
     if ceilings:
-        rows = [[m.task, rate_text(m), spread_text(m.wall, m)] for m in ceilings]
-        parts.append(_table(f"ceilings, {run.n_threads} threads", ["", "rate", "spread"], rows))
+        parts.append(_table("ceilings", *ceiling_rows(ceilings)))
     parts += [_race_table(race) for race in run.races() if race[0].suite != "ceilings"]
     if run.proofs:
         right = [operation for operation, wrong in run.proofs.items() if not wrong]
@@ -33,17 +32,23 @@ def of_targets(verdicts: Sequence[Verdict]) -> str:
     return f"{table}\n\n{met} met, {missed} missed, {len(verdicts) - met - missed} not measured"
 
 
+def ceiling_rows(ceilings: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of ceilings."""
+    rows = [[m.task, str(m.settings["n_threads"]), rate_text(m), _spread_text(m.wall)] for m in ceilings]
+    return ["", "threads", "rate", "spread"], rows
+
+
 def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a race: times where there are any, and every figure that is a number."""
     own = ours(race)
     timed = any(m.wall for m in race)
     figures = list(dict.fromkeys(name for m in race for name, value in m.figures.items() if not _is_curve(value)))
-    header = ["", *(["wall s", "spread", "CPU s", "× CPU", "rate", "of ceiling"] if timed else []), "peak", *figures]
+    header = ["", *(["wall s", "from–to", "CPU s", "CPU ×", "rate", "of ceiling"] if timed else []), "peak", *figures]
     rows = []
     for m in race:
         row = [m.contestant]
         if timed:
-            relative = "" if own is None or not m.cpu else f"{ratio(m, own):.2f}"
+            relative = "" if own is None or not m.cpu else times_text(ratio(m, own))
             fraction = "" if m.ceiling_fraction is None else f"{m.ceiling_fraction:.0%}"
             wall, cpu = (seconds_text(statistics.median(laps)) if laps else "" for laps in (m.wall, m.cpu))
             row += [wall, range_text(m.wall), cpu, relative, rate_text(m), fraction]
@@ -53,9 +58,10 @@ def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
 
 
 def race_title(m: Measurement) -> str:
-    """Name a race: what was done, on what, with which settings."""
-    settings = [f"{name} = {value}" for name, value in m.settings.items()]
-    return " · ".join(part for part in (m.suite, m.task, m.problem, ", ".join(settings)) if part)
+    """Name a race: what was done, on what, with which settings, in how many laps."""
+    settings = [f"{name} {value}" for name, value in m.settings.items()]
+    laps = f"{len(m.wall)} laps" if m.wall else ""
+    return " · ".join(part for part in (m.suite, m.task, m.problem, ", ".join(settings), laps) if part)
 
 
 def rate_text(m: Measurement) -> str:
@@ -66,22 +72,19 @@ def rate_text(m: Measurement) -> str:
     return f"{m.rate / size:.3g} {prefix}{m.unit}/s"
 
 
+def times_text(ratio: float) -> str:
+    """Word a ratio: two decimals, none where it is large."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
 def seconds_text(seconds: float) -> str:
     """Word seconds with three digits."""
     return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
 
 
 def range_text(laps: Sequence[float]) -> str:
-    """Word the spread of laps: smallest to largest, and how many."""
-    if not laps:
-        return ""
-    return f"{seconds_text(min(laps))}–{seconds_text(max(laps))}, n = {len(laps)}"
-
-
-def spread_text(laps: Sequence[float], m: Measurement) -> str:
-    """Word the spread of rates in percent of the median."""
-    middle = statistics.median(laps)
-    return f"{middle / max(laps) - 1:+.0%} to {middle / min(laps) - 1:+.0%}, n = {len(m.wall)}"
+    """Word the spread of laps: smallest to largest."""
+    return f"{seconds_text(min(laps))}–{seconds_text(max(laps))}" if laps else ""
 
 
 def bytes_text(n: int) -> str:
@@ -119,7 +122,7 @@ def _race_table(race: Sequence[Measurement]) -> str:
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Align columns: the first ``left`` to the left, the others to the right, the notes at the end as they are."""
-    columns = [c for c in range(len(header)) if header[c] or any(row[c] for row in rows)]
+    columns = [c for c in range(len(header)) if any(row[c] for row in rows)]
     widths = {c: max(len(header[c]), *(len(row[c]) for row in rows)) for c in columns}
     last = len(header) - 1
 
@@ -128,6 +131,12 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], lef
         return "  ".join(texts).rstrip()
 
     return "\n".join([title, line(header), *map(line, rows)])
+
+
+def _spread_text(laps: Sequence[float]) -> str:
+    """Word the spread of rates in percent of the median."""
+    middle = statistics.median(laps)
+    return f"{middle / max(laps) - 1:+.0%} to {middle / min(laps) - 1:+.0%}"
 
 
 def _figure_text(value: object) -> str:

@@ -77,33 +77,33 @@ def _lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
 
 
 def _sgd_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    for k in (32, 64, 128):
-        shape = f"10M shape, k = {k}"
-        race = {"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": k}
+    for n_factors in (32, 64, 128):
+        shape = f"10M shape, {n_factors} factors"
+        race = {"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": n_factors}
         yield "SGD epoch, CPU of LIBMF's AVX build", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "LIBMF"), " ×"
-        yield "SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(k), ""
+        yield "SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(n_factors), ""
     yield "SGD, largest difference from the reference", "small", _at_most(0, " wrong"), _is_proven("sgd"), " wrong"
     yield "factors on 1, 2, 3 and 8 threads", "small", _at_most(0, " different"), _is_proven("sgd", "als"), " different"
 
 
 def _als_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    for k in (64, 128):
-        shape = f"10M shape, k = {k}"
-        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": k}
+    for n_factors in (64, 128):
+        shape = f"10M shape, {n_factors} factors"
+        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": n_factors}
         exact = _ratio(race, f"{OURS}, cholesky", "implicit, cholesky")
         yield "exact iALS sweep, CPU of implicit's", shape, _at_most(0.2, " ×"), exact, " ×"
         yield "iALS CG sweep, CPU of implicit's", shape, _at_most(0.33, " ×"), _solver("cg", race, "implicit, cg"), " ×"
-    for k in (128, 256):
-        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": k}
+    for n_factors in (128, 256):
+        race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": n_factors}
         subspace = _solver("subspace", race, f"{OURS}, cholesky")
-        yield "iALS subspace, CPU of the exact solver's", f"k = {k}", _at_most(0.5, " ×"), subspace, " ×"
+        yield "iALS subspace, CPU of the exact solver's", f"{n_factors} factors", _at_most(0.5, " ×"), subspace, " ×"
     race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": 128}
     rate = _one(race, f"{OURS}, cholesky", lambda m: _known(m.ceiling_fraction, "the ceiling was not measured"))
-    yield "exact ALS, share of sgemm's rate", "10M shape, k = 128", _at_least(0.45), rate, ""
+    yield "exact ALS, share of sgemm's rate", "10M shape, 128 factors", _at_least(0.45), rate, ""
 
 
 def _topk_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    shape = "20k × 27k, k = 64"
+    shape = "20k × 27k, 64 factors"
     for k, bound in ((10, 1.15), (100, 1.4)):
         race = {"suite": "topk", "task": f"top-{k}", "problem": "random factors"}
         scan = _ratio(race, OURS, "matmul alone")
@@ -119,7 +119,7 @@ def _topk_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
 def _memory_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
     race = {"suite": "memory", "task": memory.RECOMMEND, "problem": "138k-users"}
     beyond = _one(race, OURS, lambda m: float(m.figures["MB beyond the model"]))
-    yield "recommend-all to Parquet, beyond the model", "138k × 27k, k = 64", _at_most(300, " MB"), beyond, " MB"
+    yield "recommend-all to Parquet, beyond the model", "138k × 27k, 64 factors", _at_most(300, " MB"), beyond, " MB"
     for ids, other, bound in ((ingest.KINDS[0], ingest.READ, 2.0), (ingest.KINDS[1], ingest.ENCODE, 1.2)):
         race = {"suite": "ingest", "task": "Parquet to dense ids", "problem": "ml-20m", "ids": ids}
         name = f"Parquet to dense ids, wall of {other.removeprefix('pyarrow, ')}"
@@ -182,7 +182,14 @@ def _ratio(race: dict[str, Any], first: str, second: str, clock: str = "cpu") ->
 
 
 def _one(race: dict[str, Any], contestant: str, figure: Callable[[Measurement], float]) -> Figure:
-    return lambda run: figure(_find(run, race, contestant))
+    def found(run: Run) -> float:
+        measurement = _find(run, race, contestant)
+        try:
+            return figure(measurement)
+        except KeyError as error:
+            raise _Unmeasured(f"{contestant} has no figure {error}") from error
+
+    return found
 
 
 def _wall(race: dict[str, Any], contestant: str) -> Figure:

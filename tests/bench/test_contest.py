@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fastmf_bench import contest
 from fastmf_bench.contest import Contestant, run_contest
 
 SMALL = {"shape": (8, 8, 8)}
@@ -48,7 +49,7 @@ def test_one_that_fails_is_left_out_and_the_others_go_on() -> None:
 @pytest.mark.parametrize(
     ("script", "error"),
     [
-        ("read order; kill -9 $$", "was killed by signal 9 (out of memory?)"),
+        ("read order; kill -9 $$", "was killed by signal 9 (out of memory, or no answer?)"),
         ("read order; echo no such luck >&2; exit 3", "ended with status 3: no such luck"),
         ("exit 0", "ended with status 0"),
     ],
@@ -62,3 +63,15 @@ def test_one_that_dies_says_how(script: str, error: str, tmp_path: Path, monkeyp
     outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 2, 1)["a"]
 
     assert (outcome.error, outcome.laps) == (error, [])
+
+
+def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nread order\nread never\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(contest, "_PATIENCE", 0.2)
+
+    outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 1, 1)["a"]
+
+    assert outcome.error == "was killed by signal 9 (out of memory, or no answer?)"

@@ -100,7 +100,7 @@ def make_wrong(monkeypatch: pytest.MonkeyPatch, mistake: Callable[[Kernels], Ker
 def test_a_wrong_kernel_is_refused(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make_wrong(monkeypatch, MISTAKES[operation])
 
-    with pytest.raises(WrongKernelError, match="is not what its reference says: .* of .* elements are off by up to"):
+    with pytest.raises(WrongKernelError, match=r"is not what its reference says: .* of .* elements are off by up to"):
         prove(operation)
 
 

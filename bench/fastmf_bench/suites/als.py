@@ -25,7 +25,7 @@ _EXPLICIT_REGULARIZATION = 0.05
 _SAMPLED_USERS = 500
 # cmfrec reports no epochs: a lap takes four of them.
 _CMFREC_LIMIT = 2_000_000
-_CG_NOTE = "three steps of conjugate gradients; the rate is that of an exact solver of this speed"
+_CG_NOTE = "3 steps; rate as if exact"
 _FOREVER = 1_000_000
 
 

@@ -29,21 +29,32 @@ def gather_ceiling(row_bytes: int) -> str:
 
 
 def run(session: Session) -> None:
-    """Measure all ceilings, one line each."""
-    n_threads = session.options.n_threads
+    """Measure all ceilings, one line each, on all threads and on one."""
+    for n_threads in sorted({session.options.n_threads, 1}, reverse=True):
+        _run(session, n_threads)
+
+
+def _run(session: Session, n_threads: int) -> None:
     size = 1024 if session.options.quick else 2048
     matmuls = {SGEMM: (size, size, size), SCORING: (4096, 64, SCORING_ITEMS)}
     for name, shape in matmuls.items():
-        _measure(session, name, "ceilings.matmul", {"shape": shape}, Work(2.0 * np.prod(shape), "flop"))
-    _measure(session, COPY, "ceilings.copy", {"n_threads": n_threads}, Work(2.0 * _TABLE_BYTES, "bytes"))
+        _measure(session, name, n_threads, "ceilings.matmul", {"shape": shape}, Work(2.0 * np.prod(shape), "flop"))
+    arguments = {"n_threads": n_threads}
+    _measure(session, COPY, n_threads, "ceilings.copy", arguments, Work(2.0 * _TABLE_BYTES, "bytes"))
     for row_bytes in sorted({256, 512, *(4 * k for k in session.options.factors)}):
-        arguments = {"row_bytes": row_bytes, "n_threads": n_threads}
         rows = Work(_TABLE_BYTES / row_bytes, "rows")
-        _measure(session, gather_ceiling(row_bytes), "ceilings.gather", arguments, rows)
+        _measure(
+            session,
+            gather_ceiling(row_bytes),
+            n_threads,
+            "ceilings.gather",
+            {**arguments, "row_bytes": row_bytes},
+            rows,
+        )
 
 
-def _measure(session: Session, name: str, task: str, arguments: dict[str, Any], work: Work) -> None:
-    session.race("ceilings", name, "", {}, [Contestant("numpy", task, arguments)], work)
+def _measure(session: Session, name: str, n_threads: int, task: str, arguments: dict[str, Any], work: Work) -> None:
+    session.race("ceilings", name, "", {"n_threads": n_threads}, [Contestant("numpy", task, arguments)], work)
 
 
 def copy(pace: Pace, n_threads: int) -> dict[str, Any]:

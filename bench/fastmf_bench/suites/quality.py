@@ -259,9 +259,8 @@ def _explicit_curve(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> dict[st
 def libmf_curve(_: Pace, folder: str, n_threads: int, program: str) -> dict[str, Any]:
     """Train LIBMF; each epoch is taken to last as long as the average."""
     settings = libmf.Settings(program, _CURVE_FACTORS, n_threads, 0.05)
-    problem = open_problem(folder)
-    train, test = libmf.write_text(problem)
-    seconds = libmf.time_epoch(settings, train, problem.n_train).wall
+    train, test = libmf.write_text(open_problem(folder))
+    seconds = libmf.time_epoch(settings, train).wall
     errors = libmf.test_errors(settings, train, test, 40)
     return _to_rmse((seconds * (epoch + 1), error) for epoch, error in enumerate(errors))
 

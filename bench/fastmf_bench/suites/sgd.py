@@ -8,7 +8,7 @@ import fastmf
 from fastmf.backend import get_backend
 from fastmf_bench import judge, libmf
 from fastmf_bench.contest import Contestant
-from fastmf_bench.pace import Lap, Pace, Task
+from fastmf_bench.pace import Lap, Pace, Task, averaged
 from fastmf_bench.problems import SHAPES, Problem, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
@@ -87,16 +87,17 @@ def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dic
     """Train `fastmf.SGD`, some epochs a lap."""
     problem = open_problem(folder)
     epochs_a_lap = _epochs_a_lap(problem)
+    end_lap = averaged(pace, epochs_a_lap)
 
     def on_epoch(_: fastmf.SGD, record: dict[str, Any]) -> bool:
-        return record["epoch"] % epochs_a_lap == 0 and not pace()
+        return record["epoch"] % epochs_a_lap == 0 and not end_lap()
 
     model = _model(n_factors, n_threads, _FOREVER).fit(problem.train(), callbacks=[on_epoch])
     fitted = model.fitted.factors
     error = judge.rmse(
         problem, model.user_factors, model.item_factors, fitted.user_biases, fitted.item_biases, model.global_mean
     )
-    return {"work": epochs_a_lap * problem.n_train, "epochs": len(model.history), "test RMSE": error}
+    return {"epochs": len(model.history), "test RMSE": error}
 
 
 def train_fastmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
@@ -140,18 +141,17 @@ def train_libmf(pace: Pace, folder: str, n_factors: int, n_threads: int, program
     peak = libmf.peak_of_training(settings, train)
     lap: Lap | None = None
     while pace(lap):
-        lap = libmf.time_epoch(settings, train, problem.n_train)
+        lap = libmf.time_epoch(settings, train)
     n_epochs = (n_laps + 1) * _epochs_a_lap(problem)
     error = libmf.test_errors(settings, train, test, n_epochs)[-1]
-    return {"work": problem.n_train, "epochs": n_epochs, "test RMSE": error, "peak_bytes": peak}
+    return {"epochs": n_epochs, "test RMSE": error, "peak_bytes": peak}
 
 
 def train_libmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int, program: str) -> dict[str, Any]:
     """Train with LIBMF, and return the test error after each epoch; each is taken to last as long as the average."""
     settings = libmf.Settings(program, n_factors, n_threads, _REGULARIZATION)
-    problem = open_problem(folder)
-    train, test = libmf.write_text(problem)
-    seconds = libmf.time_epoch(settings, train, problem.n_train).wall
+    train, test = libmf.write_text(open_problem(folder))
+    seconds = libmf.time_epoch(settings, train).wall
     errors = libmf.test_errors(settings, train, test, _CURVE_EPOCHS)
     curve = [(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)]
     return {"test RMSE": errors[-1], "curve": curve}
@@ -165,11 +165,12 @@ def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> di
     ratings = open_problem(folder).train()
     frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
     trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(0.5, 5))).build_full_trainset()
-    while pace():
+    end_lap = averaged(pace, n_epochs)
+    while end_lap():
         surprise.SVD(n_factors, n_epochs=n_epochs, lr_all=_LEARNING_RATE, reg_all=_REGULARIZATION, random_state=0).fit(
             trainset
         )
-    return {"work": n_epochs * ratings.n_ratings, "note": "one thread"}
+    return {"note": "one thread"}
 
 
 def _epochs_a_lap(problem: Problem) -> int:

@@ -12,7 +12,7 @@ from fastmf_bench.pace import Pace, Task
 from fastmf_bench.problems import SHAPES, Shape, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
-from fastmf_bench.suites.ceilings import SCORING, SCORING_ITEMS
+from fastmf_bench.suites.ceilings import COPY, SCORING, SCORING_ITEMS
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
 _N_FACTORS = 64
@@ -88,15 +88,16 @@ def _race_queries(session: Session) -> None:
         Contestant(OURS, "topk.fastmf_query", {"folder": folder, "k": 10}),
         Contestant("matrix-vector product alone", "topk.matvec", {"folder": folder}, blas_threads=1),
     ]
-    work = Work(_QUERIES_A_LAP, "queries")
+    work = Work(_QUERIES_A_LAP, "queries", COPY, cost=4 * _N_FACTORS * _QUERY_ITEMS)
     settings = {"n_factors": _N_FACTORS, "k": 10, "n_threads": 1}
     session.race("topk", "one query at a time", f"{_QUERY_ITEMS:,} random items", settings, contestants, work)
 
 
 def _random_arrays(n_users: int, n_items: int, seed: int) -> Arrays:
     rng = np.random.default_rng(seed)
-    # Squared uniform numbers crowd at the low indices, as popular items would.
-    seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * n_items).astype(np.int32), axis=1)
+    # Squared uniform numbers crowd at the low indices, as popular items would; adding 0, 1, 2, ... keeps them apart.
+    seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * (n_items - _SEEN)).astype(np.int32), axis=1)
+    seen += np.arange(_SEEN, dtype=np.int32)
     return Arrays(
         rng.standard_normal((n_users, _N_FACTORS), np.float32),
         rng.standard_normal((n_items, _N_FACTORS), np.float32),

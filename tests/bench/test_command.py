@@ -1,0 +1,146 @@
+"""``fastmf bench`` as people call it: what it says of bad input, what goes on nevertheless, and the exit status."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import fastmf
+from fastmf_bench import peers, problems
+from fastmf_bench.suites import SUITES
+
+Bench = Callable[..., tuple[str, str]]
+SMALL = ("--users", 40, "--items", 30, "--ratings", 300, "--factors", 8, "--laps", 1, "--threads", 1, "--peers")
+
+
+def test_help_names_every_suite_and_command(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        bench("--help")
+
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in SUITES)
+    assert all(f"\n  {name} " in told for name in ("report", "targets", "readme"))
+    assert "movielens-100k" in told
+
+
+def test_an_unknown_suite_is_named_and_the_others_go_on(bench: Bench) -> None:
+    output, errors = bench("ingest", "dance", *SMALL, "--json", status=1)
+
+    assert "there is no suite 'dance'; expected some of sgd, als, topk, ingest, startup, memory, quality" in errors
+    assert {m["suite"] for m in json.loads(output)["measurements"]} == {"ingest"}
+
+
+def test_a_peer_that_is_missing_is_named_and_the_others_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "installed_version", lambda name: None)
+
+    output, errors = bench("ingest", *SMALL, "implicit", "oracle", "libmf", "--json", status=1)
+
+    assert "implicit is not installed; run: pip install implicit" in errors
+    assert "there is no peer 'oracle'; expected some of implicit, faiss, surprise, cmfrec, libmf" in errors
+    assert "libmf takes part only where --libmf names its program mf-train" in errors
+    assert json.loads(output)["measurements"]
+
+
+def test_a_peer_that_nobody_asked_for_may_be_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "installed_version", lambda name: None)
+
+    _, errors = bench("ingest", *SMALL[:-1], "--json")
+
+    assert "left out: implicit is not installed" in errors
+
+
+def test_a_libmf_that_cannot_run_is_said(bench: Bench, tmp_path: Path) -> None:
+    _, errors = bench("ingest", *SMALL[:-1], "--libmf", tmp_path, "--json", status=1)
+
+    assert "is no program that can be run; --libmf expects the path of mf-train" in errors
+
+
+def test_a_file_that_is_not_ratings_is_said_and_the_others_go_on(bench: Bench, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "a.parquet")
+
+    output, errors = bench("sgd", "ingest", *SMALL[6:], "--file", "a.parquet", "--json", status=1)
+
+    assert "no column 'user_id'" in errors
+    first, *others = json.loads(output)["problems"]
+    assert first.startswith("a.parquet: ")
+    assert any(line.startswith("ingest: fastmf was left out") for line in others)
+
+
+def test_too_little_memory_for_one_shape_leaves_the_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "available_memory", lambda: 2**31)
+
+    output, errors = bench("als", *SMALL, "--shape", "netflix", "--json", status=1)
+
+    assert "needs about 9.4 GiB of memory, and 2.0 GiB are available" in errors
+    assert {m["problem"] for m in json.loads(output)["measurements"]} == {"own"}
+
+
+def test_a_shape_of_ones_own_takes_three_numbers(bench: Bench) -> None:
+    _, errors = bench("sgd", "--users", 5, status=2)
+
+    assert "takes all of --users, --items and --ratings" in errors
+
+
+def test_results_are_not_overwritten_unasked(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("mine")
+
+    _, errors = bench("dance", "--output", "r.json", status=1)
+
+    assert "exists" in errors
+    assert (tmp_path / "r.json").read_text() == "mine"
+
+
+def test_quality_without_data_says_what_it_needs(bench: Bench) -> None:
+    _, errors = bench("quality", "--peers", status=1)
+
+    assert "it needs real data, in the directory that --data names" in errors
+
+
+def test_a_report_of_something_else_is_refused(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("{}")
+
+    _, errors = bench("report", "r.json", "-o", "r.html", status=1)
+
+    assert "holds no results" in errors
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.slow
+def test_from_suites_to_report_targets_and_readme(tmp_path: Path) -> None:
+    def call(*arguments: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastmf", "bench", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    fastmf.testing.film_club(n_users=50, n_items=30, mean_ratings=10).to_parquet(tmp_path / "mine.parquet")
+
+    run = ("sgd", "als", "topk", "ingest", "memory", "--quick", "--laps", 2, "--peers")
+    table = call(*run, "--file", "mine.parquet", "--output", "r.json")
+
+    suites = ("ceilings", "sgd", "als", "topk", "ingest", "memory")
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert {m["suite"] for m in results["measurements"]} == set(suites)
+    assert all(f"\n{suite} · " in table for suite in suites[1:])
+    assert "proven against NumPy before timing: layout, sgd, predict, als, topk" in table
+    assert results["command"].startswith("fastmf bench sgd als topk")
+    assert results["machine"]["packages"]["numpy"]
+    call("report", "r.json", "-o", "r.html")
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "met" in call("targets", "r.json")
+    (tmp_path / "README.md").write_text(
+        "<!-- performance: written by `fastmf bench readme` -->\n<!-- end of performance -->\n"
+    )
+    call("readme", "r.json", "--readme", "README.md")
+    assert "| SGD, one epoch | mine, 64 factors |" in (tmp_path / "README.md").read_text()

@@ -1,0 +1,191 @@
+"""What contestants do between laps, without the processes: they work as told, and their answers are judged right."""
+
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+from fastmf_bench import judge, libmf, problems
+from fastmf_bench.pace import Lap
+from fastmf_bench.problems import Problem, Shape
+from fastmf_bench.suites import SUITES, TASKS, quality, topk
+
+
+class Laps:
+    """A pace that ends after some laps and keeps the laps it was handed."""
+
+    def __init__(self, n: int) -> None:
+        self.calls, self._n, self.handed = 0, n, []  # type: ignore[var-annotated]
+
+    def __call__(self, lap: Lap | None = None) -> bool:
+        self.calls += 1
+        if lap is not None:
+            self.handed.append(lap)
+        return self.calls <= self._n
+
+
+@pytest.fixture
+def problem(tmp_path: Path) -> Problem:
+    return problems.generate(Shape("small", 80, 50, 1200), tmp_path, seed=0)
+
+
+def run(task: str, problem: Problem, n_laps: int = 2, **arguments: Any) -> tuple[dict[str, Any], Laps]:
+    laps = Laps(n_laps)
+    return TASKS[task](laps, folder=str(problem.folder), **arguments), laps
+
+
+def test_every_suite_has_tasks_of_its_own() -> None:
+    assert {task.partition(".")[0] for task in TASKS} == {*SUITES, "ceilings", "problems"}
+
+
+def test_a_training_ends_with_the_last_lap(problem: Problem) -> None:
+    figures, laps = run("als.fastmf", problem, n_factors=4, n_threads=1, solver="cholesky")
+
+    assert laps.calls == 3
+    assert figures["epochs"] == 3  # one of them warm-up
+    assert 0 < figures["NDCG@10"] < 1
+
+
+def test_sgd_walks_enough_ratings_and_reports_one_epoch(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastmf_bench.suites.sgd._RATINGS_A_LAP", 3 * problem.n_train)
+
+    figures, laps = run("sgd.fastmf", problem, n_factors=4, n_threads=1)
+
+    assert (laps.calls, figures["epochs"]) == (3, 9)
+    assert len(laps.handed) == 2
+    assert 0.5 < figures["test RMSE"] < 2
+
+
+def test_explicit_training_is_judged_by_its_error(problem: Problem) -> None:
+    figures, _ = run("als.fastmf_explicit", problem, n_factors=4, n_threads=1)
+
+    assert 0.5 < figures["test RMSE"] < 2
+
+
+def test_curves_rise_in_time_and_have_every_epoch(problem: Problem) -> None:
+    figures, _ = run("sgd.fastmf_curve", problem, n_factors=4, n_threads=1)
+
+    seconds, errors = np.array(figures["curve"]).T
+    assert len(seconds) == 30
+    assert (np.diff(seconds) > 0).all()
+    assert errors[-1] == figures["test RMSE"]
+
+
+@pytest.mark.parametrize("task", ["sgd.numpy", "als.numpy"])
+def test_numpy_says_what_part_it_did(task: str, problem: Problem) -> None:
+    figures, laps = run(task, problem, n_factors=4)
+
+    assert laps.calls == 3
+    assert figures["work"] > 0
+    assert figures["note"].startswith(("on 1,080 of", "the rows of 80 users"))
+
+
+def scores(arrays: topk.Arrays, seen: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    table = arrays.users.astype(np.float64) @ arrays.items.astype(np.float64).T
+    if seen:
+        for user in range(len(table)):
+            table[user, arrays.seen[arrays.indptr[user] : arrays.indptr[user + 1]]] = -np.inf
+    return table
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
+    arrays = topk._random_arrays(30, 400, seed=0)
+    arrays.save(tmp_path)
+    assert all(len(set(row)) == 100 and max(row) < 400 for row in arrays.seen.reshape(30, 100).tolist())
+
+    figures = topk.scan_fastmf(Laps(1), str(tmp_path), k=5, seen=seen, n_threads=1)
+
+    assert figures == {"agreement": 1.0}
+    best = np.argsort(-scores(arrays, seen), axis=1)[:, :5]
+    assert topk._agreement(arrays, best.astype(np.int32), 5, seen) == 1
+    assert topk._agreement(arrays, best.astype(np.int32)[::-1], 5, seen) < 0.2
+    if not seen:
+        assert topk.scan_numpy(Laps(1), str(tmp_path), k=5) == {"agreement": 1.0}
+
+
+def test_judge_of_errors(problem: Problem) -> None:
+    rng = np.random.default_rng(0)
+    p, q = rng.random((80, 3), np.float32), rng.random((50, 3), np.float32)
+    user_biases, item_biases = rng.random(80, np.float32), rng.random(50, np.float32)
+    test = problem.test()
+
+    exact = 3 + user_biases[test.users] + item_biases[test.items] + (p @ q.T)[test.users, test.items]
+
+    found = judge.rmse(problem, p, q, user_biases, item_biases, mean=3.0)
+    assert found == pytest.approx(np.sqrt(np.mean((test.ratings - exact) ** 2)), rel=1e-5)
+
+
+def test_judge_of_rankings(problem: Problem) -> None:
+    rng = np.random.default_rng(0)
+    p, q = rng.random((80, 3), np.float32), rng.random((50, 3), np.float32)
+    train, test = problem.train(), problem.test()
+    table = p @ q.T
+    table[train.users, train.items] = -np.inf
+    best = np.argsort(-table, axis=1)[:, :10]
+    users = np.unique(test.users)
+
+    expected = fastmf.metrics.ndcg_at_k(best[users], [test.items[test.users == u].tolist() for u in users], 10)
+
+    assert judge.ndcg(problem, p, q) == pytest.approx(expected)
+
+
+LIBMF = """#!{python}
+import sys, time
+epochs = int(sys.argv[sys.argv.index("-t") + 1])
+if "--quiet" in sys.argv:
+    end = time.perf_counter() + 0.01 + 1e-6 * epochs
+    while time.perf_counter() < end:
+        pass
+else:
+    assert open(sys.argv[sys.argv.index("-p") + 1]).readline().split()[2]
+    print("iter      tr_rmse      va_rmse          obj")
+    for epoch in range(epochs):
+        print(f"{{epoch:4}} 1.0 {{1 / (epoch + 1):.4f}} 1e3")
+    print("real tr_rmse = 0.5")
+"""
+
+
+@pytest.fixture
+def mf_train(tmp_path: Path) -> str:
+    program = tmp_path / "mf-train"
+    program.write_text(LIBMF.format(python=sys.executable))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return str(program)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
+def test_libmf_is_judged_by_its_own_figures(mf_train: str, problem: Problem) -> None:
+    figures = TASKS["sgd.libmf_curve"](Laps(0), str(problem.folder), 4, 1, mf_train)
+
+    seconds, errors = np.array(figures["curve"]).T
+    assert errors.tolist() == [round(1 / (epoch + 1), 4) for epoch in range(30)]
+    assert np.allclose(np.diff(seconds), seconds[0])
+
+
+def test_libmf_reads_what_we_write(problem: Problem) -> None:
+    train, test = libmf.write_text(problem)
+
+    for path, ratings in ((train, problem.train()), (test, problem.test())):
+        users, items, values = np.loadtxt(path).T
+        assert (users == ratings.users).all()
+        assert (items == ratings.items).all()
+        assert (values == ratings.ratings).all()
+
+
+def test_figures_over_seeds_are_means_with_their_spread() -> None:
+    figures = quality._over_seeds([1, 2, 6], lambda seed: {"error": float(seed)})
+
+    assert (figures["error"], figures["error, spread"]) == (3, 5)
+    assert figures["seconds"] >= 0
+
+
+def test_time_to_a_goal_is_that_of_the_first_to_reach_it() -> None:
+    curve: list[tuple[float, float]] = [(1, 0.9), (2, quality._RMSE_GOAL), (3, 0.8)]
+
+    assert quality._to_rmse(curve)["seconds to goal"] == 2
+    assert quality._to_rmse(curve[:1]) == {"best RMSE": 0.9, "seconds to goal": None, "curve": curve[:1]}

@@ -1,0 +1,134 @@
+"""The report is one page that needs nothing else; the README's table is what the results say."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fastmf.errors import DataError
+from fastmf_bench import readme, report
+from fastmf_bench.results import Run
+from tests.bench.made import made_run, measurement
+
+ROOT = Path(__file__).parents[2]
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Insists that every element is closed, and keeps what refers to something outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.outside += [f"{name}={value}" for name, value in attrs if name in ("src", "href") and value[:1] != "#"]  # type: ignore[index]
+        self.outside += [str(value) for name, value in attrs if name == "xlink:href" and not str(value).startswith("#")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(page: str) -> Page:
+    parser = Page()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+def full_run() -> Run:
+    sizes = [measurement(problem=name, work=n, seconds=n / 100) for name, n in (("ml-1m", 10.0), ("ml-20m", 200.0))]
+    curves = [
+        measurement("sgd", "error over time", contestant=name, seconds=0, figures={"curve": [(1, 0.9), (2, error)]})
+        for name, error in (("fastmf", 0.8), ("LIBMF", 0.7))
+    ]
+    factors = [measurement(contestant=name, settings={"n_factors": 32}) for name in ("fastmf", "LIBMF")]
+    return made_run(
+        measurement("ceilings", "copy", "", "numpy"),
+        measurement(ceiling="copy", ceiling_rate=1000.0),
+        measurement(contestant="LIBMF", seconds=2),
+        measurement(contestant="numpy <script>", seconds=3, work=1, note="a part"),
+        measurement(settings={"n_threads": 1}, seconds=1.9),
+        *factors,
+        *sizes,
+        *curves,
+        proofs={"sgd": ""},
+        problems=["netflix: too large & refused"],
+    )
+
+
+def test_the_page_is_well_formed_and_needs_no_network() -> None:
+    text = report.make_page([full_run()])
+
+    page = parse(text)
+    assert page.outside == []
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "numpy <script>" not in text
+    assert "netflix: too large &amp; refused" in text
+
+
+def test_the_page_has_every_kind_of_plot() -> None:
+    text = report.make_page([full_run()])
+
+    # Two races with peers; time against factors, speed with threads, time against ratings; error over time.
+    assert parse(text).tags.count("svg") == 6
+    for label in ("n_factors", "threads", "ratings", "seconds of training (wall)", "2 s CPU", "of copy"):
+        assert label in text
+
+
+def test_the_page_is_the_same_each_time() -> None:
+    assert report.make_page([full_run()]) == report.make_page([full_run()])
+
+
+def test_nothing_measured_is_no_report() -> None:
+    with pytest.raises(DataError, match="there are no measurements"):
+        report.make_page([made_run()])
+
+
+@pytest.mark.parametrize(
+    ("peer", "words"),
+    [(2.1, "1 lie within 10% of each other"), (3.0, "0 lie within 10% of each other")],
+)
+def test_several_runs_are_compared(peer: float, words: str) -> None:
+    def run(seconds: float) -> Run:
+        return made_run(measurement(), measurement(contestant="LIBMF", seconds=seconds))
+
+    text = report.make_page([run(2), run(peer)])
+
+    assert words in text
+    assert ("50%" in text) == (peer == 3.0)
+
+
+def test_the_readme_keeps_all_but_its_table() -> None:
+    run = made_run(measurement(seconds=0.25), measurement(contestant="LIBMF", seconds=0.5))
+    text = f"before\n{readme.BEGIN}\nold numbers\n{readme.END}\nafter\n"
+
+    updated = readme.updated(text, run)
+
+    assert updated.startswith("before\n")
+    assert updated.endswith("\nafter\n")
+    assert "old numbers" not in updated
+    assert "| SGD, one epoch | ml-10m, 64 factors | 0.25 s (400 ratings/s) | LIBMF 2.00 × |" in updated
+    assert readme.updated(updated, run) == updated
+
+
+def test_a_readme_without_the_marks_is_refused() -> None:
+    with pytest.raises(DataError, match="lacks the lines"):
+        readme.updated("before and after", made_run())
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert readme.updated(text, Run.read(ROOT / "bench" / "results" / "full.json")) == text

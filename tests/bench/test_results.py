@@ -1,0 +1,92 @@
+"""What is read off results: ratios, fractions of a ceiling, agreement of runs; and results as a file."""
+
+from pathlib import Path
+
+import pytest
+
+from fastmf.errors import DataError
+from fastmf_bench.results import Run, compare_runs, ours, ratio
+from tests.bench.made import made_run, measurement
+
+
+def test_results_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
+    run = made_run(
+        measurement(figures={"test RMSE": 0.8, "curve": [[1.0, 0.9], [2.0, 0.8]]}),
+        measurement(contestant="LIBMF", note="a note", ceiling="copy", ceiling_rate=1e9),
+        proofs={"sgd": "", "als": "wrong"},
+        problems=["netflix: too large"],
+        seconds=12.5,
+    )
+    (tmp_path / "run.json").write_text(run.to_json())
+
+    assert Run.read(tmp_path / "run.json") == run
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "3", "{}", '{"format": 1}', '{"format": 1, "measurements": [{"a": 1}]}', "\x00"]
+)
+def test_a_file_that_is_no_results_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(DataError, match=r"run\.json holds no results of `fastmf bench --output`"):
+        Run.read(tmp_path / "run.json")
+
+
+def test_results_of_another_format_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"format": 99}')
+
+    with pytest.raises(DataError, match="has results of format 99; expected 1"):
+        Run.read(tmp_path / "run.json")
+
+
+def test_a_ratio_is_that_of_the_medians() -> None:
+    assert ratio(measurement(seconds=3), measurement(seconds=1.5)) == pytest.approx(2)
+    assert ratio(measurement(seconds=3), measurement(seconds=1.5), "wall") == pytest.approx(2)
+
+
+def test_a_contestant_that_did_a_part_is_compared_by_the_unit_of_work() -> None:
+    assert ratio(measurement(seconds=1, work=1), measurement(seconds=2, work=100)) == pytest.approx(50)
+
+
+def test_a_rate_is_also_a_fraction_of_its_ceiling() -> None:
+    found = measurement(seconds=2, work=100, ceiling="copy", ceiling_rate=200.0)
+
+    assert (found.rate, found.ceiling_fraction) == (50, 0.25)
+    assert measurement(seconds=0).rate is None
+    assert measurement().ceiling_fraction is None
+
+
+def test_contestants_of_one_race_have_all_but_their_names_in_common() -> None:
+    run = made_run(
+        measurement(),
+        measurement(settings={"n_factors": 32}),
+        measurement(contestant="LIBMF"),
+        measurement(suite="als"),
+    )
+
+    assert [[m.contestant for m in race] for race in run.races()] == [["fastmf", "LIBMF"], ["fastmf"], ["fastmf"]]
+
+
+def test_results_are_selected_by_attributes_and_settings() -> None:
+    run = made_run(measurement(), measurement(settings={"n_factors": 32}))
+
+    assert [m.settings["n_factors"] for m in run.select(suite="sgd", n_factors=32)] == [32]
+    assert run.select(n_factors=32, contestant="LIBMF") == []
+
+
+def test_runs_are_compared_by_the_ratios_they_share() -> None:
+    def run(peer: float) -> Run:
+        return made_run(measurement(), measurement(contestant="LIBMF", seconds=peer), measurement(task="alone"))
+
+    ((found, own, ratios),) = compare_runs([run(2), run(3)])
+
+    assert (found.contestant, own) == ("LIBMF", "fastmf")
+    assert ratios == pytest.approx([2, 3])
+    assert compare_runs([run(2)]) == []
+
+
+def test_ours_is_the_one_that_was_timed() -> None:
+    race = [measurement(contestant="LIBMF"), measurement(contestant="fastmf, cg")]
+
+    assert ours(race) is race[1]
+    assert ours([measurement(seconds=0)]) is None

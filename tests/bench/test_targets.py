@@ -1,0 +1,105 @@
+"""Verdicts: a figure at its target meets it, one beyond misses it, and what was not measured says why."""
+
+import pytest
+
+from fastmf_bench import tables, targets
+from fastmf_bench.results import Measurement, Run
+from fastmf_bench.targets import Verdict
+from tests.bench.made import made_run, measurement
+
+
+def verdict(run: Run, what: str, shape: str = "") -> Verdict:
+    (found,) = [v for v in targets.judge([run]) if v.what.startswith(what) and v.shape.startswith(shape)]
+    return found
+
+
+@pytest.mark.parametrize(("peer", "word"), [(2.1, "met"), (2.0, "met"), (1.9, "missed")])
+def test_a_ratio_at_its_bound_is_met(peer: float, word: str) -> None:
+    run = made_run(measurement(seconds=1), measurement(contestant="LIBMF", seconds=peer))
+
+    found = verdict(run, "SGD epoch", "10M shape, 64 factors")
+
+    assert (found.figure, found.verdict) == (f"{1 / peer:.4g} ×", word)
+
+
+def test_what_was_not_measured_says_so() -> None:
+    found = verdict(made_run(measurement()), "SGD epoch", "10M shape, 64 factors")
+
+    assert (found.figure, found.verdict) == ("not in the results: LIBMF in sgd, epoch, ml-10m, 64", "-")
+
+
+def test_every_target_has_a_verdict_even_without_results() -> None:
+    found = targets.judge([made_run()])
+
+    assert len(found) > 40
+    assert {v.verdict for v in found} == {"-"}
+    assert all(v.figure for v in found)
+
+
+def test_a_second_run_stands_in_where_the_first_has_nothing() -> None:
+    quality = measurement(
+        "quality", "protocol", "movielens-100k", "fastmf, SGD", seconds=0, figures={"RMSE of u1": 0.917}
+    )
+
+    (found,) = [v for v in targets.judge([made_run(), made_run(quality)]) if v.what == "SGD: RMSE of u1"]
+
+    assert (found.figure, found.verdict) == ("0.917", "met")
+
+
+def test_fewer_threads_than_the_run_has_are_not_judged() -> None:
+    alone = measurement(seconds=9, settings={"n_threads": 1})
+    run = made_run(alone, measurement(seconds=1), measurement(contestant="LIBMF", seconds=4))
+
+    assert verdict(run, "SGD epoch", "10M shape, 64 factors").figure == "0.25 ×"
+
+
+def test_a_share_of_the_ceiling() -> None:
+    sweep = measurement(
+        "als",
+        "implicit sweep",
+        contestant="fastmf, cholesky",
+        seconds=1,
+        work=46.0,
+        settings={"n_factors": 128},
+        ceiling="sgemm",
+        ceiling_rate=100.0,
+    )
+
+    found = verdict(made_run(sweep), "exact ALS, share")
+
+    assert (found.target, found.figure, found.verdict) == ("≥ 0.45", "0.46", "met")
+
+
+def test_a_wrong_kernel_misses_its_line() -> None:
+    assert verdict(made_run(proofs={"sgd": ""}), "SGD, largest").verdict == "met"
+    assert verdict(made_run(proofs={"sgd": "wrong"}), "SGD, largest").verdict == "missed"
+
+
+def curve(contestant: str, *points: tuple[float, float]) -> Measurement:
+    return measurement("sgd", "error over time", contestant=contestant, seconds=0, figures={"curve": points})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "difference"),
+    [
+        ([(1, 0.9), (2, 0.7)], [(1, 0.8), (2, 0.8)], -0.1),
+        ([(1, 0.9), (2, 0.7)], [(0.5, 0.95), (1, 0.8)], 0.1),  # what comes after the other ended does not count
+        ([(1, 0.8)], [(0.5, 0.7), (3, 0.5)], 0.1),
+    ],
+)
+def test_error_at_equal_time(
+    ours: list[tuple[float, float]], theirs: list[tuple[float, float]], difference: float
+) -> None:
+    found = verdict(made_run(curve("fastmf", *ours), curve("LIBMF", *theirs)), "SGD test RMSE", "10M shape, 64 factors")
+
+    assert float(found.figure) == pytest.approx(difference)
+    assert found.verdict == ("met" if difference <= 0 else "missed")
+
+
+def test_the_table_counts_the_verdicts() -> None:
+    run = made_run(measurement(seconds=1), measurement(contestant="LIBMF", seconds=4), proofs={"sgd": "wrong"})
+
+    table = tables.of_targets(targets.judge([run]))
+
+    assert table.splitlines()[0] == "targets"
+    assert table.splitlines()[-1].startswith("1 met, 1 missed, ")
