@@ -1,6 +1,5 @@
 """The machine and the software that a figure was measured on."""
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -8,10 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fastmf_bench.peers import DISTRIBUTIONS, installed_version
+
 
 def describe() -> dict[str, Any]:
     """Return what a reader needs to place a figure, as JSON can hold it."""
-    packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow")
+    packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow", *DISTRIBUTIONS.values())
+    versions = {name: installed_version(name) for name in packages}
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": _cpu_model(),
@@ -19,7 +24,8 @@ def describe() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "packages": {name: version for name, version in versions.items() if version is not None},
+        "blas": f"{blas['name']} {blas['version']}",
         "revision": _revision(),
     }
 

@@ -23,12 +23,11 @@ _LOGARITHMIC_FROM = 20
 def bars(race: Sequence[Measurement]) -> str:
     """Draw the CPU and wall seconds of a race, per unit of work where contestants did different amounts."""
     timed = sorted((m for m in race if m.wall), key=lambda m: m.seconds("cpu"), reverse=True)
-    same_work = len({m.work for m in timed}) == 1
-    scale = timed[0].work if same_work else max(m.work for m in timed)
+    whole = max(m.work for m in timed) or 1
     figure, axes = _figure(0.7 + 0.5 * len(timed))
     for place, m in enumerate(timed):
         for offset, clock in ((0.19, "cpu"), (-0.19, "wall")):
-            laps = [lap / (m.work or 1) * (scale or 1) for lap in getattr(m, clock)]
+            laps = [lap / (m.work or 1) * whole for lap in getattr(m, clock)]
             middle = statistics.median(laps)
             shades = (_OWN_COLOUR, _OWN_SHADE) if _is_own(m) else ("#5c6773", _PEER_COLOUR)
             colour = shades[0] if clock == "cpu" else shades[1]
@@ -48,7 +47,7 @@ def bars(race: Sequence[Measurement]) -> str:
         axes.set_xlim(right=axes.get_xlim()[1] * 3)
     else:
         axes.set_xlim(0, axes.get_xlim()[1] * 1.18)
-    axes.set_xlabel("seconds" if same_work else "seconds for the whole work (* did a part of it)")
+    axes.set_xlabel("seconds" + (" (*: see the note in the table)" if any(m.note for m in timed) else ""))
     return _svg(figure)
 
 

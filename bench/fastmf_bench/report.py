@@ -13,7 +13,7 @@ _AGREEMENT = 0.10
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; max-width: 70rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 2px solid #0b6e4f; padding-bottom: .2rem; }
 h3 { margin: 1.8rem 0 .3rem; font-size: 1rem; }
 .machine { color: #556; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
@@ -21,9 +21,10 @@ figure { margin: 1rem 0 0; flex: 1 1 26rem; max-width: 32rem; } figcaption { fon
 svg { max-width: 100%; height: auto; } code { background: #f2f4f5; padding: .1rem .3rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e3e6e8; white-space: nowrap; }
-th:first-child, td:first-child, td:last-child, .words td, .words th { text-align: left; }
-.words td { white-space: normal; } td:last-child { white-space: normal; min-width: 9rem; font-size: 12px; }
+th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e3e6e8; }
+td { white-space: nowrap; } th { vertical-align: bottom; max-width: 8rem; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; }
+.words td { white-space: normal; } .note { white-space: normal; text-align: left; font-size: 12px; }
 tr.own td { background: #eef7f3; font-weight: 600; }
 .met { color: #0b6e4f; font-weight: 600; } .missed { color: #b3261e; font-weight: 600; } .problem { color: #b3261e; }
 """
@@ -164,16 +165,19 @@ def _race(race: Sequence[Measurement]) -> Iterator[str]:
 def _table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: set[int] | None = None, words: bool = False
 ) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    columns = tables.used_columns(rows)
+    head = "".join(f"<th>{escape(header[c])}</th>" for c in columns)
     lines = [
-        f"<tr{' class=own' if place in (marked or ()) else ''}>{_cells(row)}</tr>" for place, row in enumerate(rows)
+        f"<tr{' class=own' if place in (marked or ()) else ''}>{_cells([row[c] for c in columns])}</tr>"
+        for place, row in enumerate(rows)
     ]
     kind = ' class="words"' if words else ""
     return f'<div class="scroll"><table{kind}><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def _cells(row: Sequence[str]) -> str:
-    return "".join(f"<td>{escape(cell)}</td>" for cell in row)
+    """Join cells; those that are words, not numbers, may be broken."""
+    return "".join(f"<td{' class=note' if cell.count(' ') > 2 else ''}>{escape(cell)}</td>" for cell in row)
 
 
 def _plot(title: str, svg: str) -> str:

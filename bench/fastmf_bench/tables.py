@@ -57,6 +57,11 @@ def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
     return [*header, ""], rows
 
 
+def used_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the columns that say something in at least one row."""
+    return [column for column, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+
+
 def race_title(m: Measurement) -> str:
     """Name a race: what was done, on what, with which settings, in how many laps."""
     settings = [f"{name} {value}" for name, value in m.settings.items()]
@@ -100,7 +105,8 @@ def machine_text(machine: dict[str, Any]) -> str:
 def versions_text(machine: dict[str, Any]) -> str:
     """Word the versions in one line."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    return f"Python {machine['python']}, {packages}; revision {machine['revision'] or 'unknown'}"
+    revision = machine["revision"] or "unknown"
+    return f"Python {machine['python']}, {packages}; NumPy's BLAS is {machine['blas']}; revision {revision}"
 
 
 def _heading(run: Run) -> str:
@@ -122,7 +128,7 @@ def _race_table(race: Sequence[Measurement]) -> str:
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Align columns: the first ``left`` to the left, the others to the right, the notes at the end as they are."""
-    columns = [c for c in range(len(header)) if any(row[c] for row in rows)]
+    columns = used_columns(rows)
     widths = {c: max(len(header[c]), *(len(row[c]) for row in rows)) for c in columns}
     last = len(header) - 1
 
