@@ -1,7 +1,6 @@
 """``fastmf bench`` and ``python -m fastmf_bench``."""
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
@@ -240,7 +239,7 @@ def _write(run: Run, parsed: argparse.Namespace) -> None:
         with new_file(parsed.output, parsed.overwrite) as temporary:
             temporary.write_text(run.to_json(), encoding="utf-8")
     if parsed.json:
-        print(json.dumps(json.loads(run.to_json())))
+        print(run.to_json(), end="")
 
 
 if __name__ == "__main__":

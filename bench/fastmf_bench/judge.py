@@ -1,5 +1,7 @@
 """How good the factors of a contestant are: one yardstick for all libraries, on the ratings held out."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ from fastmf_kernels.topk.arrays import Rows
 _JUDGED_USERS = 2000
 _K = 10
 FloatArray = npt.NDArray[np.float32]
+Curve = list[tuple[float, float]]
 
 
 def rmse(
@@ -44,3 +47,15 @@ def ndcg(problem: Problem, user_factors: FloatArray, item_factors: FloatArray, s
     queries = np.ascontiguousarray(user_factors[users], np.float32)
     _, best = fastmf.top_k(queries, np.ascontiguousarray(item_factors, np.float32), _K, exclude=exclude)
     return fastmf.metrics.ndcg_at_k(best, relevant, _K)
+
+
+def of_errors(curve: Curve, goal: float | None = None) -> dict[str, Any]:
+    """Return the figures of a curve of (seconds, RMSE): the best, and when it first was at most the goal."""
+    reached = next((seconds for seconds, error in curve if goal is not None and error <= goal), None)
+    return {"best RMSE": min(error for _, error in curve), "seconds to goal": reached, "curve": curve}
+
+
+def of_rankings(curve: Curve, goal: float) -> dict[str, Any]:
+    """Return the figures of a curve of (seconds, NDCG@10): the best, and when it first was at least the goal."""
+    reached = next((seconds for seconds, ndcg in curve if ndcg >= goal), None)
+    return {"best NDCG@10": max(ndcg for _, ndcg in curve), "seconds to goal": reached, "curve": curve}

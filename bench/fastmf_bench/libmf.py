@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fastmf import Interactions
+from fastmf.files import new_file
 from fastmf_bench.pace import Lap, clocks, peak_bytes
 from fastmf_bench.problems import Problem
 
@@ -78,5 +79,6 @@ def _write(ratings: Interactions, path: Path) -> Path:
     if not path.exists():
         table = pa.table({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
         options = pyarrow.csv.WriteOptions(include_header=False, delimiter=" ", quoting_style="none")
-        pyarrow.csv.write_csv(table, path, options)
+        with new_file(path) as temporary:
+            pyarrow.csv.write_csv(table, temporary, options)
     return path

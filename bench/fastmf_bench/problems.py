@@ -6,6 +6,7 @@ very same ratings within milliseconds.
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def from_file(path: Path, folder: Path, seed: int) -> Problem:
     """Read a problem from a Parquet file of ratings."""
     ratings = fastmf.read_parquet(path)
     shape = Shape(path.stem, ratings.n_users, ratings.n_items, ratings.n_ratings)
-    target = folder / f"file-{path.stem}-seed{seed}"
+    target = folder / f"file-{path.stem}-{_fingerprint(path)}-seed{seed}"
     _store(shape, fastmf.split.random(ratings, TEST_FRACTION, seed), target)
     return Problem(shape, target)
 
@@ -119,7 +120,7 @@ def from_split(name: str, train: Path, test: Path, folder: Path) -> Problem:
     shape = Shape(name, ratings.n_users, ratings.n_items, ratings.n_ratings)
     n_train = len(parts[0])
     positions = np.arange(n_train), np.arange(n_train, ratings.n_ratings)
-    target = folder / f"split-{name}"
+    target = folder / f"split-{name}-{_fingerprint(train, test)}"
     _store(shape, [ratings.take(part) for part in positions], target)
     return Problem(shape, target)
 
@@ -155,6 +156,12 @@ def available_memory() -> int:
     if limit.exists() and limit.read_text().strip() != "max":
         left = min(left, int(limit.read_text()) - int(used.read_text()))
     return left
+
+
+def _fingerprint(*paths: Path) -> str:
+    """Tell files apart by path, size and time: what was kept of another must not be taken for this one."""
+    told = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return f"{zlib.crc32(repr(told).encode()):08x}"
 
 
 def _store(shape: Shape, parts: Iterable[Interactions], target: Path) -> None:

@@ -117,7 +117,7 @@ class Run:
 
     def to_json(self) -> str:
         """Return the run as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self)}) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Self:

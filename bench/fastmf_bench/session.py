@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fastmf.errors import FastMFError
 from fastmf_bench import problems
-from fastmf_bench.contest import Contestant, Outcome, run_contest
+from fastmf_bench.contest import Contestant, run_contest
 from fastmf_bench.problems import SHAPES, Problem, Shape
 from fastmf_bench.results import Measurement, Run
 
@@ -116,9 +116,9 @@ class Session:
         problem: str,
         settings: dict[str, Any],
         contestants: Sequence[Contestant],
-        work: Work | Callable[[Outcome], Work] | None = None,
+        work: Work = Work(0, ""),  # noqa: B008 - it is immutable
         n_laps: int | None = None,
-    ) -> dict[str, Outcome]:
+    ) -> None:
         """Run contestants in turn and keep what they did.
 
         Parameters
@@ -126,8 +126,9 @@ class Session:
         suite, task, problem, settings
             What the race is about; see `fastmf_bench.results.Measurement`.
         contestants : sequence of Contestant
-        work : Work or callable, optional
-            What a lap does; a contestant whose figures have ``work`` did that much of it instead.
+        work : Work
+            What a lap does. A contestant whose figures have ``work`` did that much of it instead; likewise
+            ``peak_bytes`` and ``note``.
         n_laps : int, optional
             As in the options if None.
         """
@@ -135,14 +136,11 @@ class Session:
         self.say(f"{suite}: " + ", ".join(filter(None, [task, problem, *shown])))
         settings = {"n_threads": self.options.n_threads, **settings}
         n_laps = self.options.n_laps if n_laps is None else n_laps
-        outcomes = run_contest(contestants, n_laps, settings["n_threads"])
-        for name, outcome in outcomes.items():
+        for name, outcome in run_contest(contestants, n_laps, settings["n_threads"]).items():
             if outcome.error is not None:
                 self.note(f"{suite}: {name} was left out of {task}, {problem}: {outcome.error}")
                 continue
-            done = work(outcome) if callable(work) else work or Work(0, "")
-            amount = outcome.figures.pop("work", done.amount)
-            peak = outcome.figures.pop("peak_bytes", outcome.peak_bytes)
+            figures = outcome.figures
             self.run.measurements.append(
                 Measurement(
                     suite,
@@ -150,18 +148,17 @@ class Session:
                     problem,
                     name,
                     settings,
-                    [lap.wall for lap in outcome.laps],
-                    [lap.cpu for lap in outcome.laps],
-                    peak,
-                    amount,
-                    done.unit,
-                    done.ceiling,
-                    self._ceiling_rate(done, settings["n_threads"]),
-                    outcome.figures,
-                    outcome.figures.pop("note", ""),
+                    wall=[lap.wall for lap in outcome.laps],
+                    cpu=[lap.cpu for lap in outcome.laps],
+                    peak_bytes=figures.pop("peak_bytes", outcome.peak_bytes),
+                    work=figures.pop("work", work.amount),
+                    unit=work.unit,
+                    ceiling=work.ceiling,
+                    ceiling_rate=self._ceiling_rate(work, settings["n_threads"]),
+                    note=figures.pop("note", ""),
+                    figures=figures,
                 )
             )
-        return outcomes
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:

@@ -72,7 +72,7 @@ def test_curves_rise_in_time_and_have_every_epoch(problem: Problem) -> None:
     seconds, errors = np.array(figures["curve"]).T
     assert len(seconds) == 30
     assert (np.diff(seconds) > 0).all()
-    assert errors[-1] == figures["test RMSE"]
+    assert errors.min() == figures["best RMSE"]
 
 
 @pytest.mark.parametrize("task", ["sgd.numpy", "als.numpy"])
@@ -185,7 +185,9 @@ def test_figures_over_seeds_are_means_with_their_spread() -> None:
 
 
 def test_time_to_a_goal_is_that_of_the_first_to_reach_it() -> None:
-    curve: list[tuple[float, float]] = [(1, 0.9), (2, quality._RMSE_GOAL), (3, 0.8)]
+    curve = [(1.0, 0.9), (2.0, 0.85), (3.0, 0.8)]
 
-    assert quality._to_rmse(curve)["seconds to goal"] == 2
-    assert quality._to_rmse(curve[:1]) == {"best RMSE": 0.9, "seconds to goal": None, "curve": curve[:1]}
+    assert judge.of_errors(curve, 0.85) == {"best RMSE": 0.8, "seconds to goal": 2, "curve": curve}
+    assert judge.of_errors(curve, 0.7)["seconds to goal"] is None
+    assert judge.of_errors(curve)["seconds to goal"] is None
+    assert judge.of_rankings(curve, 0.85) == {"best NDCG@10": 0.9, "seconds to goal": 1, "curve": curve}

@@ -1,8 +1,8 @@
 """What the machine can do at best, measured with NumPy on the same threads: results are fractions of these.
 
-Of memory: copying a large array (read + write), and gathering random rows of 256 or 512 bytes (64 or 128 float32
-factors) out of a table that no cache holds. Of arithmetic: the product of two large float32 matrices, and of one in the
-shape of scoring, a tile of users with few factors against the whole catalogue.
+Of memory: copying a large array (read + write), and gathering random rows of 128, 256 or 512 bytes (32, 64 or 128
+float32 factors) out of a table that no cache holds. Of arithmetic: the product of two large float32 matrices, and one
+in the shape of scoring, a tile of users with few factors against the whole catalogue.
 """
 
 import itertools
@@ -41,7 +41,7 @@ def _run(session: Session, n_threads: int) -> None:
         _measure(session, name, n_threads, "ceilings.matmul", {"shape": shape}, Work(2.0 * np.prod(shape), "flop"))
     arguments = {"n_threads": n_threads}
     _measure(session, COPY, n_threads, "ceilings.copy", arguments, Work(2.0 * _TABLE_BYTES, "bytes"))
-    for row_bytes in sorted({256, 512, *(4 * k for k in session.options.factors)}):
+    for row_bytes in sorted({128, 256, 512, *(4 * n_factors for n_factors in session.options.factors)}):
         rows = Work(_TABLE_BYTES / row_bytes, "rows")
         _measure(
             session,

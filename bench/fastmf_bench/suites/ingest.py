@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import fastmf
+from fastmf.parquet import write_table
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
 from fastmf_bench.problems import SHAPES, open_problem
@@ -63,7 +64,7 @@ def write(_: Pace, folder: str, path: str, kind: str) -> dict[str, Any]:
     }
     table = {name: _outside_ids(name[:4], indices, kind) for name, indices in columns.items()}
     table["rating"] = pa.array(np.concatenate([part.ratings for part in parts]))
-    pq.write_table(pa.table(table), path)
+    write_table(pa.table(table), path)
     return {}
 
 

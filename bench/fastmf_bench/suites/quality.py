@@ -13,7 +13,7 @@ with columns ``user_id``, ``item_id`` and, in ratings, ``rating``.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 import fastmf
-from fastmf_bench import judge, libmf, problems
+from fastmf_bench import judge, problems
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
-from fastmf_bench.problems import Problem, open_problem
+from fastmf_bench.problems import open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session
+from fastmf_bench.suites import sgd
 
 IntArray = npt.NDArray[np.int64]
-Curve = list[tuple[float, float]]
 
 MOVIELENS_100K = "movielens-100k"
 MOVIELENS_1M = "movielens-1m"
@@ -75,14 +75,13 @@ def _race_to_rmse(session: Session, splits: Path) -> None:
     files = splits / "pmf_demo_train.parquet", splits / "pmf_demo_test.parquet"
     problem = problems.from_split(MOVIELENS_1M, *files, session.options.folder)
     arguments = {"folder": str(problem.folder), "n_threads": session.options.n_threads}
+    curve = {**arguments, "n_factors": _CURVE_FACTORS, "n_epochs": 40, "goal": _RMSE_GOAL}
     contestants = [
-        Contestant(f"{OURS}, SGD", "quality.sgd_curve", arguments),
+        Contestant(f"{OURS}, SGD", "sgd.fastmf_curve", {**curve, "learning_rate": 0.015}),
         Contestant(f"{OURS}, ALS", "quality.als_curve", arguments),
     ]
     if session.has("libmf"):
-        contestants.append(
-            Contestant("LIBMF", "quality.libmf_curve", {**arguments, "program": str(session.options.libmf)})
-        )
+        contestants.append(Contestant("LIBMF", "sgd.libmf_curve", {**curve, "program": str(session.options.libmf)}))
     if session.has("surprise"):
         contestants.append(Contestant("Surprise", "quality.surprise_curve", {"folder": str(problem.folder)}))
     settings = {"n_factors": _CURVE_FACTORS, "goal": _RMSE_GOAL}
@@ -236,54 +235,24 @@ def _pairs(path: Path) -> tuple[IntArray, IntArray]:
     return table["user_id"].to_numpy(), table["item_id"].to_numpy()
 
 
-def sgd_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
-    """Train `fastmf.SGD`, evaluated after each epoch."""
-    model = fastmf.SGD(
-        n_factors=_CURVE_FACTORS, n_epochs=40, learning_rate=0.015, regularization=0.05, n_threads=n_threads
-    )
-    return _explicit_curve(model, open_problem(folder))
-
-
 def als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
     """Train `fastmf.ALS`, evaluated after each sweep."""
     model = fastmf.ALS(n_factors=_CURVE_FACTORS, n_epochs=15, regularization=0.05, n_threads=n_threads)
-    return _explicit_curve(model, open_problem(folder))
-
-
-def _explicit_curve(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> dict[str, Any]:
-    model.fit(problem.train(), validation=problem.test())
-    seconds = np.cumsum([record["seconds"] for record in model.history]).tolist()
-    return _to_rmse(zip(seconds, (record["validation_rmse"] for record in model.history), strict=True))
-
-
-def libmf_curve(_: Pace, folder: str, n_threads: int, program: str) -> dict[str, Any]:
-    """Train LIBMF; each epoch is taken to last as long as the average."""
-    settings = libmf.Settings(program, _CURVE_FACTORS, n_threads, 0.05)
-    train, test = libmf.write_text(open_problem(folder))
-    seconds = libmf.time_epoch(settings, train).wall
-    errors = libmf.test_errors(settings, train, test, 40)
-    return _to_rmse((seconds * (epoch + 1), error) for epoch, error in enumerate(errors))
+    return judge.of_errors(sgd.validated(model, open_problem(folder)), _RMSE_GOAL)
 
 
 def surprise_curve(_: Pace, folder: str) -> dict[str, Any]:
     """Train Surprise's SVD from the start for several numbers of epochs, since it reports none in between."""
-    import pandas as pd
-    import surprise
-
     problem = open_problem(folder)
-    ratings, test = problem.train(), problem.test()
-    frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
-    trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(1, 5))).build_full_trainset()
-    curve: Curve = []
+    trainset, test, curve = sgd.surprise_trainset(problem), problem.test(), []
     for n_epochs in _SURPRISE_EPOCHS:
-        model = surprise.SVD(_CURVE_FACTORS, n_epochs=n_epochs, lr_all=0.01, reg_all=0.05, random_state=0)
+        model = sgd.surprise_model(_CURVE_FACTORS, n_epochs, learning_rate=0.01)
         started = time.perf_counter()
         model.fit(trainset)
         seconds = time.perf_counter() - started
-        triples = zip(test.users.tolist(), test.items.tolist(), test.ratings.tolist(), strict=True)
-        errors = [model.predict(user, item).est - rating for user, item, rating in triples]
-        curve.append((seconds, float(np.sqrt(np.mean(np.square(errors))))))
-    return _to_rmse(curve)
+        pairs = zip(test.users.tolist(), test.items.tolist(), strict=True)
+        curve.append((seconds, fastmf.metrics.rmse(test.ratings, [model.predict(*pair).est for pair in pairs])))
+    return judge.of_errors(curve, _RMSE_GOAL)
 
 
 def implicit_als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
@@ -299,7 +268,7 @@ def implicit_als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
         n_factors=_CURVE_FACTORS, n_epochs=12, regularization=0.01, unobserved_weight=0.3, n_threads=n_threads
     )
     model.fit(problem.train(), callbacks=[on_epoch])
-    return _to_ndcg(curve)
+    return judge.of_rankings(curve, _NDCG_GOAL)
 
 
 def implicit_curve(_: Pace, folder: str, n_threads: int, use_cg: bool) -> dict[str, Any]:
@@ -321,19 +290,7 @@ def implicit_curve(_: Pace, folder: str, n_threads: int, use_cg: bool) -> dict[s
         factors=_CURVE_FACTORS, regularization=20.0, use_cg=use_cg, iterations=12, num_threads=n_threads, random_state=0
     )
     model.fit(scipy.sparse.csr_matrix((ones, rows.indices, rows.indptr), shape), show_progress=False, callback=on_epoch)
-    return _to_ndcg(curve)
-
-
-def _to_rmse(curve: Iterable[tuple[float, float]]) -> dict[str, Any]:
-    points = list(curve)
-    reached = next((seconds for seconds, error in points if error <= _RMSE_GOAL), None)
-    best = min(error for _, error in points)
-    return {"best RMSE": best, "seconds to goal": reached, "curve": points}
-
-
-def _to_ndcg(curve: Curve) -> dict[str, Any]:
-    reached = next((seconds for seconds, ndcg in curve if ndcg >= _NDCG_GOAL), None)
-    return {"best NDCG@10": max(ndcg for _, ndcg in curve), "seconds to goal": reached, "curve": curve}
+    return judge.of_rankings(curve, _NDCG_GOAL)
 
 
 _PROTOCOLS = {MOVIELENS_100K: "SGD", NCF_MOVIELENS_1M: "ImplicitALS", CITEULIKE: "ImplicitALS", MOVIELENS_1M: "SGD"}
@@ -343,9 +300,7 @@ TASKS: dict[str, Task] = {
     f"quality.{MOVIELENS_1M}": movielens_1m,
     f"quality.{NCF_MOVIELENS_1M}": ncf_movielens_1m,
     f"quality.{CITEULIKE}": citeulike,
-    "quality.sgd_curve": sgd_curve,
     "quality.als_curve": als_curve,
-    "quality.libmf_curve": libmf_curve,
     "quality.surprise_curve": surprise_curve,
     "quality.implicit_als_curve": implicit_als_curve,
     "quality.implicit_curve": implicit_curve,

@@ -20,7 +20,7 @@ from fastmf_kernels.sgd.schedule import make_blocks
 FACTORS = (32, 64, 128)
 _REGULARIZATION = 0.05
 _LEARNING_RATE = 0.02
-_CURVE_EPOCHS = 30
+CURVE_EPOCHS = 30
 # A lap has at least as many ratings: an epoch of a small problem is too short for the clock.
 _RATINGS_A_LAP = 10_000_000
 _SAMPLE = 20_000
@@ -100,13 +100,25 @@ def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dic
     return {"epochs": len(model.history), "test RMSE": error}
 
 
-def train_fastmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
-    """Train `fastmf.SGD`, and return the test error at the end of each epoch, with the seconds trained so far."""
-    problem = open_problem(folder)
-    model = _model(n_factors, n_threads, _CURVE_EPOCHS).fit(problem.train(), validation=problem.test())
-    seconds = np.cumsum([record["seconds"] for record in model.history]).tolist()
-    errors = [record["validation_rmse"] for record in model.history]
-    return {"test RMSE": errors[-1], "curve": list(zip(seconds, errors, strict=True))}
+def train_fastmf_curve(
+    _: Pace,
+    folder: str,
+    n_factors: int,
+    n_threads: int,
+    n_epochs: int = CURVE_EPOCHS,
+    learning_rate: float = _LEARNING_RATE,
+    goal: float | None = None,
+) -> dict[str, Any]:
+    """Train `fastmf.SGD`; the test error at the end of each epoch, with the seconds trained so far."""
+    model = _model(n_factors, n_threads, n_epochs).set_params(learning_rate=learning_rate)
+    return judge.of_errors(validated(model, open_problem(folder)), goal)
+
+
+def validated(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> judge.Curve:
+    """Train a model; seconds trained and test error after each epoch."""
+    history = model.fit(problem.train(), validation=problem.test()).history
+    seconds = np.cumsum([record["seconds"] for record in history]).tolist()
+    return list(zip(seconds, (record["validation_rmse"] for record in history), strict=True))
 
 
 def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
@@ -147,30 +159,48 @@ def train_libmf(pace: Pace, folder: str, n_factors: int, n_threads: int, program
     return {"epochs": n_epochs, "test RMSE": error, "peak_bytes": peak}
 
 
-def train_libmf_curve(pace: Pace, folder: str, n_factors: int, n_threads: int, program: str) -> dict[str, Any]:
-    """Train with LIBMF, and return the test error after each epoch; each is taken to last as long as the average."""
+def train_libmf_curve(
+    _: Pace,
+    folder: str,
+    n_factors: int,
+    n_threads: int,
+    program: str,
+    n_epochs: int = CURVE_EPOCHS,
+    goal: float | None = None,
+) -> dict[str, Any]:
+    """Train with LIBMF; the test error after each epoch, each of which is taken to last as long as the average."""
     settings = libmf.Settings(program, n_factors, n_threads, _REGULARIZATION)
     train, test = libmf.write_text(open_problem(folder))
     seconds = libmf.time_epoch(settings, train).wall
-    errors = libmf.test_errors(settings, train, test, _CURVE_EPOCHS)
-    curve = [(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)]
-    return {"test RMSE": errors[-1], "curve": curve}
+    errors = libmf.test_errors(settings, train, test, n_epochs)
+    return judge.of_errors([(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)], goal)
 
 
 def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> dict[str, Any]:
     """Train Surprise's SVD, which has one thread, for some epochs a lap."""
+    trainset = surprise_trainset(open_problem(folder))
+    end_lap = averaged(pace, n_epochs)
+    while end_lap():
+        surprise_model(n_factors, n_epochs, _LEARNING_RATE).fit(trainset)
+    return {"note": "one thread"}
+
+
+def surprise_trainset(problem: Problem) -> Any:
+    """Return the training ratings as Surprise wants them."""
     import pandas as pd
     import surprise
 
-    ratings = open_problem(folder).train()
+    ratings = problem.train()
+    scale = float(ratings.ratings.min()), float(ratings.ratings.max())
     frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
-    trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(0.5, 5))).build_full_trainset()
-    end_lap = averaged(pace, n_epochs)
-    while end_lap():
-        surprise.SVD(n_factors, n_epochs=n_epochs, lr_all=_LEARNING_RATE, reg_all=_REGULARIZATION, random_state=0).fit(
-            trainset
-        )
-    return {"note": "one thread"}
+    return surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=scale)).build_full_trainset()
+
+
+def surprise_model(n_factors: int, n_epochs: int, learning_rate: float) -> Any:
+    """Return Surprise's SVD with the regularisation of the others."""
+    import surprise
+
+    return surprise.SVD(n_factors, n_epochs=n_epochs, lr_all=learning_rate, reg_all=_REGULARIZATION, random_state=0)
 
 
 def _epochs_a_lap(problem: Problem) -> int:

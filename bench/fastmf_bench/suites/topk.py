@@ -49,7 +49,7 @@ def run(session: Session) -> None:
     """Race full scans on random factors, then scans of trained factors, then single queries."""
     n_users = 2000 if session.options.quick else 20_000
     random = _random_arrays(n_users, SCORING_ITEMS, session.options.seed)
-    folder = random.save(session.options.folder / f"topk-random-{n_users}")
+    folder = random.save(session.options.folder / "topk-random")
     for k in (10,) if session.options.quick else (10, 100):
         _race(session, f"top-{k}", "random factors", folder, k, seen=False)
     _race(session, "top-10, seen left out", "random factors", folder, 10, seen=True)
@@ -107,9 +107,10 @@ def _random_arrays(n_users: int, n_items: int, seed: int) -> Arrays:
 
 
 def _trained(session: Session, shape: Shape, n_queries: int) -> str:
-    folder = session.options.folder / f"topk-{shape.name}-{n_queries}"
+    problem = session.problem(shape)
+    folder = problem.folder / f"topk-{n_queries}"
     if not (folder / "seen.npy").exists():
-        arguments = {"problem": str(session.problem(shape).folder), "folder": str(folder), "n_queries": n_queries}
+        arguments = {"problem": str(problem.folder), "folder": str(folder), "n_queries": n_queries}
         session.say(f"topk: training on {shape}")
         session.work("topk.train", {**arguments, "n_threads": session.options.n_threads})
     return str(folder)
