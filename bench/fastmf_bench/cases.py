@@ -4,8 +4,10 @@ The reference of an operation answers a case once; a variant answers it again on
 `Case.compare` says what differs. `bench/test_*.py` times the same cases.
 """
 
-from collections.abc import Callable
-from functools import cache
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +15,17 @@ import numpy.typing as npt
 
 from fastmf.backend import Kernels, get_backend
 from fastmf.errors import FastMFError
-from fastmf.testing import VARIANTS, power_law
-from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf.interactions import Interactions
+from fastmf.rows import rows_of_pairs
+from fastmf.testing import VARIANTS, from_indices, power_law
+from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
-from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 from fastmf_kernels.sgd.arrays import Step
-from fastmf_kernels.sgd.schedule import make_blocks, shuffled_strata
+from fastmf_kernels.sgd.schedule import Blocks, make_blocks, shuffled_strata
 from fastmf_kernels.topk.arrays import Rows, no_rows
+
+Arrays = list[npt.NDArray[Any]]
 
 OPERATIONS = ("layout", "predict", "sgd", "als", "topk")
 _THREADS = (1, 2, 3, 8)
@@ -46,10 +51,10 @@ class Case(NamedTuple):
 
     operation: str
     name: str
-    answer: Callable[[Kernels, int | None], list[npt.NDArray[Any]]]
+    answer: Callable[[Kernels, int | None], Arrays]
     tolerance: float
 
-    def compare(self, found: list[npt.NDArray[Any]]) -> str:
+    def compare(self, found: Arrays) -> str:
         """Say how an answer differs from that of the reference; nothing if it does not."""
         expected = self.answer(get_backend("reference"), None)
         differences = [difference(*pair, self.tolerance) for pair in zip(expected, found, strict=True)]
@@ -98,106 +103,78 @@ def cases(operation: str) -> tuple[Case, ...]:
     return tuple(_MAKERS[operation]())
 
 
-def _layout() -> list[Case]:
-    made = []
+def _layout() -> Iterator[Case]:
     for n_users, n_items, n_ratings in ((7, 5, 12), (300, 200, 3000), (2000, 700, 60_000)):
         ratings = power_law(n_users, n_items, n_ratings)
-
-        def answer(kernels: Kernels, n_threads: int | None, ratings: Any = ratings) -> list[npt.NDArray[Any]]:
-            csr = kernels.coo_to_csr(ratings.users, ratings.items, ratings.ratings, ratings.n_users, n_threads)
-            return [*csr, *kernels.transpose(csr, ratings.n_items, n_threads)]
-
-        made.append(Case("layout", f"coo_to_csr and transpose, {n_users} × {n_items}, {n_ratings} entries", answer, 0))
-    return made
+        name = f"coo_to_csr and transpose, {n_users} × {n_items}, {n_ratings} entries"
+        yield Case("layout", name, partial(_lay_out, ratings), 0)
 
 
-def _predict() -> list[Case]:
-    made = []
-    for n_factors in (1, 17, 64):
-        pairs, factors = _pairs(500, 300, 5000), _factors(500, 300, n_factors)
-        for rating_range in (None, (1.0, 5.0)):
-            problem = (*pairs, factors, make_link(rating_range))
-
-            def answer(
-                kernels: Kernels,
-                n_threads: int | None,
-                problem: tuple[Int32Array, Int32Array, Factors, Link] = problem,
-            ) -> list[npt.NDArray[Any]]:
-                users, items, factors, link = problem
-                return [kernels.predict_pairs(users, items, factors, link, n_threads)]
-
-            name = f"predict_pairs, 5000 pairs, {n_factors} factors, range {rating_range}"
-            made.append(Case("predict", name, answer, 1e-5))
-    return made
+def _lay_out(ratings: Interactions, kernels: Kernels, n_threads: int | None) -> Arrays:
+    csr = kernels.coo_to_csr(ratings.users, ratings.items, ratings.ratings, ratings.n_users, n_threads)
+    return [*csr, *kernels.transpose(csr, ratings.n_items, n_threads)]
 
 
-def _sgd() -> list[Case]:
+def _predict() -> Iterator[Case]:
+    for n_factors, rating_range in itertools.product((1, 17, 64), (None, (1.0, 5.0))):
+        ratings, factors = power_law(500, 300, 5000), _factors(500, 300, n_factors)
+        answer = partial(_predict_pairs, ratings, factors, make_link(rating_range))
+        yield Case("predict", f"predict_pairs, 5000 pairs, {n_factors} factors, range {rating_range}", answer, 1e-5)
+
+
+def _predict_pairs(
+    ratings: Interactions, factors: Factors, link: Link, kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    return [kernels.predict_pairs(ratings.users, ratings.items, factors, link, n_threads)]
+
+
+def _sgd() -> Iterator[Case]:
     """One epoch that touches each row once, which must be equal to rounding, and longer ones, where errors add up."""
-    made = []
+    reference = get_backend("reference")
     for n_users, n_items, n_ratings, n_factors, tolerance in (
         (200, 200, 200, 17, 1e-6),
         (200, 200, 200, 64, 1e-6),
         (400, 200, 3000, 8, 1e-4),
         (1000, 600, 20_000, 33, 1e-4),
     ):
-        rng = np.random.default_rng(n_ratings)
-        once = n_ratings == n_users
-        users, items = (rng.permutation(n_users).astype(np.int32),) * 2 if once else _pairs(n_users, n_items, n_ratings)
-        values = rng.integers(1, 6, n_ratings).astype(np.float32)
-
-        def answer(
-            kernels: Kernels,
-            n_threads: int | None,
-            problem: Any = (users, items, values, n_users, n_items, n_factors),
-        ) -> list[npt.NDArray[Any]]:
-            users, items, values, n_users, n_items, n_factors = problem
-            by_user = kernels.coo_to_csr(users, items, values, n_users, n_threads)
-            blocks = make_blocks(by_user, n_items, kernels.group_by, n_threads)
-            strata = shuffled_strata(int(np.sqrt(len(blocks.offsets) - 1)), np.random.default_rng(0))
-            factors = _factors(n_users, n_items, n_factors)
-            step = Step(*(np.float32(term) for term in (0.01, 0.02, 0.05, 0.03)))
-            kernels.run_epoch(blocks, strata, factors, make_link(None), step, n_threads)
-            return [*factors[:4]]
-
+        ratings = power_law(n_users, n_items, n_ratings)
+        if n_ratings == n_users:
+            each_once = np.random.default_rng(0).permutation(n_users)
+            ratings = from_indices(each_once, each_once, ratings.ratings, n_users, n_items)
+        blocks = make_blocks(ratings.by_user, n_items, reference.group_by)
         name = f"run_epoch, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
-        made.append(Case("sgd", name, answer, tolerance))
-    return made
+        yield Case("sgd", name, partial(_run_epoch, blocks, (n_users, n_items, n_factors)), tolerance)
 
 
-def _als() -> list[Case]:
-    made = []
-    for n_rows, n_fixed, n_ratings, n_factors in (
-        (60, 40, 500, 8),
-        (200, 150, 4000, 33),
-        (300, 200, 12_000, 64),
-        (80, 300, 8000, 128),
-    ):
-        for kind, weighting in _WEIGHTINGS.items():
+def _run_epoch(blocks: Blocks, sizes: tuple[int, int, int], kernels: Kernels, n_threads: int | None) -> Arrays:
+    strata = shuffled_strata(math.isqrt(len(blocks.offsets) - 1), np.random.default_rng(0))
+    factors = _factors(*sizes)
+    step = Step(*(np.float32(term) for term in (0.01, 0.02, 0.05, 0.03)))
+    kernels.run_epoch(blocks, strata, factors, make_link(None), step, n_threads)
+    return [*factors[:4]]
 
-            def answer(
-                kernels: Kernels,
-                n_threads: int | None,
-                problem: Any = (n_rows, n_fixed, n_ratings, n_factors),
-                weighting: Weighting = weighting,
-            ) -> list[npt.NDArray[Any]]:
-                n_rows, n_fixed, n_ratings, n_factors = problem
-                fixed = _factors(1, n_fixed, n_factors).item_factors
-                gram = kernels.gram(fixed) if weighting.target == 1 else np.zeros((n_factors, n_factors), np.float32)
-                half_sweep = HalfSweep(
-                    _csr(n_rows, n_fixed, n_ratings),
-                    fixed,
-                    np.linspace(-0.5, 0.5, n_fixed, dtype=np.float32),
-                    gram,
-                    np.full(n_rows, 3, np.float32),
-                    weighting,
-                )
-                target = np.empty((n_rows, n_factors), np.float32)
-                kernels.run_half_sweep(half_sweep, target, n_threads)
-                return [gram, target]
 
-            name = f"run_half_sweep, {kind}, {n_rows} × {n_fixed}, {n_ratings} entries, {n_factors} factors"
-            made.append(Case("als", name, answer, 1e-3))
-    return made
+def _als() -> Iterator[Case]:
+    sizes = ((60, 40, 500, 8), (200, 150, 4000, 33), (300, 200, 12_000, 64), (80, 300, 8000, 128))
+    for (n_rows, n_fixed, n_ratings, n_factors), kind in itertools.product(sizes, _WEIGHTINGS):
+        half_sweep = HalfSweep(
+            power_law(n_rows, n_fixed, n_ratings).by_user,
+            _factors(1, n_fixed, n_factors).item_factors,
+            np.linspace(-0.5, 0.5, n_fixed, dtype=np.float32),
+            np.zeros((n_factors, n_factors), np.float32),
+            np.full(n_rows, 3, np.float32),
+            _WEIGHTINGS[kind],
+        )
+        name = f"run_half_sweep, {kind}, {n_rows} × {n_fixed}, {n_ratings} entries, {n_factors} factors"
+        yield Case("als", name, partial(_run_half_sweep, half_sweep, kind == "implicit"), 1e-3)
+
+
+def _run_half_sweep(problem: HalfSweep, all_cells: bool, kernels: Kernels, n_threads: int | None) -> Arrays:
+    if all_cells:
+        problem = problem._replace(gram=kernels.gram(problem.fixed_factors))
+    target = np.empty((len(problem.regularization), problem.fixed_factors.shape[1]), np.float32)
+    kernels.run_half_sweep(problem, target, n_threads)
+    return [problem.gram, target]
 
 
 _WEIGHTINGS = {
@@ -206,25 +183,24 @@ _WEIGHTINGS = {
 }
 
 
-def _topk() -> list[Case]:
+def _topk() -> Iterator[Case]:
     """Small whole numbers make many ties, and products without rounding: indices must be equal."""
-    made = []
     for n_queries, n_items, n_factors, k in ((5, 9, 3, 20), (130, 1500, 17, 10), (70, 4000, 64, 100)):
         rng = np.random.default_rng(n_items)
         queries, items = (rng.integers(-3, 4, (n, n_factors)).astype(np.float32) for n in (n_queries, n_items))
-        for kind, exclude in (("all items", no_rows(n_queries)), ("seen left out", _rows(n_queries, n_items))):
-
-            def answer(
-                kernels: Kernels,
-                n_threads: int | None,
-                problem: tuple[Float32Array, Float32Array, int, Rows] = (queries, items, k, exclude),
-            ) -> list[npt.NDArray[Any]]:
-                queries, items, k, exclude = problem
-                return [*kernels.top_k(queries, items, k, exclude, n_threads)]
-
+        seen = power_law(n_queries, n_items, n_queries * n_items // 10)
+        for kind, exclude in (
+            ("all items", no_rows(n_queries)),
+            ("seen left out", rows_of_pairs(seen.users, seen.items, n_queries, n_items)),
+        ):
             name = f"top_k, {kind}, {n_queries} queries × {n_items} items, {n_factors} factors, k = {k}"
-            made.append(Case("topk", name, answer, 0))
-    return made
+            yield Case("topk", name, partial(_top_k, queries, items, k, exclude), 0)
+
+
+def _top_k(
+    queries: Float32Array, items: Float32Array, k: int, exclude: Rows, kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    return [*kernels.top_k(queries, items, k, exclude, n_threads)]
 
 
 def _factors(n_users: int, n_items: int, n_factors: int) -> Factors:
@@ -242,22 +218,7 @@ def _factors(n_users: int, n_items: int, n_factors: int) -> Factors:
     )
 
 
-def _pairs(n_users: int, n_items: int, n: int) -> tuple[Int32Array, Int32Array]:
-    ratings = power_law(n_users, n_items, n)
-    return ratings.users, ratings.items
-
-
-def _csr(n_rows: int, n_columns: int, n: int) -> CSR:
-    return power_law(n_rows, n_columns, n).by_user
-
-
-def _rows(n_queries: int, n_items: int) -> Rows:
-    csr = _csr(n_queries, n_items, n_queries * n_items // 10)
-    indices = [np.sort(csr.indices[csr.indptr[r] : csr.indptr[r + 1]]) for r in range(n_queries)]
-    return Rows(csr.indptr, np.concatenate(indices))
-
-
-_MAKERS: dict[str, Callable[[], list[Case]]] = {
+_MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "layout": _layout,
     "predict": _predict,
     "sgd": _sgd,

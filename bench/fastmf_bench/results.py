@@ -156,7 +156,7 @@ def compare_runs(runs: Sequence[Run]) -> list[tuple[Measurement, str, list[float
         for race in run.races():
             own = ours(race)
             for other in race:
-                if own is None or other is own or not other.wall:
+                if own is None or other.contestant.split(",")[0] == OURS or not other.wall:
                     continue
                 entry = found.setdefault((*other.race, other.contestant), (other, own.contestant, []))
                 entry[2].append(ratio(other, own))

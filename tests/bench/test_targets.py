@@ -71,8 +71,8 @@ def test_a_share_of_the_ceiling() -> None:
 
 
 def test_a_wrong_kernel_misses_its_line() -> None:
-    assert verdict(made_run(proofs={"sgd": ""}), "SGD, largest").verdict == "met"
-    assert verdict(made_run(proofs={"sgd": "wrong"}), "SGD, largest").verdict == "missed"
+    assert verdict(made_run(proofs={"sgd": ""}), "SGD kernels unlike").verdict == "met"
+    assert verdict(made_run(proofs={"sgd": "wrong"}), "SGD kernels unlike").verdict == "missed"
 
 
 def curve(contestant: str, *points: tuple[float, float]) -> Measurement:

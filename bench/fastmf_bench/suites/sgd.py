@@ -20,7 +20,7 @@ from fastmf_kernels.sgd.schedule import make_blocks
 FACTORS = (32, 64, 128)
 _REGULARIZATION = 0.05
 _LEARNING_RATE = 0.02
-CURVE_EPOCHS = 30
+_CURVE_EPOCHS = 30
 # A lap has at least as many ratings: an epoch of a small problem is too short for the clock.
 _RATINGS_A_LAP = 10_000_000
 _SAMPLE = 20_000
@@ -36,14 +36,14 @@ def run(session: Session) -> None:
         for n_factors in factors:
             _race_epochs(session, problem, n_factors)
         for n_threads in range(1, session.options.n_threads):
-            _race_alone(session, problem, n_threads)
+            _race_alone(session, problem, 64 if 64 in factors else factors[0], n_threads)
         for n_factors in factors:
             _race_to_error(session, problem, n_factors)
     if session.runs_usual_problems:
         with session.noting("ml-1m"):
             _race_epochs(session, session.problem(SHAPES["ml-1m"]), 64)
         with session.noting("ml-20m"):
-            _race_alone(session, session.problem(SHAPES["ml-20m"]), session.options.n_threads)
+            _race_alone(session, session.problem(SHAPES["ml-20m"]), 64, session.options.n_threads)
 
 
 def _race_epochs(session: Session, problem: Problem, n_factors: int) -> None:
@@ -68,11 +68,11 @@ def _contestants(session: Session, problem: Problem, n_factors: int) -> list[Con
     return contestants
 
 
-def _race_alone(session: Session, problem: Problem, n_threads: int) -> None:
-    arguments = {"folder": str(problem.folder), "n_factors": 64, "n_threads": n_threads}
-    work = Work(problem.n_train, "ratings", gather_ceiling(256))
-    settings = {"n_factors": 64, "n_threads": n_threads}
-    session.race("sgd", "epoch", problem.name, settings, [Contestant(OURS, "sgd.fastmf", arguments)], work)
+def _race_alone(session: Session, problem: Problem, n_factors: int, n_threads: int) -> None:
+    settings = {"n_factors": n_factors, "n_threads": n_threads}
+    contestant = Contestant(OURS, "sgd.fastmf", {"folder": str(problem.folder), **settings})
+    work = Work(problem.n_train, "ratings", gather_ceiling(4 * n_factors))
+    session.race("sgd", "epoch", problem.name, settings, [contestant], work)
 
 
 def _race_to_error(session: Session, problem: Problem, n_factors: int) -> None:
@@ -105,7 +105,7 @@ def train_fastmf_curve(
     folder: str,
     n_factors: int,
     n_threads: int,
-    n_epochs: int = CURVE_EPOCHS,
+    n_epochs: int = _CURVE_EPOCHS,
     learning_rate: float = _LEARNING_RATE,
     goal: float | None = None,
 ) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def train_libmf_curve(
     n_factors: int,
     n_threads: int,
     program: str,
-    n_epochs: int = CURVE_EPOCHS,
+    n_epochs: int = _CURVE_EPOCHS,
     goal: float | None = None,
 ) -> dict[str, Any]:
     """Train with LIBMF; the test error after each epoch, each of which is taken to last as long as the average."""
