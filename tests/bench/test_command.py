@@ -102,6 +102,15 @@ def test_quality_without_data_says_what_it_needs(bench: Bench) -> None:
     assert "it needs real data, in the directory that --data names" in errors
 
 
+def test_real_data_that_is_missing_is_named(bench: Bench) -> None:
+    output, _ = bench("quality", "--data", "nowhere", "--peers", "--json", status=1)
+
+    run = json.loads(output)
+    data = ("movielens-100k", "ncf-movielens-1m", "citeulike-a", "movielens-1m", "movielens-1m/splits")
+    missing = [f"quality: nowhere/{name} is not there; left out" for name in (*data, "movielens-1m-topn/splits")]
+    assert (run["problems"], run["measurements"]) == (missing, [])
+
+
 def test_a_report_of_something_else_is_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("{}")
 

@@ -75,13 +75,3 @@ def test_warmup_leaves_nothing_to_compile(data: Any, run_fastmf: Callable[..., D
 
     assert json.loads(done.stdout.splitlines()[0])["cache"] == str(_jit.cache_directory() or "none")
     assert done.stderr.startswith("compiling SGD\ncompiling ALS\n")
-
-
-def test_bench_says_which_data_is_missing(run_fastmf: Callable[..., Done]) -> None:
-    done = run_fastmf("bench", "quality", "--data", "nowhere", "--json", status=1)
-
-    assert json.loads(done.stdout)["lines"] == []
-    assert done.stderr.splitlines() == [
-        "movielens-100k: skipped, nowhere/movielens-100k is not there",
-        "ncf-movielens-1m: skipped, nowhere/ncf-movielens-1m is not there",
-    ]

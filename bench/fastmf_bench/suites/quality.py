@@ -65,7 +65,7 @@ def run(session: Session) -> None:
 
 def _is_there(session: Session, folder: Path) -> bool:
     if not folder.is_dir():
-        session.note(f"quality: left out {folder.name}, {folder} is not there")
+        session.note(f"quality: {folder} is not there; left out")
     return folder.is_dir()
 
 
