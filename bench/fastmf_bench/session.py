@@ -72,6 +72,11 @@ class Session:
         """Whether nobody asked for other shapes, a file, or a quick run."""
         return not (self.options.quick or self.options.shapes or self.options.file)
 
+    @property
+    def fewer_threads(self) -> range:
+        """The numbers of threads to try besides that of the run: none in a quick one."""
+        return range(1, 1 if self.options.quick else self.options.n_threads)
+
     def factors(self, usual: Sequence[int]) -> Sequence[int]:
         """Return the numbers of factors to try: those asked for, or the usual ones of a suite."""
         return self.options.factors or usual

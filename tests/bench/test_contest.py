@@ -19,7 +19,7 @@ def test_every_contestant_runs_every_lap() -> None:
         assert outcome.error is None
         assert len(outcome.laps) == 3
         assert all(lap.wall > 0 and lap.cpu >= 0 for lap in outcome.laps)
-        assert outcome.figures == {"work": 4 * 2 * 8**3}
+        assert outcome.figures == {}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

@@ -36,7 +36,7 @@ def run(session: Session) -> None:
             _race(session, problem, "implicit sweep", n_factors, _implicit_contestants(session, problem, n_factors))
         n_factors = session.factors((64,))[0]
         _race(session, problem, "explicit sweep", n_factors, _explicit_contestants(session, problem, n_factors))
-        for n_threads in range(1, session.options.n_threads):
+        for n_threads in session.fewer_threads:
             ours = _ours(problem, n_factors, n_threads, SOLVERS[0])
             _race(session, problem, "implicit sweep", n_factors, [ours], n_threads)
     if session.runs_usual_problems:

@@ -35,7 +35,7 @@ def run(session: Session) -> None:
     for problem in session.training_problems():
         for n_factors in factors:
             _race_epochs(session, problem, n_factors)
-        for n_threads in range(1, session.options.n_threads):
+        for n_threads in session.fewer_threads:
             _race_alone(session, problem, 64 if 64 in factors else factors[0], n_threads)
         for n_factors in factors:
             _race_to_error(session, problem, n_factors)
