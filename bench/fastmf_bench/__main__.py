@@ -58,10 +58,7 @@ def _suites(given: list[str]) -> int:
     for name in parsed.suites:
         if name not in SUITES:
             _note(run, f"there is no suite {name!r}; expected some of {', '.join(SUITES)}")
-    _write(run, parsed)
-    if not parsed.json:
-        print(tables.of_run(run))
-    return 1 if run.problems or any(run.proofs.values()) else 0
+    return _finish(run, parsed, tables.of_run(run))
 
 
 def _targets(given: list[str]) -> int:
@@ -76,10 +73,7 @@ def _targets(given: list[str]) -> int:
             f"{parsed.suites[0]!r} is no file of results; expected files that end in .json, or options"
         )
     run = _measure(parsed, list(SUITES), ["targets", *given])
-    _write(run, parsed)
-    if not parsed.json:
-        print(tables.of_targets(targets.judge([run])))
-    return 1 if run.problems or any(run.proofs.values()) else 0
+    return _finish(run, parsed, tables.of_targets(targets.judge([run])))
 
 
 def _report(given: list[str]) -> int:
@@ -234,12 +228,13 @@ def _note(run: Run, line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _write(run: Run, parsed: argparse.Namespace) -> None:
+def _finish(run: Run, parsed: argparse.Namespace, table: str) -> int:
+    """Write and print what was measured; the status is 1 if anything could not be."""
     if parsed.output is not None:
         with new_file(parsed.output, parsed.overwrite) as temporary:
             temporary.write_text(run.to_json(), encoding="utf-8")
-    if parsed.json:
-        print(run.to_json(), end="")
+    print(run.to_json() if parsed.json else f"{table}\n", end="")
+    return 1 if run.problems else 0
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ class Case(NamedTuple):
 
     Attributes
     ----------
-    operation : str
     name : str
         The function and its sizes.
     answer : callable
@@ -49,7 +48,6 @@ class Case(NamedTuple):
         Largest error allowed, as a share of the largest element; 0 where answers must be equal bit for bit.
     """
 
-    operation: str
     name: str
     answer: Callable[[Kernels, int | None], Arrays]
     tolerance: float
@@ -107,7 +105,7 @@ def _layout() -> Iterator[Case]:
     for n_users, n_items, n_ratings in ((7, 5, 12), (300, 200, 3000), (2000, 700, 60_000)):
         ratings = power_law(n_users, n_items, n_ratings)
         name = f"coo_to_csr and transpose, {n_users} × {n_items}, {n_ratings} entries"
-        yield Case("layout", name, partial(_lay_out, ratings), 0)
+        yield Case(name, partial(_lay_out, ratings), 0)
 
 
 def _lay_out(ratings: Interactions, kernels: Kernels, n_threads: int | None) -> Arrays:
@@ -119,7 +117,7 @@ def _predict() -> Iterator[Case]:
     for n_factors, rating_range in itertools.product((1, 17, 64), (None, (1.0, 5.0))):
         ratings, factors = power_law(500, 300, 5000), _factors(500, 300, n_factors)
         answer = partial(_predict_pairs, ratings, factors, make_link(rating_range))
-        yield Case("predict", f"predict_pairs, 5000 pairs, {n_factors} factors, range {rating_range}", answer, 1e-5)
+        yield Case(f"predict_pairs, 5000 pairs, {n_factors} factors, range {rating_range}", answer, 1e-5)
 
 
 def _predict_pairs(
@@ -143,7 +141,7 @@ def _sgd() -> Iterator[Case]:
             ratings = from_indices(each_once, each_once, ratings.ratings, n_users, n_items)
         blocks = make_blocks(ratings.by_user, n_items, reference.group_by)
         name = f"run_epoch, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
-        yield Case("sgd", name, partial(_run_epoch, blocks, (n_users, n_items, n_factors)), tolerance)
+        yield Case(name, partial(_run_epoch, blocks, (n_users, n_items, n_factors)), tolerance)
 
 
 def _run_epoch(blocks: Blocks, sizes: tuple[int, int, int], kernels: Kernels, n_threads: int | None) -> Arrays:
@@ -166,7 +164,7 @@ def _als() -> Iterator[Case]:
             _WEIGHTINGS[kind],
         )
         name = f"run_half_sweep, {kind}, {n_rows} × {n_fixed}, {n_ratings} entries, {n_factors} factors"
-        yield Case("als", name, partial(_run_half_sweep, half_sweep, kind == "implicit"), 1e-3)
+        yield Case(name, partial(_run_half_sweep, half_sweep, kind == "implicit"), 1e-3)
 
 
 def _run_half_sweep(problem: HalfSweep, all_cells: bool, kernels: Kernels, n_threads: int | None) -> Arrays:
@@ -194,7 +192,7 @@ def _topk() -> Iterator[Case]:
             ("seen left out", rows_of_pairs(seen.users, seen.items, n_queries, n_items)),
         ):
             name = f"top_k, {kind}, {n_queries} queries × {n_items} items, {n_factors} factors, k = {k}"
-            yield Case("topk", name, partial(_top_k, queries, items, k, exclude), 0)
+            yield Case(name, partial(_top_k, queries, items, k, exclude), 0)
 
 
 def _top_k(

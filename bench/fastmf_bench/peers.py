@@ -4,8 +4,6 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-from fastmf.errors import FastMFError
-
 # Name on the command line: distribution. LIBMF is a program, named by `--libmf`.
 DISTRIBUTIONS = {
     "implicit": "implicit",
@@ -14,10 +12,6 @@ DISTRIBUTIONS = {
     "cmfrec": "cmfrec",
 }
 PEERS = (*DISTRIBUTIONS, "libmf")
-
-
-class MissingPeerError(FastMFError):
-    """A peer that was asked for cannot take part."""
 
 
 def installed_version(distribution: str) -> str | None:
