@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from fastmf.errors import BackendError
 from fastmf.parameters import require_choice
-from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.als.arrays import HalfSweep
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels.als.arrays import HalfSweep, Solver
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import Step
@@ -26,8 +26,8 @@ class Kernels(NamedTuple):
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, int | None], float]
-    gram: Callable[[Float32Array], Float32Array]
-    run_half_sweep: Callable[[HalfSweep, Float32Array, int | None], None]
+    gram: Callable[[Float32Array, int | None], Float64Array]
+    run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
     top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
     top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
 

@@ -9,8 +9,8 @@ import numpy as np
 from fastmf import ids, metrics
 from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
-from fastmf.models.als import ImplicitALS
 from fastmf.models.base import FactorModel
+from fastmf.models.implicit_als import ImplicitALS
 from fastmf.parameters import require_integer
 from fastmf.rows import take_rows
 from fastmf.scoring import Scorer

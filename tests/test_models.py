@@ -1,5 +1,6 @@
 """The three models: parameters, the fit loop, and problems whose answer is known."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,18 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
             ("seed", None, "seed is None; expected an integer of at least 0"),
             ("backend", "gpu", "backend is 'gpu'; expected one of 'cpu', 'reference', 'cuda'"),
             ("n_threads", 0, "n_threads is 0; expected an integer of at least 1"),
+            ("patience", 0, "patience is 0; expected an integer of at least 1"),
             ("init_scale", -1, "init_scale is -1; expected a finite number of at least 0"),
+        ]
+    ],
+    *[
+        (kind, name, value, message)
+        for kind in (ALS, ImplicitALS)
+        for name, value, message in [
+            ("solver", "qr", "solver is 'qr'; expected one of 'cholesky', 'cg', 'subspace'"),
+            ("cg_steps", 0, "cg_steps is 0; expected an integer of at least 1"),
+            ("block_size", 0, "block_size is 0; expected an integer of at least 1"),
+            ("nonnegative", "no", "nonnegative is 'no'; expected True or False"),
         ]
     ],
     (SGD, "learning_rate", 0, "learning_rate is 0; expected a finite number above 0"),
@@ -233,6 +245,11 @@ def test_predict_refuses_lists_of_different_length(kind: type[Model]) -> None:
 
 # Backends, threads, seeds, order -------------------------------------------------------------------------------------
 
+SOLVERS: dict[str, dict[str, Any]] = {
+    "cg": {"solver": "cg"},
+    "subspace": {"solver": "subspace", "block_size": 16},
+    "nonnegative": {"nonnegative": True},
+}
 VARIANTS: list[Any] = [
     pytest.param(lambda **kw: SGD(**kw), id="SGD"),
     pytest.param(lambda **kw: SGD(biases=False, **kw), id="SGD without biases"),
@@ -242,6 +259,11 @@ VARIANTS: list[Any] = [
     pytest.param(lambda **kw: ImplicitALS(**kw), id="ImplicitALS"),
     pytest.param(lambda **kw: ImplicitALS(alpha=2.0, regularization_exponent=0.5, **kw), id="ImplicitALS with alpha"),
     pytest.param(lambda **kw: ImplicitALS(weighting="hu", alpha=3.0, **kw), id="ImplicitALS of Hu"),
+    *[
+        pytest.param(functools.partial(kind, **settings), id=f"{kind.__name__}, {name}")
+        for kind in (ALS, ImplicitALS)
+        for name, settings in SOLVERS.items()
+    ],
 ]
 each_variant = pytest.mark.parametrize("make", VARIANTS)
 Make = Callable[..., Model]
@@ -465,20 +487,27 @@ OBJECTIVES: list[Any] = [
 ]
 
 
+INEXACT: list[Any] = [
+    pytest.param(kind(**settings), id=f"{kind.__name__}, {name}")
+    for kind in (ALS, ImplicitALS)
+    for name, settings in SOLVERS.items()
+]
+
+
 def fit_for_objective(model: ALS | ImplicitALS) -> tuple[Any, Interactions, Callable[..., float]]:
     ratings = weighted_ratings()
     model = type(model)(**{**model.get_params(), "n_factors": 4, "n_epochs": 8, "regularization": 0.05})
     return model.fit(ratings), ratings, explicit_objective if isinstance(model, ALS) else implicit_objective
 
 
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", OBJECTIVES + INEXACT)
 def test_the_objective_is_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
     fitted, ratings, objective = fit_for_objective(model)
 
     assert fitted.history[-1]["objective"] == pytest.approx(objective(fitted, ratings, fitted.item_factors), rel=1e-5)
 
 
-@pytest.mark.parametrize("model", OBJECTIVES)
+@pytest.mark.parametrize("model", OBJECTIVES + INEXACT)
 def test_the_objective_never_rises(model: ALS | ImplicitALS) -> None:
     fitted, _, _ = fit_for_objective(model)
 
@@ -581,6 +610,70 @@ def test_a_callback_can_stop_training_and_the_others_still_hear_of_the_epoch(kin
 
     assert [record["epoch"] for record in model.history] == [1, 2] == heard
     assert arrays(model) == arrays(kind(n_factors=2, n_epochs=2).fit(small_ratings()))
+
+
+@pytest.mark.parametrize("model", INEXACT)
+def test_all_solvers_end_at_the_same_objective(model: ALS | ImplicitALS) -> None:
+    settings = {"n_factors": 20, "n_epochs": 60, "regularization": 0.3}
+    exact, other = (
+        type(model)(**{**params, **settings}).fit(weighted_ratings()) for params in ({}, model.get_params())
+    )
+
+    if model.nonnegative:  # another problem, whose minimum cannot be lower
+        assert other.history[-1]["objective"] > exact.history[-1]["objective"]
+    else:
+        assert other.history[-1]["objective"] == pytest.approx(exact.history[-1]["objective"], rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", [ALS, ImplicitALS])
+def test_nonnegative_factors_are_that_and_biases_need_not_be(kind: type[Any]) -> None:
+    model = kind(n_factors=4, n_epochs=3, nonnegative=True).fit(small_ratings())
+
+    assert model.user_factors.min() >= 0
+    assert model.item_factors.min() >= 0
+    assert model.user_factors.max() > 0
+    assert (model.user_biases.min() < 0) == (kind is ALS)
+
+
+@pytest.mark.parametrize("solver", ["cg", "subspace"])
+def test_only_exact_sweeps_keep_factors_from_falling_below_0(solver: str) -> None:
+    with pytest.raises(ParameterError, match=f"solver is '{solver}' and nonnegative is True; expected \"cholesky\""):
+        ImplicitALS(solver=solver, nonnegative=True)
+
+
+@each_model
+def test_patience_stops_training_and_gives_back_the_best_epoch(kind: type[Model]) -> None:
+    train, test = fastmf.split.random(small_ratings(), 0.3, seed=1)
+    settings = {"n_factors": 12, "regularization": 1e-4, "n_epochs": 60}
+    figure = "validation_ndcg@10" if kind is ImplicitALS else "validation_rmse"
+
+    model = kind(**settings, patience=3).fit(train, validation=test)
+
+    figures = [record[figure] for record in model.history]
+    best = max(figures) if kind is ImplicitALS else min(figures)
+    assert len(figures) < 60
+    assert model.best_epoch == 1 + figures.index(best) == len(figures) - 3
+    # The same as if it had been told to stop there, and what was measured then is what it gives now.
+    assert arrays(model) == arrays(kind(**settings | {"n_epochs": model.best_epoch}).fit(train))
+    name = figure.removeprefix("validation_")
+    assert fastmf.evaluate(model, test, metrics=[name.partition("@")[0]])[name] == pytest.approx(best)
+
+
+@each_model
+def test_with_patience_the_last_epoch_may_be_the_best(kind: type[Model]) -> None:
+    train, test = fastmf.split.random(small_ratings(), 0.1, seed=1)
+
+    model = kind(n_factors=2, n_epochs=1, patience=5).fit(train, validation=test)
+
+    assert model.best_epoch == 1
+    assert arrays(model) == arrays(kind(n_factors=2, n_epochs=1).fit(train))
+    assert kind(n_factors=2, n_epochs=1).fit(train).best_epoch is None
+
+
+@each_model
+def test_patience_needs_something_to_be_measured_on(kind: type[Model]) -> None:
+    with pytest.raises(ParameterError, match="patience is 2 but there is no validation set; pass validation="):
+        kind(patience=2).fit(small_ratings())
 
 
 @each_model
@@ -697,6 +790,10 @@ SINGULAR: list[Any] = [
     pytest.param(ImplicitALS(regularization=0, unobserved_weight=0), id="rendle"),
     pytest.param(ImplicitALS(regularization=0, unobserved_weight=0, alpha=0.5), id="rendle with alpha"),
     pytest.param(ImplicitALS(regularization=0, weighting="hu"), id="hu"),
+    pytest.param(ALS(regularization=0, solver="cg", cg_steps=20), id="ALS, cg"),
+    pytest.param(ALS(regularization=0, solver="subspace"), id="ALS, subspace"),
+    pytest.param(ImplicitALS(regularization=0, unobserved_weight=0, solver="cg", cg_steps=20), id="rendle, cg"),
+    pytest.param(ImplicitALS(regularization=0, unobserved_weight=0, solver="subspace"), id="rendle, subspace"),
 ]
 
 

@@ -19,7 +19,7 @@ from fastmf.interactions import Interactions
 from fastmf.rows import rows_of_pairs
 from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 from fastmf_kernels.sgd.arrays import Step
 from fastmf_kernels.sgd.schedule import Blocks, make_blocks, shuffled_strata
@@ -154,7 +154,9 @@ def _run_epoch(blocks: Blocks, sizes: tuple[int, int, int], kernels: Kernels, n_
 
 def _als() -> Iterator[Case]:
     sizes = ((60, 40, 500, 8), (200, 150, 4000, 33), (300, 200, 12_000, 64), (80, 300, 8000, 128))
-    for (n_rows, n_fixed, n_ratings, n_factors), kind in itertools.product(sizes, _WEIGHTINGS):
+    for (n_rows, n_fixed, n_ratings, n_factors), kind, solver in itertools.product(sizes, _WEIGHTINGS, _SOLVERS):
+        if solver.name == "nonnegative" and n_factors > 33:
+            continue  # the reference takes its time
         half_sweep = HalfSweep(
             power_law(n_rows, n_fixed, n_ratings).by_user,
             _factors(1, n_fixed, n_factors).item_factors,
@@ -163,18 +165,21 @@ def _als() -> Iterator[Case]:
             np.full(n_rows, 3, np.float32),
             _WEIGHTINGS[kind],
         )
-        name = f"run_half_sweep, {kind}, {n_rows} × {n_fixed}, {n_ratings} entries, {n_factors} factors"
-        yield Case(name, partial(_run_half_sweep, half_sweep, kind == "implicit"), 1e-3)
+        name = f"run_half_sweep, {solver.name}, {kind}, {n_rows} × {n_fixed}, {n_ratings} entries, {n_factors} factors"
+        yield Case(name, partial(_run_half_sweep, half_sweep, kind == "implicit", solver), 1e-3)
 
 
-def _run_half_sweep(problem: HalfSweep, all_cells: bool, kernels: Kernels, n_threads: int | None) -> Arrays:
+def _run_half_sweep(
+    problem: HalfSweep, all_cells: bool, solver: Solver, kernels: Kernels, n_threads: int | None
+) -> Arrays:
     if all_cells:
-        problem = problem._replace(gram=kernels.gram(problem.fixed_factors))
-    target = np.empty((len(problem.regularization), problem.fixed_factors.shape[1]), np.float32)
-    kernels.run_half_sweep(problem, target, n_threads)
-    return [problem.gram, target]
+        problem = problem._replace(gram=kernels.gram(problem.fixed_factors, n_threads).astype(np.float32))
+    target = _factors(len(problem.regularization), 1, problem.fixed_factors.shape[1]).user_factors
+    losses = kernels.run_half_sweep(problem, target, n_threads, solver)
+    return [problem.gram, target, losses]
 
 
+_SOLVERS = (Solver("cholesky"), Solver("cg", 3), Solver("subspace", 16), Solver("nonnegative", 1))
 _WEIGHTINGS = {
     "explicit": Weighting(np.float32(1), np.float32(0), np.float32(-3), np.float32(1)),
     "implicit": Weighting(np.float32(0), np.float32(1), np.float32(1), np.float32(1)),

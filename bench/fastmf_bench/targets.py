@@ -197,7 +197,7 @@ def _wall(race: dict[str, Any], contestant: str) -> Figure:
 
 
 def _solver(solver: str, race: dict[str, Any], other: str) -> Figure:
-    from fastmf.models.als import SOLVERS
+    from fastmf.models.least_squares import SOLVERS
 
     if solver not in SOLVERS:
         return _absent(f"ALS has no solver {solver!r} yet")

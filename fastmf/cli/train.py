@@ -36,6 +36,11 @@ _PARAMETERS = {
     "alpha": "alpha",
     "weighting": "weighting",
     "init_scale": "init_scale",
+    "solver": "solver",
+    "cg_steps": "cg_steps",
+    "block_size": "block_size",
+    "nonnegative": "nonnegative",
+    "patience": "patience",
 }
 
 
@@ -48,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation-fraction", type=fraction, metavar="F", help="share of ratings held out and measured each epoch"
     )
+    parser.add_argument(
+        "--patience",
+        type=positive_integer,
+        metavar="N",
+        help="stop after so many epochs without a better validation figure, and keep the best epoch",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     add_column_options(parser)
     group = parser.add_argument_group("hyper-parameters (defaults: those of the Python class)")
@@ -59,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd: leave out biases"
     )
     group.add_argument("--regularization-scaling", choices=("count", "none"), help="als: scale L2 by each row's count")
+    group.add_argument(
+        "--solver", choices=("cholesky", "cg", "subspace"), help="als, implicit-als: exact, or faster with many factors"
+    )
+    group.add_argument("--cg-steps", type=positive_integer, metavar="N", help="als, implicit-als, cg: steps a row")
+    group.add_argument("--block-size", type=positive_integer, metavar="N", help="als, implicit-als, subspace: factors")
+    group.add_argument(
+        "--nonnegative", action="store_const", const=True, help="als, implicit-als: let no factor fall below 0"
+    )
     group.add_argument("--learning-rate", type=float, metavar="X", help="sgd: first step size")
     group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd: factor on it after each epoch")
     group.add_argument("--bias-regularization", type=float, metavar="X", help="sgd: L2 strength on the biases")
@@ -77,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Train, save, and print the figures of the last epoch."""
+    """Train, save, and print the figures of the epoch whose factors were kept."""
     import fastmf
     from fastmf.output import require_replaceable
 
@@ -90,7 +109,8 @@ def run(parsed: argparse.Namespace) -> int:
         train, validation = fastmf.split.random(ratings, parsed.validation_fraction, seed=parsed.seed)
     model.fit(train, validation=validation)
     model.save(parsed.output, overwrite=parsed.overwrite, source={"files": parsed.ratings})
-    result: dict[str, Any] = {"model": parsed.output, "n_ratings": train.n_ratings, **model.history[-1]}
+    kept = model.history[-1 if model.best_epoch is None else model.best_epoch - 1]
+    result: dict[str, Any] = {"model": parsed.output, "n_ratings": train.n_ratings, **kept}
     result["seconds"] = sum(record["seconds"] for record in model.history)
     if parsed.json:
         result["history"] = model.history

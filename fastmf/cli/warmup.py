@@ -11,6 +11,8 @@ import time
 
 from fastmf.cli.options import add_output_options, note, print_result
 
+_LONG_ROW = 5000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -19,16 +21,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Run every kernel once on a tiny problem."""
+    import numpy as np
+
     import fastmf
     from fastmf_kernels import _jit
 
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
-    clicks = fastmf.Interactions.from_arrays(ratings.users, ratings.items)
+    # One user's row is so long that it is cut into parts.
+    users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
+    clicks = fastmf.Interactions.from_arrays(users, items)
     started = time.perf_counter()
-    for model, data in ((fastmf.SGD(n_epochs=1), ratings), (fastmf.ALS(n_epochs=1), ratings)):
-        note(f"compiling {type(model).__name__}", parsed)
-        model.fit(data)
-    note("compiling ImplicitALS and top-k", parsed)
+    note("compiling SGD", parsed)
+    fastmf.SGD(n_epochs=1).fit(ratings)
+    for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
+        note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)
+        fastmf.ImplicitALS(n_epochs=1, n_factors=16, solver=solver, nonnegative=nonnegative).fit(clicks)
+    note("compiling predictions and top-k", parsed)
+    fastmf.ALS(n_epochs=1).fit(ratings)
     implicit = fastmf.ImplicitALS(n_epochs=1).fit(clicks)
     implicit.recommend(k=3)
     implicit.recommend([0], k=3)

@@ -1,7 +1,8 @@
 """The models. Each is trained by the one `fit` of `fastmf.models.base`, whatever the backend."""
 
-from fastmf.models.als import ALS, ImplicitALS
+from fastmf.models.als import ALS
 from fastmf.models.base import FactorModel
+from fastmf.models.implicit_als import ImplicitALS
 from fastmf.models.sgd import SGD
 
 MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, ALS, ImplicitALS)}

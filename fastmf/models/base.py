@@ -18,7 +18,8 @@ from fastmf.backend import BACKENDS, Kernels, get_backend
 from fastmf.errors import DataError, DivergenceError, NotFittedError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
 from fastmf.models.fitted import Fitted
-from fastmf.models.training import Callback, Record, Trainer, describe
+from fastmf.models.hyper_parameters import HyperParameters
+from fastmf.models.training import Callback, Record, Trainer, best_record, copy_of, describe
 from fastmf.parameters import require_choice, require_integer, require_number
 from fastmf.progress import Progress
 from fastmf_kernels._types import Float32Array, Int32Array
@@ -36,7 +37,7 @@ _VALIDATION_K = 10
 
 
 @dataclass(kw_only=True, eq=False)
-class FactorModel(ABC):
+class FactorModel(HyperParameters, ABC):
     """Base of the models; its parameters are those that all of them have.
 
     Parameters
@@ -47,6 +48,9 @@ class FactorModel(ABC):
         Passes over the data.
     regularization : float
         L2 strength λ, at least 0.
+    patience : int, optional
+        Stop when the validation figure (the first of ``validation_metrics``) has not become better for so many epochs,
+        and give back the factors of the best epoch. None: run all epochs and keep the last.
     seed : int
         The same seed and data give the same factors, bit for bit, for any number of threads.
     backend : {"cpu", "reference", "cuda"}
@@ -59,6 +63,7 @@ class FactorModel(ABC):
     n_factors: int = 64
     n_epochs: int = 15
     regularization: float = 0.01
+    patience: int | None = None
     seed: int = 0
     backend: str = "cpu"
     n_threads: int | None = None
@@ -66,7 +71,7 @@ class FactorModel(ABC):
     history: list[Record] = field(default_factory=list, init=False, repr=False)
     _fitted: Fitted | None = field(default=None, init=False, repr=False)
 
-    # Metrics that a validation set is given after each epoch.
+    # Metrics that a validation set is given after each epoch; by the first of them the best epoch is told.
     validation_metrics: ClassVar[tuple[str, ...]] = ("rmse",)
 
     def __post_init__(self) -> None:
@@ -75,33 +80,14 @@ class FactorModel(ABC):
         require_number("regularization", self.regularization, minimum=0)
         require_integer("seed", self.seed, minimum=0)
         require_choice("backend", self.backend, BACKENDS)
+        if self.patience is not None:
+            require_integer("patience", self.patience, minimum=1)
         if self.n_threads is not None:
             require_integer("n_threads", self.n_threads, minimum=1)
 
     @abstractmethod
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         """Check the data, lay it out and draw the first factors."""
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name, as scikit-learn has it; ``deep`` is ignored."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change parameters and check them; takes effect at the next `fit`.
-
-        Raises
-        ------
-        ParameterError
-            If a name or a value is wrong; nothing is changed then.
-        """
-        before = self.get_params()
-        unknown = sorted(set(params) - set(before))
-        if unknown:
-            raise ParameterError(f"{type(self).__name__} has no parameter {unknown[0]!r}; it has {', '.join(before)}")
-        type(self)(**{**before, **params})
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
 
     def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
         """Train on ratings.
@@ -115,6 +101,9 @@ class FactorModel(ABC):
             Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
             returns a true value, training stops there.
 
+        With ``patience``, training also stops when the validation figure no longer becomes better; `best_epoch` then
+        tells whose factors the model has.
+
         Returns
         -------
         self
@@ -123,6 +112,8 @@ class FactorModel(ABC):
         ------
         DataError
             If the ratings do not suit the model.
+        ParameterError
+            If ``patience`` is set and there is no validation set.
         DivergenceError
             If factors stop being finite. The model then is as it was before.
         """
@@ -130,6 +121,8 @@ class FactorModel(ABC):
         if interactions.n_ratings == 0:
             raise DataError("there are no ratings to train on; expected at least one")
         held_out = None if validation is None else as_interactions(validation, "validation")
+        if self.patience is not None and held_out is None:
+            raise ParameterError(f"patience is {self.patience} but there is no validation set; pass validation=...")
         before = self._fitted, self.history
         try:
             self._run(interactions, held_out, list(callbacks))
@@ -141,6 +134,7 @@ class FactorModel(ABC):
     def _run(self, ratings: Interactions, validation: Interactions | None, callbacks: list[Callback]) -> None:
         trainer = self._make_trainer(ratings, get_backend(self.backend))
         self.history = []
+        best_factors = trainer.factors
         fitted = Fitted(
             trainer.factors,
             trainer.link,
@@ -163,8 +157,20 @@ class FactorModel(ABC):
                 shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
                 progress.advance(1, ", ".join(f"{name} {record[name]:.4g}" for name in shown))
                 answers = [callback(self, record) for callback in callbacks]
+                if self.patience is not None and self.best_epoch is not None:
+                    if self.best_epoch == epoch:
+                        best_factors = copy_of(trainer.factors)
+                    answers.append(epoch - self.best_epoch >= self.patience)
                 if any(answers):
                     break
+        self._fitted = dataclasses.replace(fitted, factors=best_factors)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose factors a fit with ``patience`` has left; None without."""
+        if self.patience is None or not self.history:
+            return None
+        return int(best_record(self.history, self.validation_metrics[0])["epoch"])
 
     def _require_finite(self, record: Record) -> None:
         if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):

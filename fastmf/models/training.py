@@ -25,6 +25,19 @@ class Trainer(Protocol):
         """Go over the data once, and return figures of the epoch."""
 
 
+def best_record(history: list[Record], metric: str) -> Record:
+    """Return the record with the best validation figure of a metric; of equal ones the earliest."""
+    name = next(name for name in history[0] if name.partition("@")[0] == f"validation_{metric}")
+    best = min if metric in ("rmse", "mae") else max
+    return best(history, key=lambda record: record[name])
+
+
+def copy_of(factors: Factors) -> Factors:
+    """Copy the arrays."""
+    user_factors, item_factors, user_biases, item_biases, global_mean = factors
+    return Factors(user_factors.copy(), item_factors.copy(), user_biases.copy(), item_biases.copy(), global_mean)
+
+
 def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Float32Array:
     """Draw normal factors with standard deviation scale / √n_factors: the size of p·q then depends on scale only."""
     factors = rng.standard_normal(shape, dtype=np.float32)

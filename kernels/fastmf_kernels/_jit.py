@@ -22,6 +22,7 @@ import platformdirs
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 prange = numba.prange
 
@@ -29,11 +30,28 @@ prange = numba.prange
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 _FLAGS: dict[str, Any] = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
 _CACHES_KEPT = 3
+# For the doubtful and the curious: compile loops as they are written, without explicit vector code.
+PLAIN_LOOPS = bool(os.environ.get("FASTMF_PLAIN_LOOPS"))
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that kernels call. It is never cached by itself: its machine code lives in its callers."""
     return numba.njit(**_FLAGS)(function)  # type: ignore[no-any-return]
+
+
+def vector_code(plain: Callable[P, R]) -> Callable[P, R] | None:
+    """Return the explicit vector code of a function for use in kernels, or None where it cannot be used.
+
+    That is where nothing is compiled (``NUMBA_DISABLE_JIT``), where ``FASTMF_PLAIN_LOOPS`` is set, and with a compiler
+    whose interface has changed.
+    """
+    if numba.config.DISABLE_JIT or PLAIN_LOOPS:
+        return None
+    try:
+        from fastmf_kernels import _vectors
+    except (ImportError, AttributeError):
+        return None
+    return _vectors.compiled_as(getattr(_vectors, plain.__name__))(plain)  # type: ignore[no-any-return]
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,23 +64,30 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class Kernel(Generic[P, R]):
-    """A function with `prange` loops, compiled when first called: for all threads, or (``serial``) for the caller's.
-
-    The parallel call must stand inside ``with threads(...)``. In a child process forked after OpenMP started, where
-    another parallel region would end the process, it falls back to the serial machine code.
-    """
+    """A function compiled when first called, for the calling thread; other threads may run it at the same time."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
 
     @functools.cached_property
-    def _parallel(self) -> Callable[P, R]:
-        return _compile(self._function, parallel=True)
-
-    @functools.cached_property
     def _serial(self) -> Callable[P, R]:
         return _compile(self._function, parallel=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return _call(self._serial, *args, **kwargs)
+
+
+class ParallelKernel(Kernel[P, R]):
+    """A function with `prange` loops, compiled when first called: for all threads, or (``serial``) for the caller's.
+
+    The parallel call must stand inside ``with threads(...)``. In a child process forked after OpenMP started, where
+    another parallel region would end the process, it falls back to the serial machine code.
+    """
+
+    @functools.cached_property
+    def _parallel(self) -> Callable[P, R]:
+        return _compile(self._function, parallel=True)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return _call(self._serial if _pool_is_lost() else self._parallel, *args, **kwargs)
@@ -72,7 +97,49 @@ class Kernel(Generic[P, R]):
         return _call(self._serial, *args, **kwargs)
 
 
-parallel = Kernel
+kernel = Kernel
+parallel = ParallelKernel
+
+
+def run_tasks(
+    task: Callable[[int, S], object], n_tasks: int, n_threads: int | None, make_scratch: Callable[[], S]
+) -> None:
+    """Call ``task(number, scratch)`` for every number below ``n_tasks``, on several threads.
+
+    A thread that is done takes the next number: tasks that take longest should come first. For kernels that run for
+    milliseconds and more; they release the interpreter lock.
+
+    Parameters
+    ----------
+    task : callable
+    n_tasks : int
+    n_threads : int, optional
+        All cores if None. The caller is the first of them.
+    make_scratch : callable
+        Called once a thread; its tasks, which run one after the other, share what it returns.
+    """
+    count = max(1, min(resolve_threads(None) if n_threads is None else n_threads, n_tasks))
+    numbers = iter(range(n_tasks))  # its `next` is atomic
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            scratch = make_scratch()
+            for number in numbers:
+                if failures:
+                    return
+                task(number, scratch)
+        except BaseException as failure:
+            failures.append(failure)
+
+    helpers = [threading.Thread(target=work, daemon=True) for _ in range(1, count)]
+    for helper in helpers:
+        helper.start()
+    work()
+    for helper in helpers:
+        helper.join()
+    if failures:
+        raise failures[0]
 
 
 def _compile(function: Callable[P, R], *, parallel: bool) -> Callable[P, R]:
@@ -112,7 +179,7 @@ def source_hash() -> str:
     Numba's own cache looks at the file of the kernel only and would go on running old machine code after a change in
     a helper (numba issue 1833).
     """
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256(f"{numba.__version__} {PLAIN_LOOPS}".encode())
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0")

@@ -46,9 +46,10 @@ def forgotten_regularization(kernels: Kernels) -> Kernels:
 
 
 def one_percent_off(kernels: Kernels) -> Kernels:
-    def run_half_sweep(problem: Any, target: Any, n_threads: Any) -> None:
-        kernels.run_half_sweep(problem, target, n_threads)
+    def run_half_sweep(problem: Any, target: Any, n_threads: Any, solver: Any) -> Any:
+        losses = kernels.run_half_sweep(problem, target, n_threads, solver)
         target[0] *= np.float32(1.01)
+        return losses
 
     return kernels._replace(run_half_sweep=run_half_sweep)
 
@@ -71,10 +72,11 @@ def no_bias(kernels: Kernels) -> Kernels:
 
 
 def one_bit_for_three_threads(kernels: Kernels) -> Kernels:
-    def run_half_sweep(problem: Any, target: Any, n_threads: Any) -> None:
-        kernels.run_half_sweep(problem, target, n_threads)
+    def run_half_sweep(problem: Any, target: Any, n_threads: Any, solver: Any) -> Any:
+        losses = kernels.run_half_sweep(problem, target, n_threads, solver)
         if n_threads == 3:
             target[0, 0] = np.nextafter(target[0, 0], np.float32(9))
+        return losses
 
     return kernels._replace(run_half_sweep=run_half_sweep)
 

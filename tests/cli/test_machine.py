@@ -52,17 +52,22 @@ from fastmf.cli import main
 from fastmf_kernels._jit import Kernel
 
 def compiled():
-    operations = ("layout", "predict", "sgd", "als", "topk")
-    modules = [importlib.import_module(f"fastmf_kernels.{name}.cpu") for name in operations]
-    kernels = [value for module in modules for value in vars(module).values() if isinstance(value, Kernel)]
-    return [len(code.signatures) for kernel in kernels for code in (kernel._parallel, kernel._serial)]
+    for operation in ("layout", "predict", "sgd", "als", "topk"):
+        importlib.import_module(f"fastmf_kernels.{operation}.cpu")
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("fastmf_kernels.")]
+    kernels = {value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
+    codes = [vars(kernel)[name] for kernel in kernels for name in ("_parallel", "_serial") if name in vars(kernel)]
+    return sorted((code.__name__, len(code.signatures)) for code in codes)
 
 assert main(["warmup", "--json"]) == 0
 before = compiled()
 ratings, test = sys.argv[1:]
-for model in ("als", "sgd", "implicit-als"):
-    assert main(["train", ratings, "--model", model, "--output", model, "--epochs", "1", "--quiet"]) == 0
-    assert main(["recommend", model, "--output", f"{model}.parquet", "--quiet"]) == 0
+als = [["--solver", solver] for solver in ("cg", "subspace", "cholesky")] + [["--nonnegative"]]
+runs = [("sgd", []), *(("als", options) for options in als), *(("implicit-als", options) for options in als)]
+for model, options in runs:
+    train = ["train", ratings, "--model", model, "--output", model, "--epochs", "1", "--quiet", "--overwrite"]
+    assert main([*train, *options]) == 0
+    assert main(["recommend", model, "--output", f"{model}.parquet", "--quiet", "--overwrite"]) == 0
     assert main(["evaluate", model, test, "--quiet"]) == 0
     assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
 print(before, compiled(), sep="\\n", file=sys.stderr)

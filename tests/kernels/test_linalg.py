@@ -4,11 +4,25 @@ import numpy as np
 import pytest
 
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.linalg.cpu import cholesky_solve
+from fastmf_kernels.linalg.cpu import cholesky, fill_lower_half, from_panels, rotate, substitute, to_panels
 from fastmf_kernels.linalg.reference import cutoff, solve_symmetric
 
-# The CPU solver works on panels of 8 rows: sizes on both sides of their borders.
-SIZES = (1, 2, 3, 4, 7, 8, 9, 16, 17, 64, 128)
+# The CPU solver works on panels of 16 columns: sizes on both sides of their borders.
+SIZES = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 128, 200)
+
+
+def cholesky_solve(matrix: Float32Array, x: Float32Array) -> bool:
+    """Solve in place; NaN in what must not be read."""
+    n = len(x)
+    panels = to_panels(np.triu(np.pad(matrix, (0, -n % 16))))
+    blocks = np.arange(panels.shape[1])[None, :, None] // 16
+    panels[np.broadcast_to(blocks > np.arange(len(panels))[:, None, None], panels.shape)] = np.nan
+    if not cholesky(panels, n):
+        return False
+    solution = np.pad(x, (0, -n % 16))
+    substitute(panels, solution, np.full_like(solution, np.nan))
+    x[:] = solution[:n]
+    return True
 
 
 def make_system(n: int, n_vectors: int, ridge: float, seed: int = 0) -> tuple[Float32Array, Float32Array]:
@@ -24,7 +38,7 @@ def test_cholesky_solve(n: int) -> None:
     matrix, right_side = make_system(n, 4 * n, 1.0)
     expected = solve_symmetric(matrix, right_side)
     x = right_side.copy()
-    assert cholesky_solve(np.triu(matrix) + np.tril(np.full_like(matrix, np.nan), -1), x)  # only the upper part is read
+    assert cholesky_solve(matrix, x)
     assert np.linalg.norm(x - expected) < 1e-5 * np.linalg.norm(expected)
 
 
@@ -80,3 +94,31 @@ def test_reference_gives_the_solution_of_minimum_norm(n: int) -> None:
 
 def test_reference_solves_nothing_with_zero() -> None:
     assert solve_symmetric(np.zeros((3, 3)), np.zeros(3)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_panels_and_back(n: int) -> None:
+    matrix = np.random.default_rng(n).standard_normal((7, n), np.float32)
+    back = from_panels(to_panels(matrix))
+    np.testing.assert_array_equal(back[:, :n], matrix)
+    assert not back[:, n:].any()
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_fill_lower_half(n: int) -> None:
+    matrix = np.pad(make_system(n, 4 * n, 1.0)[0], (0, -n % 16))
+    panels = to_panels(np.triu(matrix) + np.tril(matrix, -1) * (np.arange(len(matrix)) // 16 == 0))
+    fill_lower_half(panels)
+    full = from_panels(panels)
+    blocks = np.arange(len(matrix)) // 16
+    assert (np.where(blocks[:, None] != blocks, full - matrix, 0) == 0).all()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 16, 33])
+@pytest.mark.parametrize("n", SIZES)
+def test_rotate(n: int, n_rows: int) -> None:
+    rng = np.random.default_rng(n)
+    rows, basis = rng.standard_normal((n_rows, n), np.float32), rng.standard_normal((n, n), np.float32)
+    expected = rows.astype(np.float64) @ basis
+    rotate(rows, 0, n_rows, to_panels(basis), rows)
+    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5 * n)

@@ -162,7 +162,7 @@ import sys
 import numpy as np
 
 from fastmf.backend import get_backend
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.predict.arrays import Factors, make_link
 from fastmf_kernels.sgd.arrays import Step
 from fastmf_kernels.sgd.schedule import make_blocks, shuffled_strata
@@ -180,10 +180,12 @@ for n_threads in (1, 2, 3, 8):
     error = kernels.run_epoch(blocks, strata, factors, make_link((0.0, 1.0)), step, n_threads)
     regularization = np.full(500, 0.1, np.float32)
     weighting = Weighting(*np.array([1, 0, 0, 1], np.float32))
-    problem = HalfSweep(by_user, q, factors.item_biases, kernels.gram(q), regularization, weighting)
-    solution = np.empty_like(p)
-    kernels.run_half_sweep(problem, solution, n_threads)
-    digest = hashlib.sha256(b"".join(array.tobytes() for array in (*factors, solution)))
+    gram = kernels.gram(q, n_threads).astype(np.float32)
+    problem = HalfSweep(by_user, q, factors.item_biases, gram, regularization, weighting)
+    solutions = [np.ones_like(p) for _ in range(4)]
+    for solution, name in zip(solutions, ("cholesky", "cg", "subspace", "nonnegative"), strict=True):
+        kernels.run_half_sweep(problem, solution, n_threads, Solver(name, 3))
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in (*factors, *solutions)))
     print(digest.hexdigest(), error)
 """
 

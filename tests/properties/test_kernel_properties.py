@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from fastmf.backend import get_backend
 from fastmf.testing import VARIANTS
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
-from fastmf_kernels.als.balance import cut_by_work
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Weighting
+from fastmf_kernels.als.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.sgd.schedule import cut_by_count
 from fastmf_kernels.topk.arrays import Rows
@@ -135,7 +135,7 @@ def test_a_half_sweep_never_raises_its_objective(variant: str, problem: HalfSwee
     shape = len(problem.regularization), problem.fixed_factors.shape[1]
     before = rng.standard_normal(shape, np.float32)
     after = before.copy()
-    kernels.run_half_sweep(problem, after, None)
+    kernels.run_half_sweep(problem, after, None, EXACTLY)
     nearby = after + np.float32(distance) * rng.standard_normal(shape, np.float32)
     lowest = objective(problem, after)
     # At its minimum the objective is minus the square that the solution explains: its size is the size of the terms.
@@ -165,10 +165,16 @@ def test_cut_by_count_partitions(counts: Int64Array, n_parts: int) -> None:
 
 
 @quick
-@given(counts=counts, n_factors=st.integers(1, 256), n_parts=st.integers(1, 50))
-def test_cut_by_work_partitions(counts: Int64Array, n_factors: int, n_parts: int) -> None:
-    cuts = cut_by_work(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), n_factors, n_parts)
-    assert_partition(cuts, len(counts), n_parts)
-    work = counts + n_factors / 3
-    sizes = [float(work[a:b].sum()) for a, b in pairwise(cuts)]
-    assert max(sizes) <= work.sum() / n_parts + max(work, default=0) + 1e-6
+@given(counts=counts, factor=st.sampled_from([1, 100, 10_000]), n_factors=st.integers(1, 256))
+def test_tasks_of_als_hold_every_row_once(counts: Int64Array, factor: int, n_factors: int) -> None:
+    counts = counts * factor
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    tasks = cut_into_tasks(indptr, n_factors)
+    in_chunks = np.concatenate([np.arange(a, b) for a, b in tasks.chunks] or [np.zeros(0, np.int64)])
+    assert sorted(in_chunks) == list(range(len(counts)))
+    assert tasks.long_rows.tolist() == np.flatnonzero(counts > tasks.longest).tolist()
+    in_parts = [np.arange(start, stop) for _, start, stop in tasks.parts]
+    entries = [np.arange(indptr[row], indptr[row + 1]) for row in tasks.long_rows]
+    assert np.concatenate([np.zeros(0), *in_parts]).tolist() == np.concatenate([np.zeros(0), *entries]).tolist()
+    assert all(0 < stop - start <= tasks.longest for _, start, stop in tasks.parts)
+    assert len(tasks.parts) <= 128 + len(tasks.long_rows)

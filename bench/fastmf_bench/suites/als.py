@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 
 import fastmf
-from fastmf.models.als import SOLVERS
+from fastmf.models.least_squares import SOLVERS
 from fastmf_bench import judge
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Lap, Pace, Task, clocks

@@ -49,3 +49,37 @@ class HalfSweep(NamedTuple):
     gram: Float32Array
     regularization: Float32Array
     weighting: Weighting
+
+
+class Solver(NamedTuple):
+    """How the problem of a row is solved.
+
+    Attributes
+    ----------
+    name : {"cholesky", "cg", "subspace", "nonnegative"}
+        "cholesky": exactly. "cg": by ``setting`` steps of conjugate gradients from the row's present factors.
+        "subspace": by one pass over blocks of ``setting`` coordinates, each solved exactly while the others stay; the
+        coordinates are those along the eigenvectors of ``gram``, by growing eigenvalue. Both
+        solve rows of more than `longest_row` entries exactly. "nonnegative": exactly, among factors that are not
+        negative, but for the last ``setting`` of them.
+    setting : int
+    """
+
+    name: str = "cholesky"
+    setting: int = 0
+
+
+EXACTLY = Solver()
+
+
+def longest_row(n_factors: int) -> int:
+    """Count the entries whose vectors fill 4 MiB: "cg" and "subspace" keep the vectors of a row at hand.
+
+    With more of them it costs as little to make the row's normal matrix once as to gather them again and again.
+    """
+    return (1 << 20) // n_factors
+
+
+def block_width(block_size: int) -> int:
+    """Round a size of blocks up to what kernels work on: a multiple of 16."""
+    return -(-block_size // 16) * 16

@@ -1,12 +1,40 @@
-"""Cutting the rows of a half sweep into parts of equal work."""
+"""Cutting the rows of a half sweep into tasks of bounded work."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from fastmf_kernels._types import Int64Array
 
+# A task is this share of the entries, so that the last one to end keeps nobody waiting for long,
+_SHARE = 128
+# and at least this many of them, so that handing it out costs nothing in comparison.
+_MIN_ENTRIES = 4096
 
-def cut_by_work(indptr: Int64Array, n_factors: int, n_parts: int) -> Int64Array:
-    """Cut rows into contiguous parts that cost about the same.
+
+class Tasks(NamedTuple):
+    """Tasks that do not depend on each other, and not on the number of threads.
+
+    Attributes
+    ----------
+    longest : int
+        Entries of the longest row that may be part of a chunk.
+    chunks : int64 array, shape (n_chunks, 2)
+        Rows from the first number to before the second, heaviest chunk first. Long rows among them are not meant.
+    long_rows : int64 array, shape (n_long,)
+        Rows too long for one task.
+    parts : int64 array, shape (n_parts, 3)
+        A long row's place in ``long_rows``, and the entries from the second number to before the third.
+    """
+
+    longest: int
+    chunks: Int64Array
+    long_rows: Int64Array
+    parts: Int64Array
+
+
+def cut_into_tasks(indptr: Int64Array, n_factors: int, uncut: int = 0) -> Tasks:
+    """Cut rows into chunks of equal work, and rows that are longer than a chunk into parts.
 
     A row of n entries costs n·k² for its matrix and k³/3 for the factorisation: in units of k², n + k/3.
 
@@ -14,16 +42,34 @@ def cut_by_work(indptr: Int64Array, n_factors: int, n_parts: int) -> Int64Array:
     ----------
     indptr : int64 array, shape (n_rows + 1,)
     n_factors : int
-    n_parts : int
+    uncut : int
+        Rows of up to so many entries are not cut, even if that makes for larger tasks.
 
     Returns
     -------
-    int64 array, shape (n_parts + 1,)
-        Part ``i`` is the rows ``cuts[i]:cuts[i + 1]``. A part may be empty.
+    Tasks
     """
-    n_rows = len(indptr) - 1
-    work = indptr + np.arange(n_rows + 1) * (n_factors / 3)
-    goals = work[-1] * np.arange(n_parts + 1) / n_parts
-    cuts = np.searchsorted(work, goals)
-    cuts[0], cuts[-1] = 0, n_rows
-    return np.asarray(cuts, np.int64)
+    counts = np.diff(indptr)
+    limit = max(_MIN_ENTRIES, int(counts.sum()) // _SHARE)
+    longest = max(limit, uncut)
+    long_rows = np.flatnonzero(counts > longest)
+    parts = [
+        (place, *ends)
+        for place, row in enumerate(long_rows)
+        for ends in np.lib.stride_tricks.sliding_window_view(_cuts(indptr[row], indptr[row + 1], limit), 2)
+    ]
+    work = np.concatenate([[0], np.cumsum(np.where(counts > longest, 0, counts) + n_factors / 3)])
+    cuts = np.unique(np.searchsorted(work, np.arange(0, work[-1], limit)))
+    chunks = np.column_stack([cuts, np.append(cuts, len(counts))[1:]])
+    chunks = chunks[np.argsort(work[chunks[:, 0]] - work[chunks[:, 1]], kind="stable")]
+    return Tasks(
+        longest,
+        chunks.astype(np.int64),
+        long_rows.astype(np.int64),
+        np.array(parts, np.int64).reshape(-1, 3),
+    )
+
+
+def _cuts(start: int, stop: int, limit: int) -> Int64Array:
+    n_parts = -(-(stop - start) // limit)
+    return np.linspace(start, stop, n_parts + 1).astype(np.int64)

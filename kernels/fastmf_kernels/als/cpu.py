@@ -1,157 +1,128 @@
-"""ALS by Cholesky factorisation on all cores; the contract is that of `fastmf_kernels.als.reference`.
+"""ALS half sweeps on all cores; the contract is that of `fastmf_kernels.als.reference`.
 
-Rows are independent, so the result does not depend on the number of threads. Each thread gathers a few of the fixed
-vectors at a time, adds their outer products to the upper triangle of the row's matrix, and factorises it in place.
-No BLAS: its threads would fight these. The few rows whose matrix is singular are left to NumPy afterwards.
-
-Copies are spelled out as loops: assigning one array to a slice of another makes Numba compile its error message about
-shapes, 4 s of string handling.
+Rows are independent, and how they are cut into tasks does not depend on the number of threads: neither do the results.
+A row too long for one task is cut into parts, each of which adds up its own normal matrix. No BLAS: its threads would
+fight these. The few rows whose matrix is singular are left to NumPy afterwards.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from fastmf_kernels._jit import device, inlined, parallel, prange, threads
-from fastmf_kernels._types import Float32Array, Int64Array
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
-from fastmf_kernels.als.balance import cut_by_work
+from fastmf_kernels._jit import kernel, run_tasks
+from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels.als import cpu_cg, cpu_cholesky, cpu_nonnegative, cpu_subspace
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, longest_row
+from fastmf_kernels.als.balance import cut_into_tasks
+from fastmf_kernels.als.cpu_basis import turn, use_eigenbasis
+from fastmf_kernels.als.cpu_rows import (
+    BATCH,
+    Problem,
+    Scratch,
+    Solution,
+    add_part,
+    in_panels,
+    make_part,
+    make_scratch,
+    start_long_row,
+)
 from fastmf_kernels.als.reference import solve_row
-from fastmf_kernels.layout.arrays import CSR
-from fastmf_kernels.linalg.cpu import BATCH, EPSILON, add_outer_products, cholesky_solve
+from fastmf_kernels.linalg.cpu import add_gram, n_panels_for
+from fastmf_kernels.linalg.panels import WIDTH
 
-_GRAM_CHUNK = 4096
-
-
-class _Workspaces(NamedTuple):
-    """Scratch space of each chunk: a row's matrix, and the vectors that are being added to it.
-
-    Two arrays, not one: with both in one, sweeps were measured a quarter to a half slower at 64 factors, most likely
-    because stores to the matrix and loads of the vectors then are a multiple of 4 KiB apart so often.
-    """
-
-    matrices: Float32Array
-    vectors: Float32Array
+_GRAM_ROWS = 4096
 
 
-def gram(factors: Float32Array) -> Float32Array:
+def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
     """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
-    total = np.zeros((factors.shape[1], factors.shape[1]), np.float64)
-    for start in range(0, len(factors), _GRAM_CHUNK):
-        chunk = factors[start : start + _GRAM_CHUNK]
-        total += chunk.T @ chunk
-    return total.astype(np.float32)
+    n_rows, n_factors = factors.shape
+    n_panels = n_panels_for(n_factors)
+    n_chunks = -(-n_rows // _GRAM_ROWS)
+    partial = np.zeros((n_chunks, n_panels, n_panels * WIDTH, WIDTH), np.float32)
+
+    def add_chunk(chunk: int, _: None) -> None:
+        _add_chunk(factors[chunk * _GRAM_ROWS : (chunk + 1) * _GRAM_ROWS], partial[chunk])
+
+    run_tasks(add_chunk, n_chunks, n_threads, lambda: None)
+    total = partial.sum(axis=0, dtype=np.float64).transpose(1, 0, 2).reshape(n_panels * WIDTH, -1)
+    upper = np.triu(total[:n_factors, :n_factors])
+    return np.asarray(upper + np.triu(upper, 1).T)
 
 
-def run_half_sweep(problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None) -> None:
-    """Solve every row of one side; see the reference."""
-    with threads(n_threads) as count:
-        n_rows, n_factors = target_factors.shape
-        chunks = cut_by_work(problem.rows.indptr, n_factors, 8 * count)
-        n_chunks = len(chunks) - 1
-        workspaces = _Workspaces(
-            np.empty((n_chunks, n_factors, n_factors), np.float32), np.empty((n_chunks, BATCH, n_factors), np.float32)
-        )
-        singular = np.zeros(n_rows, np.bool_)
-        _run_half_sweep(*problem, chunks, workspaces, target_factors, singular)
-    for u in np.flatnonzero(singular):
-        target_factors[u] = solve_row(problem, int(u))
-
-
-@parallel
-def _run_half_sweep(
-    rows: CSR,
-    fixed_factors: Float32Array,
-    fixed_offsets: Float32Array,
-    gram: Float32Array,
-    regularization: Float32Array,
-    weighting: Weighting,
-    chunks: Int64Array,
-    workspaces: _Workspaces,
-    target_factors: Float32Array,
-    singular: npt.NDArray[np.bool_],
-) -> None:
-    # Numba passes tuples of arrays into parallel loops, but no tuples of tuples: the problem is put together inside.
-    for c in prange(len(chunks) - 1):
-        problem = HalfSweep(rows, fixed_factors, fixed_offsets, gram, regularization, weighting)
-        _solve_rows(
-            problem, chunks[c], chunks[c + 1], workspaces.matrices[c], workspaces.vectors[c], target_factors, singular
-        )
-
-
-@device
-def _solve_rows(
-    problem: HalfSweep,
-    start: int,
-    stop: int,
-    matrix: Float32Array,
-    vectors: Float32Array,
-    target_factors: Float32Array,
-    singular: npt.NDArray[np.bool_],
-) -> None:
-    """Solve the rows ``start:stop``; mark those whose matrix is singular and leave them for later."""
-    n_factors = target_factors.shape[1]
-    indptr = problem.rows.indptr
-    for u in range(start, stop):
-        x = target_factors[u]
-        for f in range(n_factors):
-            x[f] = np.float32(0)
-        if indptr[u] < indptr[u + 1]:
-            base = np.float32(0)
+@kernel
+def _add_chunk(factors: Float32Array, matrix: Float32Array) -> None:
+    n_rows, n_factors = factors.shape
+    vectors = np.zeros((matrix.shape[0], BATCH, WIDTH), np.float32)
+    for first in range(0, n_rows, BATCH):
+        n = min(BATCH, n_rows - first)
+        for t in range(n):
             for f in range(n_factors):
-                for g in range(f, n_factors):
-                    matrix[f, g] = problem.gram[f, g]
-                matrix[f, f] += problem.regularization[u]
-                base = max(base, matrix[f, f])
-            _add_observations(problem, indptr[u], indptr[u + 1], matrix, vectors, x)
-            few = indptr[u + 1] - indptr[u] < n_factors
-            singular[u] = (few and _outweighs(matrix, base)) or not cholesky_solve(matrix, x)
+                vectors[f // WIDTH, t, f % WIDTH] = factors[first + t, f]
+        add_gram(matrix, vectors, n)
 
 
-@inlined
-def _outweighs(matrix: Float32Array, base: np.float32) -> bool:
-    """Whether the observations drown what they were added to, whose largest diagonal element was ``base``.
+class _Method(NamedTuple):
+    """The kernels of a solver: for the rows of a chunk, and for a row whose equations have been made."""
 
-    Of fewer observations than factors nothing but a singular matrix is left then. The pivots cannot be trusted to show
-    it: after a small one, the rounding errors in those that should be 0 are far above n·ε.
-    """
-    n = matrix.shape[0]
-    largest = np.float32(0)
-    for f in range(n):
-        largest = max(largest, matrix[f, f])
-    return bool(base <= np.float32(n) * EPSILON * largest)
+    solve_chunk: Callable[[Problem, int, int, tuple[int, int], int, Scratch, Solution], None]
+    solve_equations: Callable[[Problem, int, int, Scratch, Solution], None] = cpu_cholesky.solve_long_row
+    keeps_vectors: bool = False
 
 
-@inlined
-def _add_observations(
-    problem: HalfSweep, start: int, stop: int, matrix: Float32Array, vectors: Float32Array, x: Float32Array
-) -> None:
-    """Add Σ w q qᵀ to the upper triangle of ``matrix`` and Σ t q to ``x``, eight entries at a time.
-
-    The vectors are scaled by √w as they are gathered, so that one copy serves both sides of the product.
-    """
-    for first in range(start, stop, BATCH):
-        for slot in range(BATCH):
-            _gather_observation(problem, first + slot, stop, x, vectors[slot])
-        for f in range(x.size):
-            add_outer_products(matrix[f], vectors, 0, f, np.float32(1))
+_METHODS = {
+    "cholesky": _Method(cpu_cholesky.solve_chunk),
+    "cg": _Method(cpu_cg.solve_chunk, keeps_vectors=True),
+    "subspace": _Method(cpu_subspace.solve_chunk, keeps_vectors=True),
+    "nonnegative": _Method(cpu_nonnegative.solve_chunk, cpu_nonnegative.solve_long_row),
+}
 
 
-@inlined
-def _gather_observation(problem: HalfSweep, position: int, stop: int, x: Float32Array, q: Float32Array) -> None:
-    """Add t times the vector of an entry to ``x`` and put √w times it in ``q``; past the end, 0."""
-    if position >= stop:
-        for f in range(q.size):
-            q[f] = np.float32(0)
-        return
-    entry = np.uint64(position)
-    fixed = np.uint64(problem.rows.indices[entry])
-    value = problem.rows.values[entry]
-    weighting = problem.weighting
-    target = weighting.target + weighting.target_slope * value - problem.fixed_offsets[fixed]
-    root = np.sqrt(weighting.weight + weighting.weight_slope * value)
-    vector = problem.fixed_factors[fixed]
-    for f in range(q.size):
-        x[f] += target * vector[f]
-        q[f] = root * vector[f]
+def run_half_sweep(
+    problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
+) -> Float64Array:
+    """Solve every row of one side; see the reference."""
+    n_rows = len(target_factors)
+    solution = Solution(target_factors, np.zeros(n_rows), np.zeros(n_rows, np.bool_))
+    target_factors[np.diff(problem.rows.indptr) == 0] = 0
+    ready = in_panels(problem)
+    if solver.name in ("cg", "subspace") and problem.gram.any():
+        basis = use_eigenbasis(ready, target_factors, n_threads)
+        _run(ready, solver, solution, n_threads)
+        turn(target_factors, basis.T, n_threads)
+    else:
+        _run(ready, solver, solution, n_threads)
+    for u in np.flatnonzero(solution.singular):
+        target_factors[u], solution.losses[u] = solve_row(problem, int(u))
+    return solution.losses
+
+
+def _run(problem: Problem, solver: Solver, solution: Solution, n_threads: int | None) -> None:
+    """Solve all rows but the singular ones: those that fit a task, then those that were cut into parts."""
+    method, exactly, n_factors = _METHODS[solver.name], _METHODS["cholesky"], problem.n_factors
+    kept = longest_row(n_factors) if method.keeps_vectors else 0
+    tasks = cut_into_tasks(problem.rows.indptr, n_factors, kept)
+    parts = [make_scratch(n_factors) for _ in tasks.parts]
+    longest = kept or tasks.longest
+    has_longer = longest < np.diff(problem.rows.indptr).max(initial=0)
+
+    def run_task(number: int, scratch: Scratch) -> None:
+        if number < len(parts):
+            _, start, stop = tasks.parts[number]
+            make_part(problem, start, stop, parts[number])
+        else:
+            start, stop = tasks.chunks[number - len(parts)]
+            method.solve_chunk(problem, start, stop, (1, longest), solver.setting, scratch, solution)
+            if has_longer:
+                exactly.solve_chunk(problem, start, stop, (longest + 1, tasks.longest), 0, scratch, solution)
+
+    def make_space() -> Scratch:
+        return make_scratch(n_factors, kept or BATCH)
+
+    run_tasks(run_task, len(parts) + len(tasks.chunks), n_threads, make_space)
+    for place, u in enumerate(tasks.long_rows):
+        whole = make_scratch(n_factors)
+        start_long_row(problem, u, whole)
+        for number in np.flatnonzero(tasks.parts[:, 0] == place):
+            add_part(whole, parts[number])
+        method.solve_equations(problem, u, solver.setting, whole, solution)

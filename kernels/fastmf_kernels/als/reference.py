@@ -1,43 +1,141 @@
 """NumPy reference of an ALS half sweep: the specification of `fastmf_kernels.als.cpu`."""
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.optimize import lsq_linear
 
 from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.als.arrays import HalfSweep
-from fastmf_kernels.linalg.reference import solve_symmetric
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, block_width, longest_row
+from fastmf_kernels.linalg.reference import cutoff, solve_symmetric
 
 
-def gram(factors: Float32Array) -> Float32Array:
-    """Return FᵀF, shape (n_factors, n_factors), accumulated in float64."""
+class _Equations(NamedTuple):
+    """The normal equations Ax = b of a row, and the number of its entries."""
+
+    matrix: Float64Array
+    right_side: Float64Array
+    n_entries: int
+
+
+def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
+    """Return FᵀF, float64, shape (n_factors, n_factors)."""
     wide = factors.astype(np.float64)
-    return np.asarray(wide.T @ wide, np.float32)
+    return np.asarray(wide.T @ wide)
 
 
-def run_half_sweep(problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None) -> None:
-    """Replace every row of ``target_factors`` by the solution of its least-squares problem.
+def run_half_sweep(
+    problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
+) -> Float64Array:
+    """Solve the least-squares problem of every row, or improve its solution.
 
     Parameters
     ----------
     problem : HalfSweep
     target_factors : float32 array, shape (n_rows, n_factors)
-        Overwritten. A row without observations becomes 0; a row whose matrix is singular gets the solution of
-        minimum norm.
+        Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of it, gets the
+        solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is there.
     n_threads : int, optional
         Not used here.
+    solver : Solver
+
+    Returns
+    -------
+    float64 array, shape (n_rows,)
+        xᵀAx - 2bᵀx of each row, with the new factors x and the row's equations Ax = b: what it adds to the objective,
+        but for a constant.
     """
+    basis = np.linalg.eigh(problem.gram.astype(np.float64))[1]
+    losses = np.zeros(len(target_factors))
     for u in range(len(target_factors)):
-        target_factors[u] = solve_row(problem, u)
+        equations = _make_equations(problem, u)
+        x = _solve(equations, target_factors[u].astype(np.float64), basis, solver)
+        target_factors[u] = x
+        losses[u] = x @ equations.matrix @ x - 2 * equations.right_side @ x
+    return losses
 
 
-def solve_row(problem: HalfSweep, u: int) -> Float64Array:
-    """Solve the least-squares problem of row ``u``; shape (n_factors,)."""
+def solve_row(problem: HalfSweep, u: int) -> tuple[Float64Array, float]:
+    """Solve the least-squares problem of row ``u``: the solution of minimum norm, and its loss."""
+    equations = _make_equations(problem, u)
+    x = _solve_exactly(equations)
+    return x, float(-equations.right_side @ x)
+
+
+def _make_equations(problem: HalfSweep, u: int) -> _Equations:
     rows, weighting = problem.rows, problem.weighting
     entries = slice(rows.indptr[u], rows.indptr[u + 1])
     q = problem.fixed_factors[rows.indices[entries]].astype(np.float64)
-    if not len(q):
-        return np.zeros(q.shape[1])
     value = rows.values[entries].astype(np.float64)
     weight = weighting.weight + weighting.weight_slope * value
     target = weighting.target + weighting.target_slope * value - problem.fixed_offsets[rows.indices[entries]]
     matrix = problem.gram + (q.T * weight) @ q + problem.regularization[u] * np.eye(q.shape[1])
-    return solve_symmetric(matrix, q.T @ target)
+    return _Equations(matrix, q.T @ target, len(q))
+
+
+def _solve(equations: _Equations, x: Float64Array, basis: Float64Array, solver: Solver) -> Float64Array:
+    if equations.n_entries == 0:
+        return np.zeros_like(x)
+    if solver.name == "nonnegative":
+        return _solve_nonnegative(equations, solver.setting)
+    if solver.name == "cholesky" or equations.n_entries > longest_row(len(x)):
+        return _solve_exactly(equations)
+    if solver.name == "cg":
+        return _step_along_gradients(equations, x, solver.setting)
+    return _solve_blocks(equations, x, basis, block_width(solver.setting))
+
+
+def _solve_exactly(equations: _Equations) -> Float64Array:
+    if equations.n_entries == 0:
+        return np.zeros_like(equations.right_side)
+    return solve_symmetric(equations.matrix, equations.right_side)
+
+
+def _step_along_gradients(equations: _Equations, x: Float64Array, n_steps: int) -> Float64Array:
+    """Conjugate gradients (Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49(6), 1952).
+
+    They end where the matrix is numerically singular along the next direction.
+    """
+    residual = equations.right_side - equations.matrix @ x
+    direction = residual
+    largest = x @ equations.matrix @ x / (x @ x) if x.any() else 0.0
+    for _ in range(n_steps):
+        if not residual.any():
+            break
+        product = equations.matrix @ direction
+        curvature = direction @ product
+        largest = max(largest, curvature / (direction @ direction))
+        if not curvature > cutoff(len(x)) * largest * (direction @ direction):
+            break
+        square = residual @ residual
+        x = x + square / curvature * direction
+        residual = residual - square / curvature * product
+        direction = residual + residual @ residual / square * direction
+    return x
+
+
+def _solve_blocks(equations: _Equations, x: Float64Array, basis: Float64Array, width: int) -> Float64Array:
+    """One pass over blocks of coordinates along the eigenvectors of G; exactly where a block is singular (iALS++)."""
+    matrix, right_side = basis.T @ equations.matrix @ basis, basis.T @ equations.right_side
+    x = basis.T @ x
+    for start in range(0, len(x), width):
+        block = slice(start, start + width)
+        values = np.linalg.eigvalsh(matrix[block, block])
+        if values[0] <= cutoff(len(values)) * values[-1]:
+            return _solve_exactly(equations)
+        x[block] += np.linalg.solve(matrix[block, block], right_side[block] - matrix[block] @ x)
+    return np.asarray(basis @ x)
+
+
+def _solve_nonnegative(equations: _Equations, n_free: int) -> Float64Array:
+    """Minimise ‖Rx - R⁻ᵀb‖ with A = RᵀR, all but the last ``n_free`` coordinates of x at least 0."""
+    values, vectors = np.linalg.eigh(equations.matrix)
+    kept = values > cutoff(len(values)) * values[-1]
+    if not kept.any():
+        return np.zeros_like(equations.right_side)
+    roots = np.sqrt(values[kept])
+    factor = roots[:, None] * vectors[:, kept].T
+    target = vectors[:, kept].T @ equations.right_side / roots
+    lower = np.zeros(len(values))
+    lower[len(values) - n_free :] = -np.inf
+    return np.asarray(lsq_linear(factor, target, (lower, np.inf), method="bvls", tol=1e-12).x)

@@ -1,108 +1,179 @@
-"""Small symmetric systems, solved inside kernels by Cholesky factorisation."""
+"""Normal matrices and their solution inside kernels, on panels of 16 columns (see `fastmf_kernels.linalg.panels`).
+
+A symmetric matrix of n rows is an array (n / 16, n, 16), n a multiple of 16; only its blocks on and above the diagonal
+are used.
+"""
 
 import numpy as np
 
-from fastmf_kernels._jit import device, inlined
+from fastmf_kernels._jit import device, kernel
 from fastmf_kernels._types import Float32Array
+from fastmf_kernels.linalg.panels import (
+    WIDTH,
+    add_combination,
+    add_product,
+    factorise_block,
+    multiply_rows,
+    solve_block,
+    subtract_product,
+)
 
 # Spacing of float32 numbers at 1.
 EPSILON = np.float32(np.finfo(np.float32).eps)
 
-# Vectors that are added to a row of a matrix in one go. Adding one costs a load and a store of the row however cheap
-# the arithmetic: eight at a time were measured 2 to 2.6 times as fast as four, with 64 to 192 factors.
-BATCH = 8
+
+def n_panels_for(n_columns: int) -> int:
+    """Count the panels that hold a number of columns."""
+    return -(-n_columns // WIDTH)
+
+
+def to_panels(matrix: Float32Array) -> Float32Array:
+    """Copy a matrix, shape (n_rows, n_columns), to panels, shape (n_panels, n_rows, 16), the last filled up with 0."""
+    n_rows, n_columns = matrix.shape
+    panels = np.zeros((n_panels_for(n_columns), n_rows, WIDTH), np.float32)
+    for p, panel in enumerate(panels):
+        columns = matrix[:, p * WIDTH : (p + 1) * WIDTH]
+        panel[:, : columns.shape[1]] = columns
+    return panels
+
+
+def from_panels(panels: Float32Array) -> Float32Array:
+    """Copy panels, shape (n_panels, n_rows, 16), to a matrix, shape (n_rows, 16·n_panels)."""
+    return np.ascontiguousarray(panels.transpose(1, 0, 2)).reshape(panels.shape[1], -1)
 
 
 @device
-def add_outer_products(row: Float32Array, vectors: Float32Array, first: int, position: int, sign: np.float32) -> None:
-    """Add to a matrix's row ``position``, from its diagonal on, sign·Σ v vᵀ over eight rows v of ``vectors``.
+def add_gram(matrix: Float32Array, vectors: Float32Array, n: int) -> None:
+    """Add VᵀV to a matrix, with V the first n rows of ``vectors``.
 
     Parameters
     ----------
-    row : float32 array, shape (n,)
-        row[g] += sign·Σ_s v_s[position]·v_s[g] for g from ``position`` on.
-    vectors : float32 array, shape (at least first + 8, n)
-        v_s is row ``first + s``.
-    first, position : int
-    sign : float32
-        1 or -1.
+    matrix : float32 array, shape (n_panels, 16·n_panels, 16)
+    vectors : float32 array, shape (n_panels, at least n, 16)
+    n : int
     """
-    v0, v1, v2, v3 = vectors[first], vectors[first + 1], vectors[first + 2], vectors[first + 3]
-    v4, v5, v6, v7 = vectors[first + 4], vectors[first + 5], vectors[first + 6], vectors[first + 7]
-    i = np.uint64(position)
-    c0, c1, c2, c3 = sign * v0[i], sign * v1[i], sign * v2[i], sign * v3[i]
-    c4, c5, c6, c7 = sign * v4[i], sign * v5[i], sign * v6[i], sign * v7[i]
-    for g in range(i, np.uint64(row.size)):
-        half = (c0 * v0[g] + c1 * v1[g]) + (c2 * v2[g] + c3 * v3[g])
-        row[g] += half + ((c4 * v4[g] + c5 * v5[g]) + (c6 * v6[g] + c7 * v7[g]))
+    n_panels, size, _ = matrix.shape
+    stride = vectors.shape[1] * WIDTH
+    for q in range(n_panels):
+        for p in range(q + 1):
+            add_product(matrix, (q * size + p * WIDTH) * WIDTH, vectors, p * stride, vectors, q * stride, n)
 
 
 @device
-def cholesky_solve(matrix: Float32Array, x: Float32Array) -> bool:
-    """Factorise ``matrix`` = UᵀU in its upper triangle, in place, and replace ``x`` by the solution.
+def cholesky(matrix: Float32Array, n: int) -> bool:
+    """Factorise a matrix = UᵀU in place, with the reciprocals of U's diagonal on the diagonal.
 
-    Right-looking, eight rows at a time (Golub, Van Loan, "Matrix Computations", 4th edition, section 4.2.9).
+    Left-looking, 16 rows at a time: what the rows above contribute is one product of panels a block (Golub, Van Loan,
+    "Matrix Computations", 4th edition, section 4.2.9).
 
     Parameters
     ----------
-    matrix : float32 array, shape (at least n, n), C order
-        Only the upper triangle of the first n rows is read.
-    x : float32 array, shape (n,)
-        The right side on entry, the solution on exit.
+    matrix : float32 array, shape (n_panels, 16·n_panels, 16)
+    n : int
+        Rows of the matrix; what fills up its last panel must be 0, but for the diagonal, which is overwritten.
 
     Returns
     -------
     bool
-        False where the matrix is numerically singular: a pivot fell below n·ε of the largest diagonal element. The
-        contents of both arguments are then of no use.
+        False where the matrix is numerically singular: a pivot is not above n·ε of the largest diagonal element. The
+        matrix is then of no use.
     """
-    n = x.size
-    largest = matrix[0, 0]
-    for i in range(n):
-        largest = max(largest, matrix[i, i])
-    smallest_pivot = np.float32(n) * EPSILON * largest
-    for start in range(0, n, BATCH):
-        stop = min(start + BATCH, n)
-        if not _factorise_panel(matrix, start, stop, n, smallest_pivot):
+    n_panels, size, _ = matrix.shape
+    largest = largest_diagonal(matrix, n)
+    for i in range(n, size):
+        matrix[i // WIDTH, i, i % WIDTH] = largest
+    for p in range(n_panels):
+        top = p * WIDTH * WIDTH
+        diagonal = p * size * WIDTH + top
+        for q in range(p, n_panels):
+            panel = q * size * WIDTH
+            subtract_product(matrix, panel + top, matrix, p * size * WIDTH, matrix, panel, p * WIDTH)
+        if not factorise_block(matrix, diagonal, np.float32(n) * EPSILON * largest):
             return False
-        if stop < n:
-            for i in range(stop, n):
-                add_outer_products(matrix[i], matrix, start, i, np.float32(-1))
-    _substitute(matrix, x)
+        for q in range(p + 1, n_panels):
+            solve_block(matrix, diagonal, q * size * WIDTH + top)
     return True
 
 
-@inlined
-def _factorise_panel(matrix: Float32Array, start: int, stop: int, n: int, smallest_pivot: np.float32) -> bool:
-    """Finish the rows ``start:stop``, to which all rows above have been applied already."""
-    for j in range(start, stop):
-        row = matrix[j]
-        pivot = row[j]
-        if not pivot > smallest_pivot:  # also catches NaN
-            return False
-        scale = np.float32(1) / np.sqrt(pivot)
-        for g in range(j, n):
-            row[g] *= scale
-        for i in range(j + 1, stop):
-            factor, below = row[i], matrix[i]
-            for g in range(i, n):
-                below[g] -= factor * row[g]
-    return True
+@device
+def largest_diagonal(matrix: Float32Array, n: int) -> np.float32:
+    """Return the largest of the first n elements of a matrix's diagonal."""
+    largest: np.float32 = matrix[0, 0, 0]
+    for i in range(1, n):
+        largest = max(largest, matrix[i // WIDTH, i, i % WIDTH])
+    return largest
 
 
-@inlined
-def _substitute(factor: Float32Array, x: Float32Array) -> None:
-    """Replace ``x`` by the solution of UᵀU x, with U the upper triangle of ``factor``."""
-    n = x.size
-    for i in range(n):  # Uᵀ z = x
-        row = factor[i]
-        x[i] /= row[i]
-        z = x[i]
-        for g in range(i + 1, n):
-            x[g] -= z * row[g]
-    for i in range(n - 1, -1, -1):  # U x = z
-        row = factor[i]
-        total = x[i]
-        for g in range(i + 1, n):
-            total -= row[g] * x[g]
-        x[i] = total / row[i]
+@device
+def fill_lower_half(matrix: Float32Array) -> None:
+    """Copy the blocks above the diagonal to those below it."""
+    for q in range(matrix.shape[0]):
+        for p in range(q):
+            for f in range(WIDTH):
+                for g in range(WIDTH):
+                    matrix[p, q * WIDTH + g, f] = matrix[q, p * WIDTH + f, g]
+
+
+@device
+def substitute(factor: Float32Array, x: Float32Array, scratch: Float32Array) -> None:
+    """Replace ``x`` by the solution of UᵀU z = x, with U from `cholesky`.
+
+    Parameters
+    ----------
+    factor : float32 array, shape (n_panels, n, 16)
+    x, scratch : float32 array, shape (n,)
+    """
+    n_panels, size, _ = factor.shape
+    for p in range(n_panels):  # Uᵀ z = x, and scratch = -z
+        first = p * WIDTH
+        add_combination(x, first, scratch, 0, factor, p * size * WIDTH, first)
+        for j in range(WIDTH):
+            row = first + j
+            z = -x[row] * factor[p, row, j]
+            scratch[row] = z
+            # The whole row: U is 0 left of its diagonal, and x[row] is not needed any more.
+            for g in range(WIDTH):
+                x[first + g] += z * factor[p, row, g]
+    for p in range(n_panels - 1, -1, -1):  # U x = z
+        first = p * WIDTH
+        above = (p + 1) * size * WIDTH + first * WIDTH
+        multiply_rows(x, first, factor, above, size * WIDTH, n_panels - 1 - p, x, first + WIDTH)
+        for j in range(WIDTH - 1, -1, -1):
+            row = first + j
+            total = scratch[row] + x[row]
+            for g in range(j + 1, WIDTH):
+                total += factor[p, row, g] * x[first + g]
+            x[row] = -total * factor[p, row, j]
+
+
+@kernel
+def rotate(rows: Float32Array, start: int, stop: int, basis: Float32Array, rotated: Float32Array) -> None:
+    """Set rotated[r] = rows[r]·B for r from ``start`` to before ``stop``.
+
+    Parameters
+    ----------
+    rows : float32 array, shape (n_rows, n)
+    start, stop : int
+    basis : float32 array, shape (n_panels, n, 16)
+        B, in panels.
+    rotated : float32 array, shape (n_rows, at most 16·n_panels)
+        May be ``rows``.
+    """
+    n_panels, n, _ = basis.shape
+    columns = np.empty((n, WIDTH), np.float32)
+    block = np.empty((n_panels, WIDTH, WIDTH), np.float32)
+    flat = block.reshape(-1)
+    for first in range(start, stop, WIDTH):
+        count = min(WIDTH, stop - first)
+        for f in range(n):
+            for r in range(count):
+                columns[f, r] = rows[first + r, f]
+        for i in range(flat.size):
+            flat[i] = np.float32(0)
+        for q in range(n_panels):
+            add_product(block, q * WIDTH * WIDTH, columns, 0, basis, q * n * WIDTH, n)
+        for q in range(n_panels):
+            width = min(WIDTH, rotated.shape[1] - q * WIDTH)
+            for r in range(count):
+                for g in range(width):
+                    rotated[first + r, q * WIDTH + g] = block[q, r, g]

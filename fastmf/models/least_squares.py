@@ -1,0 +1,61 @@
+"""What explicit and implicit alternating least squares share."""
+
+from typing import Protocol
+
+import numpy as np
+
+from fastmf.errors import ParameterError
+from fastmf.models.training import first_factors
+from fastmf.parameters import require_choice, require_integer
+from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels.als.arrays import Solver
+
+SOLVERS = ("cholesky", "cg", "subspace")
+
+
+class _Parameters(Protocol):
+    n_factors: int
+    seed: int
+    init_scale: float
+    solver: str
+    cg_steps: int
+    block_size: int
+    nonnegative: bool
+
+
+def require_solver(solver: str, cg_steps: int, block_size: int, nonnegative: bool) -> None:
+    """Check the parameters of a solver.
+
+    Raises
+    ------
+    ParameterError
+        If one is wrong, or factors shall not be negative and the solver is not the exact one.
+    """
+    require_choice("solver", solver, SOLVERS)
+    require_integer("cg_steps", cg_steps, minimum=1)
+    require_integer("block_size", block_size, minimum=1)
+    if nonnegative not in (True, False):
+        raise ParameterError(f"nonnegative is {nonnegative!r}; expected True or False")
+    if nonnegative and solver != "cholesky":
+        raise ParameterError(
+            f'solver is {solver!r} and nonnegative is True; expected "cholesky": only exact sweeps keep factors from '
+            "falling below 0"
+        )
+
+
+def make_solver(model: _Parameters, n_free: int = 0) -> Solver:
+    """Return the solver of a model, of whose factors the last ``n_free`` may be negative in any case."""
+    if model.nonnegative:
+        return Solver("nonnegative", n_free)
+    return Solver(model.solver, {"cholesky": 0, "cg": model.cg_steps, "subspace": model.block_size}[model.solver])
+
+
+def first_item_factors(model: _Parameters, n_items: int) -> Float32Array:
+    """Draw the item factors with which the first sweep begins."""
+    factors = first_factors((n_items, model.n_factors), model.init_scale, np.random.default_rng(model.seed))
+    return np.abs(factors) if model.nonnegative else factors
+
+
+def squared_norms(factors: Float32Array) -> Float64Array:
+    """Return ‖x‖² of each row, in float64."""
+    return np.asarray(np.einsum("nf,nf->n", factors, factors, dtype=np.float64))

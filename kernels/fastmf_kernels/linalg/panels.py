@@ -1,0 +1,183 @@
+"""Products of panels: the few inner loops that all dense arithmetic of the kernels is made of.
+
+A *panel* is 16 columns of a matrix, stored row by row. A matrix of n columns is an array (n / 16, rows, 16): panel
+after panel, the last one filled up with zeros. Every loop below then reads memory in order, 64 bytes a row, however
+wide the matrix is, and a block of 16 × 16 sums stays in registers while the loop runs over the rows. Offsets count
+elements from the start of an array.
+
+The functions are plain loops, and are compiled as such where `fastmf_kernels._vectors` cannot be used; everywhere else
+their place is taken by the explicit vector code of the same name in that module, which is 3 to 10 times as fast.
+"""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from fastmf_kernels._jit import device, vector_code
+from fastmf_kernels._types import Float32Array
+
+WIDTH = 16
+
+P = ParamSpec("P")
+R = TypeVar("R")
+PLAIN: dict[str, Callable[..., object]] = {}
+"""The functions of this module as they stand here."""
+
+
+def _in_vectors(plain: Callable[P, R]) -> Callable[P, R]:
+    PLAIN[plain.__name__] = plain
+    return vector_code(plain) or device(plain)
+
+
+@_in_vectors
+def add_product(
+    matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
+) -> None:
+    """Add LᵀR to a block of 16 × 16: block[f, g] += Σ_t left[t, f]·right[t, g] over n rows of two panels.
+
+    Parameters
+    ----------
+    matrix : float32 array
+    place : int
+        Where the block starts; its rows follow one another.
+    left, right : float32 array
+    i, j : int
+        Where the panels start.
+    n : int
+        The sums are taken from 0 and added to the block at the end: rounding errors grow with n here and with the
+        number of calls there, not with their product.
+    """
+    a, b, c = left.reshape(-1), right.reshape(-1), matrix.reshape(-1)
+    for t in range(n):
+        for f in range(WIDTH):
+            scale = a[i + WIDTH * t + f]
+            for g in range(WIDTH):
+                c[place + WIDTH * f + g] += scale * b[j + WIDTH * t + g]
+
+
+@_in_vectors
+def subtract_product(
+    matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
+) -> None:
+    """Subtract LᵀR from a block of 16 × 16; see `add_product`."""
+    a, b, c = left.reshape(-1), right.reshape(-1), matrix.reshape(-1)
+    for t in range(n):
+        for f in range(WIDTH):
+            scale = a[i + WIDTH * t + f]
+            for g in range(WIDTH):
+                c[place + WIDTH * f + g] -= scale * b[j + WIDTH * t + g]
+
+
+@_in_vectors
+def add_combination(
+    target: Float32Array, i: int, weights: Float32Array, j: int, panel: Float32Array, k: int, n: int
+) -> None:
+    """Add a combination of n rows of a panel to 16 numbers: target[g] += Σ_t weights[t]·panel[t, g]."""
+    x, w, rows = target.reshape(-1), weights.reshape(-1), panel.reshape(-1)
+    for t in range(n):
+        for g in range(WIDTH):
+            x[i + g] += w[j + t] * rows[k + WIDTH * t + g]
+
+
+@_in_vectors
+def add_combinations(
+    target: Float32Array, weights: Float32Array, panels: Float32Array, i: int, stride: int, n_panels: int, n: int
+) -> None:
+    """Add a combination of n rows of several panels, ``stride`` apart: target[f] += Σ_t weights[t]·row_t[f]."""
+    x, w, rows = target.reshape(-1), weights.reshape(-1), panels.reshape(-1)
+    for p in range(n_panels):
+        for t in range(n):
+            for g in range(WIDTH):
+                x[p * WIDTH + g] += w[t] * rows[i + p * stride + WIDTH * t + g]
+
+
+@_in_vectors
+def multiply_rows(
+    products: Float32Array,
+    i: int,
+    panels: Float32Array,
+    j: int,
+    stride: int,
+    n_panels: int,
+    vector: Float32Array,
+    k: int,
+) -> None:
+    """Multiply 16 rows with a vector: products[r] = Σ_g row_r[g]·vector[g].
+
+    Parameters
+    ----------
+    products : float32 array
+        16 numbers from ``i`` on are overwritten.
+    panels : float32 array
+    j : int
+        Where the first of the rows starts in the first panel.
+    stride : int
+        From a panel to the next.
+    n_panels : int
+    vector : float32 array
+        16·n_panels numbers from ``k`` on.
+    """
+    out, rows, x = products.reshape(-1), panels.reshape(-1), vector.reshape(-1)
+    for r in range(WIDTH):
+        total = np.float32(0)
+        for p in range(n_panels):
+            for g in range(WIDTH):
+                total += rows[j + p * stride + WIDTH * r + g] * x[k + WIDTH * p + g]
+        out[i + r] = total
+
+
+@_in_vectors
+def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32) -> bool:
+    """Factorise a symmetric block of 16 × 16 = UᵀU in place (Cholesky); only its upper triangle is read.
+
+    U replaces the block, with 0 below the diagonal and, on it, the reciprocals of U's diagonal.
+
+    Returns
+    -------
+    bool
+        False where a pivot is not above ``smallest_pivot``; the block is then of no use.
+    """
+    block = matrix.reshape(-1)[place : place + WIDTH * WIDTH].reshape(WIDTH, WIDTH)
+    regular = True
+    for j in range(WIDTH):
+        pivot = block[j, j]
+        if not pivot > smallest_pivot:  # also catches NaN
+            regular = False
+        reciprocal = np.float32(1) / np.sqrt(pivot)
+        for g in range(j + 1, WIDTH):
+            block[j, g] *= reciprocal
+        for i in range(j + 1, WIDTH):
+            for g in range(i, WIDTH):
+                block[i, g] -= block[j, i] * block[j, g]
+            block[i, j] = np.float32(0)
+        block[j, j] = reciprocal
+    return regular
+
+
+@_in_vectors
+def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
+    """Replace a block B of 16 × 16 by U⁻ᵀB, with U a block that `factorise_block` has left at ``factor``."""
+    c = matrix.reshape(-1)
+    for j in range(WIDTH):
+        for g in range(WIDTH):
+            c[place + WIDTH * j + g] *= c[factor + WIDTH * j + j]
+        for i in range(j + 1, WIDTH):
+            for g in range(WIDTH):
+                c[place + WIDTH * i + g] -= c[factor + WIDTH * j + i] * c[place + WIDTH * j + g]
+
+
+@_in_vectors
+def copy_row(
+    panels: Float32Array, i: int, stride: int, n_panels: int, row: Float32Array, j: int, scale: np.float32
+) -> None:
+    """Copy a row times ``scale`` into panels that are ``stride`` apart."""
+    out, x = panels.reshape(-1), row.reshape(-1)
+    for p in range(n_panels):
+        for g in range(WIDTH):
+            out[i + p * stride + g] = scale * x[j + p * WIDTH + g]
+
+
+@_in_vectors
+def prefetch(array: Float32Array, i: int, n: int) -> None:
+    """Ask for n times 16 numbers of an array ahead of their use."""

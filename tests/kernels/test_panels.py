@@ -1,0 +1,117 @@
+"""The vector code of the inner loops against the plain loops that it stands for."""
+
+import numpy as np
+import pytest
+
+from fastmf_kernels._jit import device
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.linalg import panels
+
+LENGTHS = (0, 1, 2, 7, 8, 9, 16, 33, 100)
+
+
+def numbers(*shape: int, seed: int = 0) -> Float32Array:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
+    """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
+    compiled = getattr(panels, name)
+
+    # An intrinsic cannot be called from Python: the plain function's parameters are passed on one by one.
+    count = len(arguments)
+    names = ", ".join(f"a{i}" for i in range(count))
+    space: dict[str, object] = {"function": compiled}
+    exec(f"def call({names}):\n    return function({names})", space)
+    outcomes = []
+    for function in (panels.PLAIN[name], device(space["call"])):  # type: ignore[arg-type]
+        copies = [np.copy(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
+        result = function(*copies)
+        outcomes.append([*(array for array in copies if isinstance(array, np.ndarray)), np.asarray(result)])
+    return outcomes
+
+
+def assert_same(name: str, *arguments: object) -> None:
+    plain, compiled = run_both(name, *arguments)
+    for expected, found in zip(plain, compiled, strict=True):
+        if expected.dtype == np.float32:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * (1 + np.abs(expected).max(initial=0)))
+        else:
+            assert found.tolist() == expected.tolist()
+
+
+def test_every_loop_has_its_vector_code() -> None:
+    pytest.importorskip("fastmf_kernels._vectors")
+    assert set(panels.PLAIN) == {
+        *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
+        *("factorise_block", "solve_block", "copy_row", "prefetch"),
+    }
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("name", ["add_product", "subtract_product"])
+def test_products(name: str, n: int) -> None:
+    assert_same(name, numbers(3, 16, 16), 256, numbers(2, 100, 16, seed=1), 1600, numbers(100, 16, seed=2), 0, n)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_add_combination(n: int) -> None:
+    assert_same("add_combination", numbers(48), 16, numbers(200, seed=1), 3, numbers(300, 16, seed=2), 160, n)
+
+
+@pytest.mark.parametrize("n_panels", [0, 1, 3, 4, 5, 8, 13])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_add_combinations(n: int, n_panels: int) -> None:
+    rows = numbers(13, 100, 16, seed=2)
+    assert_same("add_combinations", numbers(13 * 16), numbers(100, seed=1), rows, 0, 1600, n_panels, n)
+
+
+@pytest.mark.parametrize("n_panels", [0, 1, 3, 8])
+def test_multiply_rows(n_panels: int) -> None:
+    rows, vector = numbers(9, 20, 16, seed=1), numbers(200, seed=2)
+    assert_same("multiply_rows", numbers(20), 4, rows, 32, 320, n_panels, vector, 5)
+
+
+@pytest.mark.parametrize("n_panels", [0, 1, 8])
+def test_copy_row(n_panels: int) -> None:
+    assert_same("copy_row", numbers(8, 10, 16), 32, 160, n_panels, numbers(5, 128, seed=1), 256, np.float32(0.3))
+
+
+def test_prefetch_changes_nothing() -> None:
+    assert_same("prefetch", numbers(1000), 100, 5)
+
+
+def positive_block() -> Float32Array:
+    vectors = numbers(40, 16)
+    return (vectors.T @ vectors).astype(np.float32)
+
+
+def test_factorise_block() -> None:
+    block = np.stack([numbers(16, 16), positive_block()])
+    plain, compiled = run_both("factorise_block", block, 256, np.float32(1e-3))
+    assert plain[1]
+    assert compiled[1]
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-4, atol=1e-6)
+    factor = np.triu(compiled[0][1], 1) + np.diag(1 / np.diag(compiled[0][1]))
+    np.testing.assert_allclose(factor.T @ factor, block[1], rtol=1e-4, atol=1e-4)
+    assert not np.tril(compiled[0][1], -1).any()
+
+
+@pytest.mark.parametrize("pivot", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_a_bad_pivot_is_told(place: int, pivot: float) -> None:
+    block = np.eye(16, dtype=np.float32)
+    block[place, place] = pivot
+    with np.errstate(all="ignore"):
+        plain, compiled = run_both("factorise_block", block, 0, np.float32(1e-3))
+    assert not plain[1]
+    assert not compiled[1]
+
+
+def test_solve_block() -> None:
+    (factor, _), _ = run_both("factorise_block", positive_block(), 0, np.float32(1e-3))
+    both = np.stack([factor, numbers(16, 16, seed=3)])
+    assert_same("solve_block", both, 0, 256)
+    _, (solved, _) = run_both("solve_block", both, 0, 256)
+    upper = np.triu(factor, 1) + np.diag(1 / np.diag(factor))
+    np.testing.assert_allclose(upper.T @ solved[1], both[1], rtol=0, atol=1e-4)
