@@ -18,6 +18,11 @@ from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import SGEMM
 
 FACTORS = (64, 128)
+# With so many factors, only fastmf's own solvers are compared; beyond, those that need no normal matrix.
+MANY_FACTORS = (256, 512)
+CURVE_FACTORS = (128, 256)
+TO_OBJECTIVE = "objective over time"
+_CURVE_EPOCHS = 10
 # The weighting that all of these libraries know: confidence 1 + r on observed cells (Hu, Koren, Volinsky, ICDM 2008).
 _ALPHA = 1.0
 _REGULARIZATION = 1.0
@@ -43,6 +48,24 @@ def run(session: Session) -> None:
         with session.noting("ml-1m"):
             problem = session.problem(SHAPES["ml-1m"])
             _race(session, problem, "implicit sweep", 64, _implicit_contestants(session, problem, 64))
+        if not session.options.quick:
+            with session.noting("ml-10m"):
+                _race_with_many_factors(session, session.problem(SHAPES["ml-10m"]))
+
+
+def _race_with_many_factors(session: Session, problem: Problem) -> None:
+    n_threads = session.options.n_threads
+    for n_factors in MANY_FACTORS:
+        solvers = [solver for solver in SOLVERS if solver != "cholesky" or n_factors == MANY_FACTORS[0]]
+        contestants = [_ours(problem, n_factors, n_threads, solver) for solver in solvers]
+        _race(session, problem, "implicit sweep", n_factors, contestants)
+    for n_factors in CURVE_FACTORS:
+        common = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": n_threads}
+        curves = [
+            Contestant(f"{OURS}, {solver}", "als.fastmf_curve", {**common, "solver": solver})
+            for solver in ("cholesky", "subspace")
+        ]
+        session.race("als", TO_OBJECTIVE, problem.name, {"n_factors": n_factors}, curves, n_laps=0)
 
 
 def useful_flops(problem: Problem, n_factors: int) -> float:
@@ -105,6 +128,25 @@ def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int, solver
         n_threads=n_threads,
     ).fit(problem.train(), callbacks=[lambda *_: not pace()])
     return {"epochs": len(model.history), "NDCG@10": judge.ndcg(problem, model.user_factors, model.item_factors)}
+
+
+def train_fastmf_curve(_: Pace, folder: str, n_factors: int, n_threads: int, solver: str) -> dict[str, Any]:
+    """Train `fastmf.ImplicitALS` and tell the objective after each sweep."""
+    model = fastmf.ImplicitALS(
+        n_factors=n_factors,
+        n_epochs=_CURVE_EPOCHS,
+        weighting="hu",
+        alpha=_ALPHA,
+        regularization=_REGULARIZATION,
+        solver=solver,
+        n_threads=n_threads,
+    )
+    warm_up = fastmf.testing.power_law(300, 200, 3000)
+    fastmf.ImplicitALS(n_factors=n_factors, n_epochs=1, solver=solver, n_threads=n_threads).fit(warm_up)
+    model.fit(open_problem(folder).train())
+    seconds = itertools.accumulate(record["seconds"] for record in model.history)
+    curve = [(wall, record["objective"]) for wall, record in zip(seconds, model.history, strict=True)]
+    return {"curve": curve, "objective": curve[-1][1]}
 
 
 def train_fastmf_explicit(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dict[str, Any]:
@@ -208,6 +250,7 @@ def confidences(problem: Problem) -> "scipy.sparse.csr_matrix":
 
 TASKS: dict[str, Task] = {
     "als.fastmf": train_fastmf,
+    "als.fastmf_curve": train_fastmf_curve,
     "als.fastmf_explicit": train_fastmf_explicit,
     "als.numpy": train_numpy,
     "als.implicit": train_implicit,
