@@ -703,6 +703,15 @@ def test_divergence_names_the_learning_rate_and_leaves_the_model_as_it_was() -> 
     assert model.history == history
 
 
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_sweeps_that_overflow_are_divergence(backend: str, solver: str) -> None:
+    model = ImplicitALS(n_factors=4, init_scale=1e25, solver=solver, backend=backend)
+
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="regularization=0[.]01; raise it"):
+        model.fit(small_ratings())
+
+
 def test_divergence_leaves_a_new_model_unfitted() -> None:
     model = SGD(n_factors=2, learning_rate=1000)
 

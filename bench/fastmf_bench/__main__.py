@@ -90,10 +90,17 @@ def _report(given: list[str]) -> int:
 
 def _readme(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="fastmf bench readme", description="Rewrite the README's performance table.")
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="a file that --output wrote")
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="files that --output wrote; of a task that several have, the first counts",
+    )
     parser.add_argument("--readme", type=Path, required=True, metavar="README.md", help="the file to bring up to date")
     parsed = parser.parse_args(given)
-    text = readme.updated(parsed.readme.read_text(encoding="utf-8"), Run.read(parsed.results))
+    runs = [Run.read(path) for path in parsed.results]
+    text = readme.updated(parsed.readme.read_text(encoding="utf-8"), runs)
     with new_file(parsed.readme, True) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return 0

@@ -1,11 +1,11 @@
 """The README's performance table, made from results: nobody edits its numbers."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastmf.errors import DataError
 from fastmf_bench import tables
-from fastmf_bench.results import Run, ours, ratio
+from fastmf_bench.results import Measurement, Run, ours, ratio
 
 BEGIN, END = "<!-- performance: written by `fastmf bench readme` -->", "<!-- end of performance -->"
 _TASKS = {
@@ -18,8 +18,8 @@ _TASKS = {
 }
 
 
-def updated(text: str, run: Run) -> str:
-    """Return the text of a README with the table between its two marks replaced.
+def updated(text: str, runs: Sequence[Run]) -> str:
+    """Return the text of a README with the table between its two marks replaced; see `performance`.
 
     Raises
     ------
@@ -30,11 +30,23 @@ def updated(text: str, run: Run) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"the README lacks the lines {BEGIN!r} and {END!r}; the table goes between them")
-    return f"{before}{BEGIN}\n{performance(run)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{performance(runs)}\n{END}{after}"
 
 
-def performance(run: Run) -> str:
-    """Return the table in Markdown: fastmf's wall time in each race, and the CPU time of the others beside its own."""
+def performance(runs: Sequence[Run]) -> str:
+    """Return the table in Markdown: fastmf's wall time in each race, and the CPU time of the others beside its own.
+
+    Of several runs, the first that has a task gives all its rows.
+
+    Raises
+    ------
+    DataError
+        If they are not of one machine with the same number of threads: one table would be misleading.
+    """
+    run, others = runs[0], runs[1:]
+    for other in others:
+        if tables.machine_text(other.machine) != tables.machine_text(run.machine) or other.n_threads != run.n_threads:
+            raise DataError("the results are of different machines or numbers of threads; expected those of one")
     return "\n".join(
         [
             f"{tables.machine_text(run.machine)}; {run.n_threads} threads; fastmf {run.machine['packages']['fastmf']}, "
@@ -42,15 +54,24 @@ def performance(run: Run) -> str:
             "",
             "| work | on | fastmf, wall | CPU of the others |",
             "| --- | --- | --- | --- |",
-            *_rows(run),
+            *(row for task in _TASKS for row in _rows(task, runs)),
         ]
     )
 
 
-def _rows(run: Run) -> Iterator[str]:
-    for race in run.races():
+def _races(task: tuple[str, str], runs: Sequence[Run]) -> list[list[Measurement]]:
+    """Return the races of a task in the first of the runs that has any."""
+    for run in runs:
+        races = [race for race in run.races() if (race[0].suite, race[0].task) == task]
+        if races:
+            return races
+    return []
+
+
+def _rows(task: tuple[str, str], runs: Sequence[Run]) -> Iterator[str]:
+    for race in _races(task, runs):
         first, own = race[0], ours(race)
-        if own is None or (first.suite, first.task) not in _TASKS or first.settings["n_threads"] != run.n_threads:
+        if own is None or first.settings["n_threads"] != runs[0].n_threads:
             continue
         others = [f"{m.contestant} {tables.times_text(ratio(m, own))} ×" for m in race if m.wall and m is not own]
         factors = f", {first.settings['n_factors']} factors" if "n_factors" in first.settings else ""
@@ -58,5 +79,4 @@ def _rows(run: Run) -> Iterator[str]:
         wall = tables.seconds_text(statistics.median(own.wall))
         speed = f" ({tables.rate_text(own)})" if own.unit in ("ratings", "rows") else ""
         if others:
-            work = _TASKS[first.suite, first.task]
-            yield f"| {work} | {first.problem}{factors}{ids} | {wall} s{speed} | {'; '.join(others)} |"
+            yield f"| {_TASKS[task]} | {first.problem}{factors}{ids} | {wall} s{speed} | {'; '.join(others)} |"

@@ -114,21 +114,46 @@ def test_the_readme_keeps_all_but_its_table() -> None:
     run = made_run(measurement(seconds=0.25), measurement(contestant="LIBMF", seconds=0.5))
     text = f"before\n{readme.BEGIN}\nold numbers\n{readme.END}\nafter\n"
 
-    updated = readme.updated(text, run)
+    updated = readme.updated(text, [run])
 
     assert updated.startswith("before\n")
     assert updated.endswith("\nafter\n")
     assert "old numbers" not in updated
     assert "| SGD, one epoch | ml-10m, 64 factors | 0.25 s (400 ratings/s) | LIBMF 2.00 × |" in updated
-    assert readme.updated(updated, run) == updated
+    assert readme.updated(updated, [run]) == updated
+
+
+def test_of_several_results_the_first_that_has_a_task_gives_its_rows() -> None:
+    sgd = made_run(measurement(seconds=0.25), measurement(contestant="LIBMF", seconds=0.5))
+    both = made_run(
+        measurement(seconds=9),
+        measurement(contestant="LIBMF", seconds=9),
+        measurement("topk", "top-10", "small", seconds=1, settings={"n_threads": 2}),
+        measurement("topk", "top-10", "small", "faiss", seconds=3, settings={"n_threads": 2}),
+    )
+
+    table = readme.performance([sgd, both])
+
+    assert "| SGD, one epoch | ml-10m, 64 factors | 0.25 s" in table
+    assert "faiss 3.00 ×" in table
+    assert "9 s" not in table
+
+
+def test_results_of_different_machines_make_no_table() -> None:
+    other = made_run(measurement())
+    other.machine["cpu"] = "another one"
+
+    with pytest.raises(DataError, match="different machines"):
+        readme.performance([made_run(measurement()), other])
 
 
 def test_a_readme_without_the_marks_is_refused() -> None:
     with pytest.raises(DataError, match="lacks the lines"):
-        readme.updated("before and after", made_run())
+        readme.updated("before and after", [made_run()])
 
 
 def test_the_readme_says_what_the_results_say() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
 
-    assert readme.updated(text, Run.read(ROOT / "bench" / "results" / "full.json")) == text
+    runs = [Run.read(ROOT / "bench" / "results" / name) for name in ("als.json", "full.json")]
+    assert readme.updated(text, runs) == text

@@ -86,6 +86,9 @@ def run_half_sweep(
     solution = Solution(target_factors, np.zeros(n_rows), np.zeros(n_rows, np.bool_))
     target_factors[np.diff(problem.rows.indptr) == 0] = 0
     ready = in_panels(problem)
+    if not np.isfinite(problem.gram).all():
+        target_factors[:] = np.nan  # the fixed side has diverged; LAPACK would raise an error of its own
+        return solution.losses
     if solver.name in ("cg", "subspace") and problem.gram.any():
         basis = use_eigenbasis(ready, target_factors, n_threads)
         _run(ready, solver, solution, n_threads)

@@ -34,7 +34,8 @@ def run_half_sweep(
     problem : HalfSweep
     target_factors : float32 array, shape (n_rows, n_factors)
         Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of it, gets the
-        solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is there.
+        solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is there. All
+        become NaN where G is not finite.
     n_threads : int, optional
         Not used here.
     solver : Solver
@@ -45,8 +46,11 @@ def run_half_sweep(
         xᵀAx - 2bᵀx of each row, with the new factors x and the row's equations Ax = b: what it adds to the objective,
         but for a constant.
     """
-    basis = np.linalg.eigh(problem.gram.astype(np.float64))[1]
     losses = np.zeros(len(target_factors))
+    if not np.isfinite(problem.gram).all():
+        target_factors[:] = np.nan
+        return losses
+    basis = np.linalg.eigh(problem.gram.astype(np.float64))[1]
     for u in range(len(target_factors)):
         equations = _make_equations(problem, u)
         x = _solve(equations, target_factors[u].astype(np.float64), basis, solver)
@@ -88,6 +92,8 @@ def _solve(equations: _Equations, x: Float64Array, basis: Float64Array, solver: 
 def _solve_exactly(equations: _Equations) -> Float64Array:
     if equations.n_entries == 0:
         return np.zeros_like(equations.right_side)
+    if not np.isfinite(equations.matrix).all():
+        return np.full_like(equations.right_side, np.nan)
     return solve_symmetric(equations.matrix, equations.right_side)
 
 

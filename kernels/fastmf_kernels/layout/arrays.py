@@ -34,9 +34,14 @@ class Groups(NamedTuple):
     Attributes
     ----------
     offsets : int64 array, shape (n_groups + 1,)
-    order : int64 array, shape (n,)
-        Positions, ascending inside a group.
+    order : int32 array, shape (n,)
+        Positions, ascending inside a group; int64 where they do not fit.
     """
 
     offsets: Int64Array
-    order: Int64Array
+    order: Int32Array | Int64Array
+
+
+def empty_positions(n: int) -> Int32Array | Int64Array:
+    """Return uninitialised space for the positions of n things, in half the space wherever they fit."""
+    return np.empty(n, np.int32) if n <= 2**31 else np.empty(n, np.int64)

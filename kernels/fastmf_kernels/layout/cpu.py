@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmf_kernels._jit import parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
-from fastmf_kernels.layout.arrays import CSR, Groups
+from fastmf_kernels.layout.arrays import CSR, Groups, empty_positions
 
 _MAX_RANGES = 512
 _MIN_CHUNK = 1 << 14
@@ -25,7 +25,7 @@ def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> G
         shift += 1
     n_ranges = (max(n_groups, 1) - 1 >> shift) + 1
     offsets = np.zeros(n_groups + 1, np.int64)
-    positions, order = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
+    positions, order = empty_positions(len(keys)), empty_positions(len(keys))
     with threads(n_threads) as count:
         n_chunks = max(1, min(4 * count, len(keys) // _MIN_CHUNK))
         chunks = np.linspace(0, len(keys), n_chunks + 1).astype(np.int64)
@@ -65,7 +65,7 @@ def transpose(csr: CSR, n_columns: int, n_threads: int | None = None) -> CSR:
 
 @parallel
 def _split_into_ranges(
-    keys: Int32Array, shift: int, chunks: Int64Array, cursors: Int64Array, positions: Int64Array
+    keys: Int32Array, shift: int, chunks: Int64Array, cursors: Int64Array, positions: Int32Array | Int64Array
 ) -> None:
     """Fill ``positions`` with all positions sorted by range (``key >> shift``); ``cursors`` move on as it writes."""
     for c in prange(len(chunks) - 1):
@@ -77,7 +77,12 @@ def _split_into_ranges(
 
 @parallel
 def _sort_ranges(
-    keys: Int32Array, shift: int, positions: Int64Array, starts: Int64Array, ends: Int64Array, order: Int64Array
+    keys: Int32Array,
+    shift: int,
+    positions: Int32Array | Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    order: Int32Array | Int64Array,
 ) -> None:
     """Sort each range by counting; fills ``order``, and ``ends`` (n_groups, 0 on entry) with where each group ends."""
     for r in prange(len(starts) - 1):
@@ -96,7 +101,7 @@ def _sort_ranges(
 
 @parallel
 def _gather(
-    columns: Int32Array, values: Float32Array, order: Int64Array, indices: Int32Array, data: Float32Array
+    columns: Int32Array, values: Float32Array, order: Int32Array | Int64Array, indices: Int32Array, data: Float32Array
 ) -> None:
     """Fill ``indices`` with ``columns[order]`` and ``data`` with ``values[order]``."""
     for j in prange(len(order)):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.layout.arrays import CSR, Groups
+from fastmf_kernels.layout.arrays import CSR, Groups, empty_positions
 
 
 def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> Groups:
@@ -23,7 +23,9 @@ def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> G
     """
     counts = np.bincount(keys, minlength=n_groups)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Groups(offsets, np.argsort(keys, kind="stable").astype(np.int64))
+    order = empty_positions(len(keys))
+    order[:] = np.argsort(keys, kind="stable")
+    return Groups(offsets, order)
 
 
 def coo_to_csr(
