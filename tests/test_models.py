@@ -708,7 +708,7 @@ def test_divergence_names_the_learning_rate_and_leaves_the_model_as_it_was() -> 
 def test_sweeps_that_overflow_are_divergence(backend: str, solver: str) -> None:
     model = ImplicitALS(n_factors=4, init_scale=1e25, solver=solver, backend=backend)
 
-    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="regularization=0[.]01; raise it"):
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match=r"regularization=0\.01; raise it"):
         model.fit(small_ratings())
 
 
