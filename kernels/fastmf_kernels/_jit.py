@@ -54,25 +54,25 @@ def vector_code(plain: Callable[P, R]) -> Callable[P, R] | None:
     return _vectors.compiled_as(getattr(_vectors, plain.__name__))(plain)  # type: ignore[no-any-return]
 
 
-def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Merge a function into the kernels that call it before these are compiled.
-
-    A `device` function is optimised by itself and once more in every function above it. For a part of a larger one,
-    with a single call site, merging spares the first: a sixth of the compile time of ALS.
-    """
-    return numba.njit(inline="always", **_FLAGS)(function)  # type: ignore[no-any-return]
-
-
 class Kernel(Generic[P, R]):
     """A function compiled when first called, for the calling thread; other threads may run it at the same time."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
+        self._codes: dict[str, Callable[P, R]] = {}
 
-    @functools.cached_property
+    @property
     def _serial(self) -> Callable[P, R]:
-        return _compile(self._function, parallel=False)
+        return self._machine_code("serial", parallel=False)
+
+    def _machine_code(self, name: str, parallel: bool) -> Callable[P, R]:
+        codes = self._codes
+        if name not in codes:
+            with _compile_lock:  # the threads of a half sweep all come here at once
+                if name not in codes:
+                    codes[name] = _compile(self._function, parallel=parallel)
+        return codes[name]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return _call(self._serial, *args, **kwargs)
@@ -85,9 +85,9 @@ class ParallelKernel(Kernel[P, R]):
     another parallel region would end the process, it falls back to the serial machine code.
     """
 
-    @functools.cached_property
+    @property
     def _parallel(self) -> Callable[P, R]:
-        return _compile(self._function, parallel=True)
+        return self._machine_code("parallel", parallel=True)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return _call(self._serial if _pool_is_lost() else self._parallel, *args, **kwargs)

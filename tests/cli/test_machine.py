@@ -56,7 +56,7 @@ def compiled():
         importlib.import_module(f"fastmf_kernels.{operation}.cpu")
     modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("fastmf_kernels.")]
     kernels = {value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
-    codes = [vars(kernel)[name] for kernel in kernels for name in ("_parallel", "_serial") if name in vars(kernel)]
+    codes = [code for kernel in kernels for code in kernel._codes.values()]
     return sorted((code.__name__, len(code.signatures)) for code in codes)
 
 assert main(["warmup", "--json"]) == 0
