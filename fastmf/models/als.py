@@ -25,7 +25,7 @@ class ALS(FactorModel):
     """Matrix factorisation of explicit ratings by alternating least squares.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u λ_u(‖p_u‖² + b_u²) + Σ_i λ_i(‖q_i‖² + b_i²) over observed
-    ratings is minimised exactly in all (p_u, b_u), then in all (q_i, b_i), and so on. With
+    ratings is minimised in all (p_u, b_u), then in all (q_i, b_i), and so on. With
     ``regularization_scaling="count"``, λ_u = λ·(ratings of u): ALS-WR (Zhou, Wilkinson, Schreiber, Pan, "Large-Scale
     Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008).
 
