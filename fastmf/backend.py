@@ -10,7 +10,7 @@ from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.topk.arrays import Rows, TopK
 
@@ -25,7 +25,7 @@ class Kernels(NamedTuple):
     coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
-    run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, int | None], float]
+    run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
     gram: Callable[[Float32Array, int | None], Float64Array]
     run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
     top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]

@@ -73,6 +73,11 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     (SGD, "learning_rate", math.nan, "learning_rate is nan; expected a finite number above 0"),
     (SGD, "learning_rate_decay", 0, "learning_rate_decay is 0; expected a finite number above 0"),
     (SGD, "learning_rate_decay", 1.1, "learning_rate_decay is 1.1; expected at most 1"),
+    (SGD, "bias_learning_rate", -1, "bias_learning_rate is -1; expected a finite number of at least 0"),
+    (SGD, "item_regularization", "1", "item_regularization is '1'; expected a finite number of at least 0"),
+    (SGD, "item_bias_regularization", math.nan, "item_bias_regularization is nan; expected a finite number of at"),
+    (SGD, "adaptive", "yes", "adaptive is 'yes'; expected True or False"),
+    (SGD, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
     (SGD, "bias_regularization", -1, "bias_regularization is -1; expected a finite number of at least 0"),
     (SGD, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
     (SGD, "rating_range", (1, 1), "rating_range is (1, 1); expected None or (low, high) with low < high"),
@@ -347,6 +352,7 @@ def test_a_backend_that_is_not_there_says_so_and_what_to_do() -> None:
                 bias_regularization=0,
                 learning_rate=0.05,
                 learning_rate_decay=0.99,
+                adaptive=False,
                 init_scale=0.5,
                 n_threads=1,
             ),
@@ -374,24 +380,54 @@ def test_planted_factors_are_found_again(model: Model) -> None:
 def test_an_epoch_of_sgd_is_the_gradient_step_of_its_formula() -> None:
     # Two ratings without a user or an item in common: each epoch is one step for each, which can be taken by hand.
     ratings = Interactions.from_arrays([1, 2], [1, 2], [5.0, 1.0])
-    steps = {"learning_rate": 0.1, "learning_rate_decay": 0.5, "regularization": 0.3, "bias_regularization": 0.7}
-    before, after = (SGD(n_factors=3, n_epochs=n, init_scale=2, **steps).fit(ratings) for n in (1, 2))
+    steps = {"learning_rate": 0.1, "bias_learning_rate": 0.04, "learning_rate_decay": 0.5, "adaptive": False}
+    strengths = {"regularization": 0.3, "item_regularization": 0.2, "bias_regularization": 0.7}
+    before, after = (
+        SGD(n_factors=3, n_epochs=n, init_scale=2, item_bias_regularization=0.6, **steps, **strengths).fit(ratings)
+        for n in (1, 2)
+    )
 
-    mean, rate = 3.0, 0.1 * 0.5  # the second epoch has the smaller step
+    mean, rate, bias_rate = 3.0, 0.1 * 0.5, 0.04 * 0.5  # the second epoch has the smaller step
     for n, rating in enumerate(ratings.ratings):
         p, q = before.user_factors[n], before.item_factors[n]
         b_u, b_i = before.user_biases[n], before.item_biases[n]
         error = rating - (mean + b_u + b_i + p @ q)
         np.testing.assert_allclose(after.user_factors[n], p + rate * (error * q - 0.3 * p), rtol=1e-5)
-        np.testing.assert_allclose(after.item_factors[n], q + rate * (error * p - 0.3 * q), rtol=1e-5)
-        assert after.user_biases[n] == pytest.approx(b_u + rate * (error - 0.7 * b_u), rel=1e-5)
-        assert after.item_biases[n] == pytest.approx(b_i + rate * (error - 0.7 * b_i), rel=1e-5)
+        np.testing.assert_allclose(after.item_factors[n], q + rate * (error * p - 0.2 * q), rtol=1e-5)
+        assert after.user_biases[n] == pytest.approx(b_u + bias_rate * (error - 0.7 * b_u), rel=1e-5)
+        assert after.item_biases[n] == pytest.approx(b_i + bias_rate * (error - 0.6 * b_i), rel=1e-5)
+
+
+def test_a_row_pays_its_regularization_once_or_for_every_rating() -> None:
+    # User 1 has two ratings, item 1 one: with "none" each of them counts half for the user.
+    ratings = Interactions.from_arrays([1, 1], [1, 2], [3.0, 3.0])
+    settings = {"n_factors": 2, "biases": False, "adaptive": False, "learning_rate": 1e-4, "init_scale": 1}
+
+    def shrinking(**strengths: Any) -> FloatArray:
+        free = SGD(n_epochs=1, **settings, regularization=0).fit(ratings)
+        damped = SGD(n_epochs=1, **settings, **strengths).fit(ratings)
+        lost = np.vstack([free.user_factors, free.item_factors]) - np.vstack([damped.user_factors, damped.item_factors])
+        return np.asarray(lost / np.vstack([free.user_factors, free.item_factors]) / 1e-4, np.float64)
+
+    per_rating = shrinking(regularization=1.0, item_regularization=1.0)
+    per_row = shrinking(regularization=1.0, item_regularization=1.0, regularization_scaling="none")
+
+    np.testing.assert_allclose(per_rating, np.repeat([[2.0], [1.0], [1.0]], 2, axis=1), rtol=0.1)
+    np.testing.assert_allclose(per_row, np.ones((3, 2)), rtol=0.1)
 
 
 def test_the_sigmoid_of_a_rating_range_is_in_the_gradient() -> None:
     ratings = Interactions.from_arrays([1, 2], [1, 2], [5.0, 1.0])
     before, after = (
-        SGD(n_factors=3, n_epochs=n, learning_rate=0.1, learning_rate_decay=1, rating_range=(1, 5)).fit(ratings)
+        SGD(
+            n_factors=3,
+            n_epochs=n,
+            learning_rate=0.1,
+            bias_learning_rate=0.1,
+            bias_regularization=0.05,
+            adaptive=False,
+            rating_range=(1, 5),
+        ).fit(ratings)
         for n in (1, 2)
     )
 
@@ -534,7 +570,16 @@ def test_the_item_factors_minimise_the_formula_of_the_docstring(model: ALS | Imp
     [
         pytest.param(ALS(n_factors=1, regularization=0.01, biases=False), id="ALS"),
         pytest.param(
-            SGD(n_factors=1, n_epochs=100, regularization=0, biases=False, learning_rate=0.05, init_scale=1), id="SGD"
+            SGD(
+                n_factors=1,
+                n_epochs=100,
+                regularization=0,
+                biases=False,
+                adaptive=False,
+                learning_rate=0.05,
+                init_scale=1,
+            ),
+            id="SGD",
         ),
     ],
 )

@@ -5,7 +5,6 @@ The reference of an operation answers a case once; a variant answers it again on
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -21,8 +20,8 @@ from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
-from fastmf_kernels.sgd.arrays import Step
-from fastmf_kernels.sgd.schedule import Blocks, make_blocks, shuffled_strata
+from fastmf_kernels.sgd.arrays import Step, first_row_steps
+from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, make_grid, shuffled_strata
 from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
@@ -139,17 +138,20 @@ def _sgd() -> Iterator[Case]:
         if n_ratings == n_users:
             each_once = np.random.default_rng(0).permutation(n_users)
             ratings = from_indices(each_once, each_once, ratings.ratings, n_users, n_items)
-        blocks = make_blocks(ratings.by_user, n_items, reference.group_by)
+        grid = make_grid(n_users, n_items, n_ratings)
+        blocks = make_blocks(ratings.by_user, n_items, grid, reference.group_by)
         name = f"run_epoch, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
-        yield Case(name, partial(_run_epoch, blocks, (n_users, n_items, n_factors)), tolerance)
+        yield Case(name, partial(_run_epoch, blocks, grid, (n_users, n_items, n_factors)), tolerance)
 
 
-def _run_epoch(blocks: Blocks, sizes: tuple[int, int, int], kernels: Kernels, n_threads: int | None) -> Arrays:
-    strata = shuffled_strata(math.isqrt(len(blocks.offsets) - 1), np.random.default_rng(0))
-    factors = _factors(*sizes)
-    step = Step(*(np.float32(term) for term in (0.01, 0.02, 0.05, 0.03)))
-    kernels.run_epoch(blocks, strata, factors, make_link(None), step, n_threads)
-    return [*factors[:4]]
+def _run_epoch(
+    blocks: Blocks, grid: Grid, sizes: tuple[int, int, int], kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    strata = shuffled_strata(grid, np.random.default_rng(0))
+    factors, rows = _factors(*sizes), first_row_steps(*sizes[:2])
+    step = Step(*(np.float32(term) for term in (0.01, 0.02, 1, 0.05, 0.04, 0.03, 0.02)))
+    kernels.run_epoch(blocks, strata, factors, make_link(None), step, rows, n_threads)
+    return [*factors[:4], *rows]
 
 
 def _als() -> Iterator[Case]:

@@ -8,19 +8,18 @@ import numpy as np
 from fastmf.backend import Kernels
 from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions
-from fastmf.models.base import FactorModel
+from fastmf.models.descent import DescentModel, make_row_steps, make_step
 from fastmf.models.training import Record, Trainer, first_factors
 from fastmf.parameters import require_number
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
-from fastmf_kernels.sgd.arrays import Step
-from fastmf_kernels.sgd.schedule import Blocks, make_blocks, shuffled_strata
+from fastmf_kernels.sgd.schedule import Blocks, make_blocks, make_grid, shuffled_strata
 
 # A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
 _MEAN_MARGIN = 1e-3
 
 
 @dataclass(kw_only=True, eq=False)
-class SGD(FactorModel):
+class SGD(DescentModel):
     """Biased matrix factorisation of explicit ratings, trained by stochastic gradient descent.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i; with ``rating_range`` r̂ = low + (high - low)·sigmoid(μ + b_u + b_i + p_u·q_i).
@@ -29,16 +28,14 @@ class SGD(FactorModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, seed, backend, n_threads, verbose
+    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
         As in every model. ``regularization`` is λ.
-    learning_rate : float
-        Step size γ of the first epoch.
-    learning_rate_decay : float
-        The step size is multiplied by this after every epoch; at most 1.
+    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
+        Sizes of the gradient steps; as in `DescentModel`.
     biases : bool
         Without them the prediction is p_u·q_i alone.
-    bias_regularization : float
-        λ_b.
+    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
+        λ and λ_b of each side, paid for every rating as above, or once for a row; as in `DescentModel`.
     rating_range : (low, high), optional
         Bounds of a rating: predictions never leave them.
     init_scale : float
@@ -62,28 +59,14 @@ class SGD(FactorModel):
     """
 
     n_factors: int = 64
-    n_epochs: int = 30
+    n_epochs: int = 15
     regularization: float = 0.05
-    learning_rate: float = 0.01
-    learning_rate_decay: float = 0.97
-    biases: bool = True
-    bias_regularization: float = 0.05
     rating_range: tuple[float, float] | None = None
-    init_scale: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
-        require_number("learning_rate_decay", self.learning_rate_decay, minimum=0, exclusive=True)
-        if self.learning_rate_decay > 1:
-            raise ParameterError(f"learning_rate_decay is {self.learning_rate_decay}; expected at most 1")
-        require_number("bias_regularization", self.bias_regularization, minimum=0)
-        require_number("init_scale", self.init_scale, minimum=0)
         if self.rating_range is not None:
             _require_range(self.rating_range)
-
-    def _blame_for_divergence(self) -> str:
-        return f"learning_rate={self.learning_rate:g}; lower it"
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         if self.rating_range is not None:
@@ -95,9 +78,11 @@ class _SGDTrainer:
     def __init__(self, model: SGD, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._kernels = model, kernels
         self._rng = np.random.default_rng(model.seed)
-        self._blocks: Blocks = make_blocks(ratings.by_user, ratings.n_items, kernels.group_by, model.n_threads)
-        self._n_rows = math.isqrt(len(self._blocks.offsets) - 1)
-        self._learning_rate = model.learning_rate
+        n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
+        self._grid = make_grid(n_users, n_items, ratings.n_ratings)
+        self._blocks: Blocks = make_blocks(by_user, n_items, self._grid, kernels.group_by, model.n_threads)
+        self._rows = make_row_steps(model, by_user, n_items)
+        self._epoch = 0
         self.link: Link = make_link(model.rating_range)
         mean = float(ratings.ratings.mean(dtype=np.float64))
         self.factors = Factors(
@@ -110,15 +95,11 @@ class _SGDTrainer:
 
     def run_epoch(self) -> Record:
         model = self._model
-        step = Step(
-            np.float32(self._learning_rate),
-            np.float32(self._learning_rate if model.biases else 0),
-            np.float32(model.regularization),
-            np.float32(model.bias_regularization),
+        step, strata = make_step(model, self._epoch), shuffled_strata(self._grid, self._rng)
+        squared_error = self._kernels.run_epoch(
+            self._blocks, strata, self.factors, self.link, step, self._rows, model.n_threads
         )
-        strata = shuffled_strata(self._n_rows, self._rng)
-        squared_error = self._kernels.run_epoch(self._blocks, strata, self.factors, self.link, step, model.n_threads)
-        self._learning_rate *= model.learning_rate_decay
+        self._epoch += 1
         return {"train_rmse": math.sqrt(squared_error / len(self._blocks.ratings))}
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastmf.interactions import Interactions
+from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 
@@ -42,7 +43,7 @@ def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator
     """Draw normal factors with standard deviation scale / √n_factors: the size of p·q then depends on scale only."""
     factors = rng.standard_normal(shape, dtype=np.float32)
     factors *= np.float32(scale / np.sqrt(shape[1]))
-    return factors
+    return in_huge_pages(factors, shape[1])
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:

@@ -7,3 +7,5 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+Index = int | np.uint64
+"""A place in an array; unsigned ones spare kernels the test for negative indices."""

@@ -1,146 +1,20 @@
-"""Sixteen float32 numbers at a time, as explicit vector code: how the loops of `fastmf_kernels.linalg.panels` compile.
+"""The loops of `fastmf_kernels.linalg.panels` and `fastmf_kernels.linalg.rows` as explicit vector code.
 
-LLVM cuts a vector of 16 into what the processor has (one register with AVX-512, two with AVX2, four with NEON). Left to
-itself it does not keep a block of sums in registers over a whole loop; these builders spell that out. Each has the
-signature of the plain function that it stands for.
+Left to itself LLVM does not keep a block of sums in registers over a whole loop; these emitters spell that out. Each
+has the signature of the plain function that it stands for.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable
 
 from llvmlite import ir  # noqa: TID251
-from numba import types  # noqa: TID251
-from numba.core import cgutils  # noqa: TID251
-from numba.extending import intrinsic  # noqa: TID251
 
-WIDTH = 16
+from fastmf_kernels._builder import WIDTH, ZERO, Builder, compiled_as
 
-_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, WIDTH)
-_ZERO = ir.Constant(_VECTOR, [0.0] * WIDTH)
-_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
+__all__ = ["compiled_as"]
+
 # Sums that are on their way at a time: the latency of a multiply-add times how many can start at once, rounded up.
 _CHAINS = 8
-
-
-class Builder:
-    """The instructions needed here, one method each; values are LLVM's."""
-
-    def __init__(self, context: Any, builder: ir.IRBuilder) -> None:
-        self._context, self.ir = context, builder
-
-    @property
-    def has_32_registers_of_16(self) -> bool:
-        """Whether a block of 16 × 16 sums fits the registers."""
-        return "+avx512f" in self._context.codegen().magic_tuple()[2]
-
-    def index(self, value: int) -> ir.Value:
-        """Return a constant for `at`, `loop` and `multiply`."""
-        return ir.Constant(_INT64, value)
-
-    def at(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
-        """Move a pointer by a number of elements."""
-        return self.ir.gep(pointer, [self.index(offset) if isinstance(offset, int) else offset])
-
-    def load(self, pointer: ir.Value) -> ir.Value:
-        """Load 16 numbers."""
-        vector = self.ir.load(self.ir.bitcast(pointer, _VECTOR.as_pointer()))
-        vector.align = 4
-        return vector
-
-    def store(self, vector: ir.Value, pointer: ir.Value) -> None:
-        """Store 16 numbers."""
-        self.ir.store(vector, self.ir.bitcast(pointer, _VECTOR.as_pointer())).align = 4
-
-    def everywhere(self, scalar: ir.Value) -> ir.Value:
-        """Make 16 numbers of one."""
-        first = self.ir.insert_element(_UNDEFINED, scalar, ir.Constant(_INT32, 0))
-        return self.select(first, _UNDEFINED, [0] * WIDTH)
-
-    def select(self, a: ir.Value, b: ir.Value, positions: Sequence[int]) -> ir.Value:
-        """Take the numbers at ``positions`` from a (0 to 15) and b (16 to 31)."""
-        return self.ir.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, WIDTH), list(positions)))
-
-    def element(self, vector: ir.Value, position: int) -> ir.Value:
-        """Take one number out."""
-        return self.ir.extract_element(vector, ir.Constant(_INT32, position))
-
-    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """Return a·b + c, in one instruction where there is one."""
-        of_three = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, "llvm.fmuladd.v16f32"), [a, b, c])
-
-    def square_root(self, scalar: ir.Value) -> ir.Value:
-        """Return √ of one number."""
-        of_one = ir.FunctionType(_FLOAT, [_FLOAT])
-        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_one, "llvm.sqrt.f32"), [scalar])
-
-    def loop(
-        self, n: ir.Value, state: Sequence[ir.Value], body: Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
-    ) -> list[ir.Value]:
-        """Run ``state = body(t, state)`` for t from 0 to n - 1, the state in registers."""
-        entry = self.ir.block
-        loop, done = self.ir.append_basic_block("loop"), self.ir.append_basic_block("done")
-        self.ir.cbranch(self.ir.icmp_signed(">", n, self.index(0)), loop, done)
-
-        self.ir.position_at_end(loop)
-        t = self.ir.phi(_INT64)
-        carried = [self.ir.phi(value.type) for value in state]
-        after = body(t, carried)
-        following = self.ir.add(t, self.index(1))
-        end = self.ir.block
-        t.add_incoming(self.index(0), entry)
-        t.add_incoming(following, end)
-        for phi, first, next_ in zip(carried, state, after, strict=True):
-            phi.add_incoming(first, entry)
-            phi.add_incoming(next_, end)
-        self.ir.cbranch(self.ir.icmp_signed("<", following, n), loop, done)
-
-        self.ir.position_at_end(done)
-        results = []
-        for first, next_ in zip(state, after, strict=True):
-            result = self.ir.phi(first.type)
-            result.add_incoming(first, entry)
-            result.add_incoming(next_, end)
-            results.append(result)
-        return results
-
-
-Emit = Callable[..., ir.Value | None]
-
-
-def compiled_as(emit: Emit) -> Callable[[Callable[..., Any]], Any]:
-    """Replace a function, inside kernels, by what ``emit(builder, *arguments)`` emits.
-
-    Its array arguments arrive as pointers to their first element, its other arguments as they are. A function that
-    emits a value returns a bool, else nothing.
-    """
-
-    def decorate(plain: Callable[..., Any]) -> Any:
-        returns_bool = plain.__annotations__["return"] is bool
-
-        def of_types(_: Any, *given: Any) -> Any:
-            arguments = [kind if isinstance(kind, types.Array | types.Float) else types.int64 for kind in given]
-            signature = (types.boolean if returns_bool else types.void)(*arguments)
-
-            def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
-                lowered = [
-                    context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-                    for kind, value in zip(signature.args, values, strict=True)
-                ]
-                result = emit(Builder(context, builder), *lowered)
-                return context.get_dummy_value() if result is None else result
-
-            return signature, generate
-
-        of_types.__name__ = plain.__name__
-        parameters = [inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        parameters += inspect.signature(plain).parameters.values()
-        of_types.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return intrinsic(of_types)
-
-    return decorate
 
 
 def add_product(b: Builder, *arguments: ir.Value) -> None:
@@ -177,7 +51,7 @@ def _emit_product(
                 b.multiply_add(b.everywhere(b.ir.load(b.at(column, r))), row, total) for r, total in enumerate(sums)
             ]
 
-        for r, total in enumerate(b.loop(n, [_ZERO] * height, body)):
+        for r, total in enumerate(b.loop(n, [ZERO] * height, body)):
             row_of_block = b.at(block, (top + r) * WIDTH)
             b.store(combine(b.load(row_of_block), total), row_of_block)
 
@@ -242,7 +116,7 @@ def _emit_combinations(
         ]
 
     steps = b.ir.udiv(n, b.index(chains))
-    zeros = [_ZERO] * (len(targets) * (chains - 1))
+    zeros = [ZERO] * (len(targets) * (chains - 1))
     sums = b.loop(steps, [b.load(target) for target in targets] + zeros, several)
     while len(sums) > len(targets):
         half = len(sums) // 2
@@ -277,7 +151,7 @@ def multiply_rows(
             rows = b.at(rows, b.ir.mul(p, stride))
             return [b.multiply_add(b.load(b.at(rows, r * WIDTH)), part, total) for r, total in enumerate(sums)]
 
-        sums += b.loop(n_panels, [_ZERO] * height, body)
+        sums += b.loop(n_panels, [ZERO] * height, body)
     b.store(_sum_each(b, sums), products)
 
 
@@ -302,7 +176,7 @@ def factorise_block(b: Builder, matrix: ir.Value, place: ir.Value, smallest_pivo
     block = b.at(matrix, place)
     rows = [b.load(b.at(block, r * WIDTH)) for r in range(WIDTH)]
     regular = ir.Constant(ir.IntType(1), 1)
-    one = ir.Constant(_FLOAT, 1.0)
+    one = b.number(1.0)
     for j in range(WIDTH):
         pivot = b.element(rows[j], j)
         regular = b.ir.and_(regular, b.ir.fcmp_ordered(">", pivot, smallest_pivot))
@@ -312,8 +186,8 @@ def factorise_block(b: Builder, matrix: ir.Value, place: ir.Value, smallest_pivo
         for i in range(j + 1, WIDTH):
             rows[i] = b.multiply_add(b.select(row, row, [i] * WIDTH), negative, rows[i])
         right_of_diagonal = [lane if lane > j else WIDTH for lane in range(WIDTH)]
-        upper = b.select(row, _ZERO, right_of_diagonal)
-        rows[j] = b.ir.insert_element(upper, reciprocal, ir.Constant(_INT32, j))
+        upper = b.select(row, ZERO, right_of_diagonal)
+        rows[j] = b.with_element(upper, reciprocal, j)
     for r, row in enumerate(rows):
         b.store(row, b.at(block, r * WIDTH))
     return regular
@@ -354,13 +228,61 @@ def copy_row(
 
 def prefetch(b: Builder, array: ir.Value, i: ir.Value, n: ir.Value) -> None:
     """Emit `panels.prefetch`."""
-    pointer = b.ir.bitcast(b.at(array, i), ir.IntType(8).as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _INT32, _INT32, _INT32])
-    function = cgutils.get_or_insert_function(b.ir.module, kind, "llvm.prefetch.p0")
-    read, near, data = (ir.Constant(_INT32, value) for value in (0, 2, 1))
+    start = b.at(array, i)
 
     def body(line: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        b.ir.call(function, [b.ir.gep(pointer, [b.ir.mul(line, b.index(4 * WIDTH))]), read, near, data])
+        b.prefetch(b.at(start, b.ir.mul(line, b.index(WIDTH))))
         return []
 
     b.loop(n, [], body)
+
+
+def hold_row(b: Builder, table: ir.Value, i: ir.Value, n_panels: int) -> list[ir.Value]:
+    """Emit `rows.hold_row`."""
+    return [b.load(b.at(b.at(table, i), panel * WIDTH)) for panel in range(n_panels)]
+
+
+def put_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value) -> None:
+    """Emit `rows.put_row`."""
+    for panel, vector in enumerate(row):
+        b.store(vector, b.at(b.at(table, i), panel * WIDTH))
+
+
+def multiply_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value) -> ir.Value:
+    """Emit `rows.multiply_row`: two sums are on their way at a time."""
+    return _dot(b, row, hold_row(b, table, i, len(row)))
+
+
+def _dot(b: Builder, first: list[ir.Value], second: list[ir.Value]) -> ir.Value:
+    sums = [ZERO, ZERO]
+    for panel, (x, y) in enumerate(zip(first, second, strict=True)):
+        sums[panel % 2] = b.multiply_add(x, y, sums[panel % 2])
+    return b.sum(b.ir.fadd(*sums))
+
+
+def move_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value, *weights: ir.Value) -> list[ir.Value]:
+    """Emit `rows.move_row`."""
+    keep_row, add_to_row, keep_other, add_to_other = (b.everywhere(weight) for weight in weights)
+    others = hold_row(b, table, i, len(row))
+    pairs = list(zip(row, others, strict=True))
+    put_row(b, [b.multiply_add(keep_other, y, b.ir.fmul(add_to_other, x)) for x, y in pairs], table, i)
+    return [b.multiply_add(keep_row, x, b.ir.fmul(add_to_row, y)) for x, y in pairs]
+
+
+def inverse_roots(b: Builder, *squares: ir.Value) -> ir.Value:
+    """Emit `rows.inverse_roots`: both in one square root and one division, which are slow."""
+    return b.together(b.inverse_roots(squares))
+
+
+def exponential(b: Builder, x: ir.Value) -> ir.Value:
+    """Emit `rows.exponential`: 2ⁿ·eʸ with whole n and |y| ≤ ½·log 2, whose series is short.
+
+    A call of the C library instead would move every held row out of its registers and back, each time.
+    """
+    x = b.at_most(b.at_least(x, -87.0), 88.0)
+    n = b.nearest(b.ir.fmul(x, b.number(1 / math.log(2))))
+    y = b.ir.fsub(x, b.ir.fmul(n, b.number(math.log(2))))
+    series = b.number(1 / math.factorial(7))
+    for degree in range(6, -1, -1):
+        series = b.ir.fadd(b.ir.fmul(series, y), b.number(1 / math.factorial(degree)))
+    return b.ir.fmul(series, b.power_of_two(n))

@@ -38,9 +38,9 @@ def swapped_neighbours(kernels: Kernels) -> Kernels:
 
 
 def forgotten_regularization(kernels: Kernels) -> Kernels:
-    def run_epoch(blocks: Any, strata: Any, factors: Any, link: Any, step: Any, n_threads: Any) -> float:
-        step = step._replace(regularization=np.float32(0))
-        return kernels.run_epoch(blocks, strata, factors, link, step, n_threads)
+    def run_epoch(blocks: Any, strata: Any, factors: Any, link: Any, step: Any, rows: Any, n_threads: Any) -> float:
+        step = step._replace(item_regularization=np.float32(0))
+        return kernels.run_epoch(blocks, strata, factors, link, step, rows, n_threads)
 
     return kernels._replace(run_epoch=run_epoch)
 

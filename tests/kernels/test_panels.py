@@ -5,7 +5,7 @@ import pytest
 
 from fastmf_kernels._jit import device
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.linalg import panels
+from fastmf_kernels.linalg import panels, rows
 
 LENGTHS = (0, 1, 2, 7, 8, 9, 16, 33, 100)
 
@@ -16,7 +16,7 @@ def numbers(*shape: int, seed: int = 0) -> Float32Array:
 
 def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
-    compiled = getattr(panels, name)
+    compiled = getattr(rows if hasattr(rows, name) and not hasattr(panels, name) else panels, name)
 
     # An intrinsic cannot be called from Python: the plain function's parameters are passed on one by one.
     count = len(arguments)
@@ -45,6 +45,7 @@ def test_every_loop_has_its_vector_code() -> None:
     assert set(panels.PLAIN) == {
         *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
+        *("hold_row", "put_row", "multiply_row", "move_row", "inverse_roots", "exponential"),
     }
 
 
@@ -115,3 +116,36 @@ def test_solve_block() -> None:
     _, (solved, _) = run_both("solve_block", both, 0, 256)
     upper = np.triu(factor, 1) + np.diag(1 / np.diag(factor))
     np.testing.assert_allclose(upper.T @ solved[1], both[1], rtol=0, atol=1e-4)
+
+
+def use_rows(table: Float32Array, other: Float32Array, width: int, weights: Float32Array, n: rows.Count) -> np.float32:
+    row = rows.hold_row(table, width, n)
+    product = rows.multiply_row(row, other, 2 * width)
+    row = rows.move_row(row, other, 2 * width, weights[0], weights[1], weights[2], weights[3])
+    rows.put_row(row, table, 0)
+    return product
+
+
+@pytest.mark.parametrize("n_panels", [1, 2, 3, 8, 33])
+def test_rows_that_are_held(n_panels: int) -> None:
+    width = 16 * n_panels
+    table, other, weights = numbers(2, width), numbers(3, width, seed=1), numbers(4, seed=2)
+    x, y = table[1].astype(np.float64), other[2].astype(np.float64)
+    tables = table.copy(), other.copy()
+
+    product = device(use_rows)(*tables, width, weights, rows.count(n_panels))
+
+    assert product == pytest.approx(x @ y, abs=1e-4)
+    np.testing.assert_allclose(tables[0], [weights[0] * x + weights[1] * y, x], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(tables[1], [*other[:2], weights[2] * y + weights[3] * x], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("x", [-200, -87, -20.5, -1, -1e-8, 0, 0.3, 1, 20.5, 88])
+def test_exponential(x: float) -> None:
+    plain, compiled = run_both("exponential", np.float32(x))
+    assert compiled[0] == pytest.approx(plain[0], rel=3e-7, abs=1e-37)
+
+
+def test_inverse_roots() -> None:
+    plain, compiled = run_both("inverse_roots", np.float32(2), np.float32(1e6))
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=3e-7)

@@ -6,6 +6,7 @@ import numpy as np
 
 import fastmf
 from fastmf.backend import get_backend
+from fastmf.models.descent import make_step
 from fastmf_bench import judge, libmf
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Lap, Pace, Task, averaged
@@ -14,8 +15,8 @@ from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import gather_ceiling
 from fastmf_kernels.predict.arrays import Factors, make_link
-from fastmf_kernels.sgd.arrays import Step
-from fastmf_kernels.sgd.schedule import make_blocks
+from fastmf_kernels.sgd.arrays import first_row_steps
+from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
 
 FACTORS = (32, 64, 128)
 _REGULARIZATION = 0.05
@@ -128,7 +129,8 @@ def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
     ratings = problem.train()
     rng = np.random.default_rng(0)
     sample = ratings.take(np.arange(min(_SAMPLE, ratings.n_ratings)))
-    blocks = make_blocks(sample.by_user, sample.n_items, reference.group_by)
+    grid = make_grid(sample.n_users, sample.n_items, sample.n_ratings)
+    blocks = make_blocks(sample.by_user, sample.n_items, grid, reference.group_by)
     factors = Factors(
         rng.standard_normal((ratings.n_users, n_factors), np.float32),
         rng.standard_normal((ratings.n_items, n_factors), np.float32),
@@ -136,12 +138,11 @@ def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
         np.zeros(ratings.n_items, np.float32),
         np.float32(3.5),
     )
-    n_rows = int(np.sqrt(len(blocks.offsets) - 1))
-    strata = np.tile(np.arange(n_rows, dtype=np.int32), (n_rows, 1))
-    strata = (strata + np.arange(n_rows, dtype=np.int32)[:, None]) % np.int32(n_rows)
-    step = Step(*(np.float32(term) for term in (1e-3, 1e-3, _REGULARIZATION, _REGULARIZATION)))
+    strata = shuffled_strata(grid, rng)
+    rows = first_row_steps(ratings.n_users, ratings.n_items)
+    step = make_step(_model(n_factors, 1, 1), 0)
     while pace():
-        reference.run_epoch(blocks, strata, factors, make_link(None), step, None)
+        reference.run_epoch(blocks, strata, factors, make_link(None), step, rows, None)
     return {"work": sample.n_ratings, "note": f"on {sample.n_ratings:,} of the ratings"}
 
 

@@ -25,12 +25,13 @@ PLAIN: dict[str, Callable[..., object]] = {}
 """The functions of this module as they stand here."""
 
 
-def _in_vectors(plain: Callable[P, R]) -> Callable[P, R]:
+def in_vectors(plain: Callable[P, R]) -> Callable[P, R]:
+    """Let explicit vector code of the same name take a function's place in kernels, where it can be used."""
     PLAIN[plain.__name__] = plain
     return vector_code(plain) or device(plain)
 
 
-@_in_vectors
+@in_vectors
 def add_product(
     matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
 ) -> None:
@@ -56,7 +57,7 @@ def add_product(
                 c[place + WIDTH * f + g] += scale * b[j + WIDTH * t + g]
 
 
-@_in_vectors
+@in_vectors
 def subtract_product(
     matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
 ) -> None:
@@ -69,7 +70,7 @@ def subtract_product(
                 c[place + WIDTH * f + g] -= scale * b[j + WIDTH * t + g]
 
 
-@_in_vectors
+@in_vectors
 def add_combination(
     target: Float32Array, i: int, weights: Float32Array, j: int, panel: Float32Array, k: int, n: int
 ) -> None:
@@ -80,7 +81,7 @@ def add_combination(
             x[i + g] += w[j + t] * rows[k + WIDTH * t + g]
 
 
-@_in_vectors
+@in_vectors
 def add_combinations(
     target: Float32Array, weights: Float32Array, panels: Float32Array, i: int, stride: int, n_panels: int, n: int
 ) -> None:
@@ -92,7 +93,7 @@ def add_combinations(
                 x[p * WIDTH + g] += w[t] * rows[i + p * stride + WIDTH * t + g]
 
 
-@_in_vectors
+@in_vectors
 def multiply_rows(
     products: Float32Array,
     i: int,
@@ -127,7 +128,7 @@ def multiply_rows(
         out[i + r] = total
 
 
-@_in_vectors
+@in_vectors
 def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32) -> bool:
     """Factorise a symmetric block of 16 × 16 = UᵀU in place (Cholesky); only its upper triangle is read.
 
@@ -155,7 +156,7 @@ def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32
     return regular
 
 
-@_in_vectors
+@in_vectors
 def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
     """Replace a block B of 16 × 16 by U⁻ᵀB, with U a block that `factorise_block` has left at ``factor``."""
     c = matrix.reshape(-1)
@@ -167,7 +168,7 @@ def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
                 c[place + WIDTH * i + g] -= c[factor + WIDTH * j + i] * c[place + WIDTH * j + g]
 
 
-@_in_vectors
+@in_vectors
 def copy_row(
     panels: Float32Array, i: int, stride: int, n_panels: int, row: Float32Array, j: int, scale: np.float32
 ) -> None:
@@ -178,6 +179,6 @@ def copy_row(
             out[i + p * stride + g] = scale * x[j + p * WIDTH + g]
 
 
-@_in_vectors
+@in_vectors
 def prefetch(array: Float32Array, i: int, n: int) -> None:
     """Ask for n times 16 numbers of an array ahead of their use."""

@@ -1,4 +1,4 @@
-"""The SGD update for one rating, as a plain function that every variant compiles.
+"""The SGD step for one rating, as plain functions that every variant compiles.
 
 Minimises Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_b(b_u² + b_i²) over observed ratings. With e = (r - r̂)·dr̂/ds, where s is
 the score before the link (dr̂/ds = 1 without a rating range), one step of size γ is
@@ -7,32 +7,23 @@ the score before the link (dr̂/ds = 1 without a rating range), one step of size
     p_u ← p_u + γ(e q_i - λ p_u)      q_i ← q_i + γ(e p_u - λ q_i)
 
 (Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 42(8), 2009.)
+
+The adaptive step sizes γ/√G of a row, where G is 1 + the sum of the mean squares of the error's gradients, e²‖q_i‖²/k
+for a user and e²‖p_u‖²/k for an item with k factors, are those of AdaGrad (Duchi, Hazan, Singer, JMLR 12, 2011) with
+one G for a whole row, as in Chin, Zhuang, Juan, Lin, "A Learning-rate Schedule for Stochastic Gradient Methods to
+Matrix Factorization", PAKDD 2015. Here a row's bias shares the G of its factors, and ‖q_i‖² is taken once a block.
 """
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array
-from fastmf_kernels.predict.arrays import Link
-from fastmf_kernels.sgd.arrays import Step
+
+def slope(sigmoid: np.float32, span: np.float32) -> np.float32:
+    """Return dr̂/ds where r̂ = low + span·σ(s)."""
+    return span * sigmoid * (np.float32(1) - sigmoid)
 
 
-def gradient_scale(prediction: np.float32, link: Link) -> np.float32:
-    """Return dr̂/ds: 1 without a rating range, span·σ(1 - σ) with σ = (r̂ - low) / span otherwise."""
-    if link.span == 0:
-        return np.float32(1)
-    above = prediction - link.low
-    return above * (link.span - above) / link.span
-
-
-def update_factors(p: Float32Array, q: Float32Array, error: np.float32, step: Step) -> None:
-    """Move ``p`` and ``q``, both of shape (n_factors,), one step along the gradient, in place."""
-    learning_rate, regularization = step.learning_rate, step.regularization
-    for f in range(p.size):
-        p_f, q_f = p[f], q[f]
-        p[f] = p_f + learning_rate * (error * q_f - regularization * p_f)
-        q[f] = q_f + learning_rate * (error * p_f - regularization * q_f)
-
-
-def updated_bias(bias: np.float32, error: np.float32, step: Step) -> np.float32:
+def updated_bias(
+    bias: np.float32, error: np.float32, learning_rate: np.float32, regularization: np.float32
+) -> np.float32:
     """Return ``bias`` after one step along the gradient."""
-    return bias + step.bias_learning_rate * (error - step.bias_regularization * bias)
+    return bias + learning_rate * (error - regularization * bias)

@@ -1,28 +1,38 @@
 """NumPy reference of an SGD epoch: the specification of `fastmf_kernels.sgd.cpu`."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from fastmf_kernels._types import Int32Array
+from fastmf_kernels._types import Float64Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd.arrays import Step
+from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 
 
 def run_epoch(
-    blocks: Blocks, strata: Int32Array, factors: Factors, link: Link, step: Step, n_threads: int | None = None
+    blocks: Blocks,
+    strata: Int32Array,
+    factors: Factors,
+    link: Link,
+    step: Step,
+    rows: RowSteps,
+    n_threads: int | None = None,
 ) -> float:
-    """Take one gradient step for every rating, stratum by stratum, changing ``factors`` in place.
+    """Take one gradient step for every rating, stratum by stratum.
 
     Parameters
     ----------
     blocks : Blocks
         The ratings.
-    strata : int32 array, shape (n, n)
+    strata : int32 array, shape (n_strata, n_rows, width)
         The order, from `fastmf_kernels.sgd.schedule.shuffled_strata`.
     factors : Factors
         Changed in place.
     link : Link
     step : Step
+    rows : RowSteps
+        Its squares are changed in place.
     n_threads : int, optional
         Not used here.
 
@@ -31,28 +41,61 @@ def run_epoch(
     float
         Σ (r - r̂)², each r̂ taken just before its own step.
     """
-    n = len(strata)
     squared_error = 0.0
-    for stratum in strata:
-        for row in range(n):
-            block = row * n + int(stratum[row])
-            for j in range(blocks.offsets[block], blocks.offsets[block + 1]):
-                squared_error += _step(blocks.users[j], blocks.items[j], blocks.ratings[j], factors, link, step)
+    for block in strata.ravel():
+        entries = slice(blocks.offsets[block], blocks.offsets[block + 1])
+        norms = _begin_block(factors)
+        for user, item, rating in zip(
+            blocks.users[entries], blocks.items[entries], blocks.ratings[entries], strict=True
+        ):
+            prediction, slope = _predict(_score(user, item, factors), link)
+            error = float(rating) - prediction
+            squared_error += error**2
+            _descend(user, item, error * slope, factors, norms, step, rows)
     return squared_error
 
 
-def _step(user: int, item: int, rating: float, factors: Factors, link: Link, step: Step) -> float:
-    p = factors.user_factors[user].astype(np.float64)
-    q = factors.item_factors[item].astype(np.float64)
-    user_bias, item_bias = float(factors.user_biases[user]), float(factors.item_biases[item])
-    prediction, scale = float(factors.global_mean) + user_bias + item_bias + p @ q, 1.0
-    if link.span != 0:
-        sigmoid = 1 / (1 + np.exp(-prediction))
-        prediction, scale = link.low + link.span * sigmoid, link.span * sigmoid * (1 - sigmoid)
-    error = float(rating) - prediction
-    gradient = error * scale
-    factors.user_biases[user] += step.bias_learning_rate * (gradient - step.bias_regularization * user_bias)
-    factors.item_biases[item] += step.bias_learning_rate * (gradient - step.bias_regularization * item_bias)
-    factors.user_factors[user] = p + step.learning_rate * (gradient * q - step.regularization * p)
-    factors.item_factors[item] = q + step.learning_rate * (gradient * p - step.regularization * q)
-    return float(error**2)
+class _Norms(NamedTuple):
+    """‖p‖² of every user and ‖q‖² of every item, as they are when a block is begun."""
+
+    users: Float64Array
+    items: Float64Array
+
+
+def _begin_block(factors: Factors) -> _Norms:
+    """Find the norms that a block goes by."""
+    return _Norms(*((table.astype(np.float64) ** 2).sum(axis=1) for table in factors[:2]))
+
+
+def _score(user: int, item: int, factors: Factors) -> float:
+    """Return μ + b_u + b_i + p·q."""
+    product = factors.user_factors[user].astype(np.float64) @ factors.item_factors[item].astype(np.float64)
+    return float(product + factors.global_mean + factors.user_biases[user] + factors.item_biases[item])
+
+
+def _predict(score: float, link: Link) -> tuple[float, float]:
+    """Return r̂ and dr̂/ds."""
+    if link.span == 0:
+        return score, 1.0
+    sigmoid = 1 / (1 + np.exp(-score))
+    return float(link.low + link.span * sigmoid), float(link.span * sigmoid * (1 - sigmoid))
+
+
+def _descend(user: int, item: int, error: float, factors: Factors, norms: _Norms, step: Step, rows: RowSteps) -> None:
+    """Move two rows and their biases one step, given the derivative of the loss by the score, -e."""
+    p, q = factors.user_factors[user].astype(np.float64), factors.item_factors[item].astype(np.float64)
+    user_rate, item_rate = 1 / np.sqrt(rows.user_squares[user]), 1 / np.sqrt(rows.item_squares[item])
+    user_scale, item_scale = float(rows.user_scales[user]), float(rows.item_scales[item])
+
+    user_gradient = error * q - user_scale * step.user_regularization * p
+    item_gradient = error * p - item_scale * step.item_regularization * q
+    factors.user_factors[user] = p + user_rate * step.learning_rate * user_gradient
+    factors.item_factors[item] = q + item_rate * step.learning_rate * item_gradient
+    rows.user_squares[user] += step.adaptive * error**2 * norms.items[item] / len(p)
+    rows.item_squares[item] += step.adaptive * error**2 * norms.users[user] / len(p)
+
+    for biases, row, rate, regularization in (
+        (factors.user_biases, user, user_rate, user_scale * step.user_bias_regularization),
+        (factors.item_biases, item, item_rate, item_scale * step.item_bias_regularization),
+    ):
+        biases[row] += rate * step.bias_learning_rate * (error - regularization * biases[row])

@@ -16,26 +16,31 @@ import numpy as np
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR, Groups
 
-_MAX_GRID = 32
-_RATINGS_PER_BLOCK = 512
+_FEWEST_TASKS, _MOST_TASKS = 8, 64
+_RATINGS_PER_BLOCK, _FEWEST_PER_BLOCK = 1 << 15, 512
 
 
 class Blocks(NamedTuple):
-    """Ratings in block order: block (row, column) of the grid holds ``offsets[row * n + column]`` and up.
+    """Ratings in block order: block (row, column) holds ``offsets[row * n_columns + column]`` and up.
 
     Attributes
     ----------
     users, items : int32 arrays, shape (n_ratings,)
         Sorted by user inside a block, so that a user's factors stay in the cache.
     ratings : float32 array, shape (n_ratings,)
-    offsets : int64 array, shape (n * n + 1,)
-        For a grid of n rows and n columns.
+    offsets : int64 array, shape (n_rows * n_columns + 1,)
+    row_cuts : int64 array, shape (n_rows + 1,)
+        The users of row ``r`` are ``row_cuts[r]`` and up.
+    column_cuts : int64 array, shape (n_columns + 1,)
+        The items of column ``c`` are ``column_cuts[c]`` and up.
     """
 
     users: Int32Array
     items: Int32Array
     ratings: Float32Array
     offsets: Int64Array
+    row_cuts: Int64Array
+    column_cuts: Int64Array
 
 
 def cut_by_count(counts: Int64Array, n_parts: int) -> Int64Array:
@@ -58,15 +63,36 @@ def cut_by_count(counts: Int64Array, n_parts: int) -> Int64Array:
     return np.concatenate([[0], np.minimum(inner, len(counts)), [len(counts)]]).astype(np.int64)
 
 
-def grid_size(n_users: int, n_items: int, n_ratings: int) -> int:
-    """Choose the rows (and columns) of the grid: enough for many cores, while blocks stay worth a visit."""
-    wanted = int(np.sqrt(n_ratings / _RATINGS_PER_BLOCK))
-    return max(1, min(_MAX_GRID, wanted, n_users, n_items))
+class Grid(NamedTuple):
+    """How a table is cut.
+
+    Attributes
+    ----------
+    n_tasks : int
+        Blocks, or groups of them, that run side by side.
+    width : int
+        Blocks of a task: there are ``n_tasks`` rows of blocks and ``n_tasks · width`` columns.
+    """
+
+    n_tasks: int
+    width: int = 1
+
+
+def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Grid:
+    """Choose the grid for a table; it depends on nothing else.
+
+    Each column brings in the users' factors once more, so there are no more of them than it takes to keep as many cores
+    busy as a table of this size is worth.
+    """
+    wanted = max(int(np.sqrt(n_ratings / _RATINGS_PER_BLOCK)), _FEWEST_TASKS)
+    worthwhile = int(np.sqrt(n_ratings / _FEWEST_PER_BLOCK))
+    return Grid(max(1, min(_MOST_TASKS, wanted, worthwhile, n_users, n_items)), width)
 
 
 def make_blocks(
     by_user: CSR,
     n_items: int,
+    grid: Grid,
     group_by: Callable[[Int32Array, int, int | None], Groups],
     n_threads: int | None = None,
 ) -> Blocks:
@@ -77,6 +103,7 @@ def make_blocks(
     by_user : CSR
         One row a user.
     n_items : int
+    grid : Grid
     group_by : callable
         The variant of `fastmf_kernels.layout` to sort with.
     n_threads : int, optional
@@ -85,34 +112,34 @@ def make_blocks(
     -------
     Blocks
     """
-    n_users = len(by_user.indptr) - 1
-    n = grid_size(n_users, n_items, len(by_user.indices))
-    user_counts = np.diff(by_user.indptr)
-    item_counts = np.bincount(by_user.indices, minlength=n_items)
-    row_of_user = np.repeat(np.arange(n, dtype=np.int32), np.diff(cut_by_count(user_counts, n)))
-    column_of_item = np.repeat(np.arange(n, dtype=np.int32), np.diff(cut_by_count(item_counts, n)))
+    n_rows, n_columns = grid.n_tasks, grid.n_tasks * grid.width
+    row_cuts = cut_by_count(np.diff(by_user.indptr), n_rows)
+    column_cuts = cut_by_count(np.bincount(by_user.indices, minlength=n_items), n_columns)
+    row_of_user = np.repeat(np.arange(n_rows, dtype=np.int32), np.diff(row_cuts))
+    column_of_item = np.repeat(np.arange(n_columns, dtype=np.int32), np.diff(column_cuts))
     users = by_user.row_of_each_entry()
     block = row_of_user[users]
-    block *= np.int32(n)
+    block *= np.int32(n_columns)
     block += column_of_item[by_user.indices]
-    offsets, order = group_by(block, n * n, n_threads)
-    return Blocks(users[order], by_user.indices[order], by_user.values[order], offsets)
+    offsets, order = group_by(block, n_rows * n_columns, n_threads)
+    return Blocks(users[order], by_user.indices[order], by_user.values[order], offsets, row_cuts, column_cuts)
 
 
-def shuffled_strata(n: int, rng: np.random.Generator) -> Int32Array:
-    """Draw the order of one epoch: a random Latin square.
+def shuffled_strata(grid: Grid, rng: np.random.Generator) -> Int32Array:
+    """Draw the order of one epoch: a random Latin square of rows and groups of columns, the groups random too.
 
     Parameters
     ----------
-    n : int
-        Rows of the grid.
+    grid : Grid
     rng : numpy.random.Generator
 
     Returns
     -------
-    int32 array, shape (n, n)
-        Stratum ``s`` pairs grid row ``r`` with grid column ``strata[s, r]``. Every block comes up once.
+    int32 array, shape (n_tasks, n_tasks, width)
+        The blocks of each task of each stratum. Every block comes up once.
     """
-    columns, shifts = rng.permutation(n), rng.permutation(n)
-    rows = rng.permutation(n)
-    return np.asarray(columns[(rows[None, :] + shifts[:, None]) % n], np.int32)
+    n, width = grid
+    groups = rng.permutation(n * width).reshape(n, width)
+    rows, shifts = rng.permutation(n), rng.permutation(n)
+    group = (rows[None, :] + shifts[:, None]) % n
+    return np.asarray(np.arange(n)[None, :, None] * (n * width) + groups[group], np.int32)

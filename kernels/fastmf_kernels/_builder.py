@@ -1,0 +1,253 @@
+"""Writing vector code: sixteen float32 numbers at a time, and how what was written takes a function's place in kernels.
+
+LLVM cuts a vector of 16 into what the processor has (one register with AVX-512, two with AVX2, four with NEON).
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir  # noqa: TID251
+from numba import types  # noqa: TID251
+from numba.core import cgutils  # noqa: TID251
+from numba.extending import intrinsic, models, register_model  # noqa: TID251
+
+WIDTH = 16
+
+_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, WIDTH)
+ZERO = ir.Constant(_VECTOR, [0.0] * WIDTH)
+_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
+
+
+class Builder:
+    """The instructions needed here, one method each; values are LLVM's."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder) -> None:
+        self._context, self.ir = context, builder
+
+    @property
+    def has_32_registers_of_16(self) -> bool:
+        """Whether a block of 16 × 16 sums fits the registers."""
+        return "+avx512f" in self._context.codegen().magic_tuple()[2]
+
+    def number(self, value: float) -> ir.Value:
+        """Return a constant."""
+        return ir.Constant(_FLOAT, value)
+
+    def index(self, value: int) -> ir.Value:
+        """Return a constant for `at`, `loop` and `multiply`."""
+        return ir.Constant(_INT64, value)
+
+    def at(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Move a pointer by a number of elements."""
+        return self.ir.gep(pointer, [self.index(offset) if isinstance(offset, int) else offset])
+
+    def load(self, pointer: ir.Value) -> ir.Value:
+        """Load 16 numbers."""
+        vector = self.ir.load(self.ir.bitcast(pointer, _VECTOR.as_pointer()))
+        vector.align = 4
+        return vector
+
+    def store(self, vector: ir.Value, pointer: ir.Value) -> None:
+        """Store 16 numbers."""
+        self.ir.store(vector, self.ir.bitcast(pointer, _VECTOR.as_pointer())).align = 4
+
+    def everywhere(self, scalar: ir.Value) -> ir.Value:
+        """Make 16 numbers of one."""
+        first = self.with_element(_UNDEFINED, scalar, 0)
+        return self.select(first, _UNDEFINED, [0] * WIDTH)
+
+    def select(self, a: ir.Value, b: ir.Value, positions: Sequence[int]) -> ir.Value:
+        """Take the numbers at ``positions`` from a (0 to 15) and b (16 to 31)."""
+        return self.ir.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, WIDTH), list(positions)))
+
+    def element(self, vector: ir.Value, position: int) -> ir.Value:
+        """Take one number out."""
+        return self.ir.extract_element(vector, ir.Constant(_INT32, position))
+
+    def with_element(self, vector: ir.Value, scalar: ir.Value, position: int) -> ir.Value:
+        """Put one number in."""
+        return self.ir.insert_element(vector, scalar, ir.Constant(_INT32, position))
+
+    def together(self, scalars: Sequence[ir.Value]) -> ir.Value:
+        """Make a tuple of numbers: what a function returns."""
+        return self._context.make_tuple(self.ir, types.UniTuple(types.float32, len(scalars)), scalars)
+
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Ask for the cache line of an address ahead of its use."""
+        of_address = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(self.ir.module, of_address, "llvm.prefetch.p0")
+        read, near, data = (ir.Constant(_INT32, value) for value in (0, 2, 1))
+        self.ir.call(function, [self.ir.bitcast(pointer, ir.IntType(8).as_pointer()), read, near, data])
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a·b + c, in one instruction where there is one."""
+        of_three = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, "llvm.fmuladd.v16f32"), [a, b, c])
+
+    def square_root(self, scalar: ir.Value) -> ir.Value:
+        """Return √ of one number."""
+        of_one = ir.FunctionType(_FLOAT, [_FLOAT])
+        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_one, "llvm.sqrt.f32"), [scalar])
+
+    def at_least(self, scalar: ir.Value, bound: float) -> ir.Value:
+        """Return the number or the bound, whichever is larger."""
+        return self.ir.select(self.ir.fcmp_ordered("<", scalar, self.number(bound)), self.number(bound), scalar)
+
+    def at_most(self, scalar: ir.Value, bound: float) -> ir.Value:
+        """Return the number or the bound, whichever is smaller."""
+        return self.ir.select(self.ir.fcmp_ordered(">", scalar, self.number(bound)), self.number(bound), scalar)
+
+    def nearest(self, scalar: ir.Value) -> ir.Value:
+        """Round to a whole number."""
+        of_one = ir.FunctionType(_FLOAT, [_FLOAT])
+        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_one, "llvm.nearbyint.f32"), [scalar])
+
+    def power_of_two(self, exponent: ir.Value) -> ir.Value:
+        """Return 2ⁿ of a whole number from -126 to 127: n is put where a float32 has its exponent."""
+        biased = self.ir.add(self.ir.fptosi(exponent, _INT32), ir.Constant(_INT32, 127))
+        return self.ir.bitcast(self.ir.shl(biased, ir.Constant(_INT32, 23)), _FLOAT)
+
+    def inverse_roots(self, scalars: Sequence[ir.Value]) -> list[ir.Value]:
+        """Return 1/√ of up to four numbers, with one square root and one division for all."""
+        of_four = ir.VectorType(_FLOAT, 4)
+        ones = ir.Constant(of_four, [1.0] * 4)
+        squares = ones
+        for position, scalar in enumerate(scalars):
+            squares = self.with_element(squares, scalar, position)
+        root = cgutils.get_or_insert_function(self.ir.module, ir.FunctionType(of_four, [of_four]), "llvm.sqrt.v4f32")
+        inverse = self.ir.fdiv(ones, self.ir.call(root, [squares]))
+        return [self.element(inverse, position) for position in range(len(scalars))]
+
+    def sum(self, vector: ir.Value) -> ir.Value:
+        """Return the sum of 16 numbers: halves are added, then halves of that."""
+        width = WIDTH
+        while width > 1:
+            undefined = ir.Constant(ir.VectorType(_FLOAT, width), ir.Undefined)
+            width //= 2
+            halves = (
+                self.ir.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INT32, width), list(places)))
+                for places in (range(width), range(width, 2 * width))
+            )
+            vector = self.ir.fadd(*halves)
+        return self.element(vector, 0)
+
+    def loop(
+        self, n: ir.Value, state: Sequence[ir.Value], body: Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
+    ) -> list[ir.Value]:
+        """Run ``state = body(t, state)`` for t from 0 to n - 1, the state in registers."""
+        entry = self.ir.block
+        loop, done = self.ir.append_basic_block("loop"), self.ir.append_basic_block("done")
+        self.ir.cbranch(self.ir.icmp_signed(">", n, self.index(0)), loop, done)
+
+        self.ir.position_at_end(loop)
+        t = self.ir.phi(_INT64)
+        carried = [self.ir.phi(value.type) for value in state]
+        after = body(t, carried)
+        following = self.ir.add(t, self.index(1))
+        end = self.ir.block
+        t.add_incoming(self.index(0), entry)
+        t.add_incoming(following, end)
+        for phi, first, next_ in zip(carried, state, after, strict=True):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(next_, end)
+        self.ir.cbranch(self.ir.icmp_signed("<", following, n), loop, done)
+
+        self.ir.position_at_end(done)
+        results = []
+        for first, next_ in zip(state, after, strict=True):
+            result = self.ir.phi(first.type)
+            result.add_incoming(first, entry)
+            result.add_incoming(next_, end)
+            results.append(result)
+        return results
+
+
+class Held(types.Type):  # type: ignore[misc]
+    """A row of 16·n numbers that a kernel holds in registers."""
+
+    def __init__(self, n_panels: int) -> None:
+        self.n_panels = n_panels
+        super().__init__(name=f"Held({n_panels})")
+
+
+@register_model(Held)
+class _HeldModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, held: Held) -> None:
+        super().__init__(manager, held, ir.ArrayType(_VECTOR, held.n_panels))
+
+
+Emit = Callable[..., Any]
+_NUMBERS = {
+    None: types.void,
+    bool: types.boolean,
+    np.float32: types.float32,
+    tuple[np.float32, np.float32]: types.UniTuple(types.float32, 2),
+}
+
+
+def compiled_as(emit: Emit) -> Callable[[Callable[..., Any]], Any]:
+    """Replace a function, inside kernels, by what ``emit(builder, *arguments)`` emits.
+
+    Its array arguments arrive as pointers to their first element, rows held in registers as lists of vectors, a
+    count (`fastmf_kernels.linalg.rows.count`) as a number known now, other arguments as they are. A function that emits
+    a value returns what its annotation says; one that is annotated to return an array returns a row held in registers,
+    as long as the row or the count that it was given.
+    """
+
+    def decorate(plain: Callable[..., Any]) -> Any:
+        returned = plain.__annotations__["return"]
+
+        def of_types(_: Any, *given: Any) -> Any:
+            kept = types.Array | types.Float | Held
+            arguments = [kind if isinstance(kind, kept) else types.int64 for kind in given]
+            result = _NUMBERS[returned] if returned in _NUMBERS else _held_as_long_as(arguments)
+
+            def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
+                pairs = zip(signature.args, values, strict=True)
+                emitted = emit(Builder(context, builder), *(_lowered(context, builder, *pair) for pair in pairs))
+                if isinstance(result, Held):
+                    return _packed(builder, emitted)
+                return context.get_dummy_value() if emitted is None else emitted
+
+            return result(*arguments), generate
+
+        of_types.__name__ = plain.__name__
+        parameters = [inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        parameters += inspect.signature(plain).parameters.values()
+        of_types.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return intrinsic(of_types)
+
+    return decorate
+
+
+def _counted(kind: Any) -> int | None:
+    """Return the count that an array stands for whose elements have a field ``count`` of so many numbers."""
+    if isinstance(kind, types.Array) and isinstance(kind.dtype, types.Record):
+        return int(kind.dtype.typeof("count").shape[0])
+    return None
+
+
+def _held_as_long_as(arguments: Sequence[Any]) -> Held:
+    held = (kind if isinstance(kind, Held) else _counted(kind) for kind in arguments)
+    first = next(kind for kind in held if kind is not None)
+    return first if isinstance(first, Held) else Held(first)
+
+
+def _lowered(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) -> Any:
+    if _counted(kind) is not None:
+        return _counted(kind)
+    if isinstance(kind, types.Array):
+        return context.make_array(kind)(context, builder, value).data
+    if isinstance(kind, Held):
+        return [builder.extract_value(value, panel) for panel in range(kind.n_panels)]
+    return value
+
+
+def _packed(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
+    packed = ir.Constant(ir.ArrayType(_VECTOR, len(vectors)), ir.Undefined)
+    for panel, vector in enumerate(vectors):
+        packed = builder.insert_value(packed, vector, panel)
+    return packed

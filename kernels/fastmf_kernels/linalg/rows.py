@@ -1,0 +1,76 @@
+"""A row of a table that is held in registers while it meets one row after the other of another table.
+
+Rows are whole panels of 16 numbers, filled up with zeros. A kernel is compiled anew for each number of panels, which it
+knows by the type of an array that `count` makes. As in `fastmf_kernels.linalg.panels`, these are plain loops, in which
+a held row is an array, and explicit vector code takes their place.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmf_kernels._types import Float32Array, Index
+from fastmf_kernels.linalg.panels import in_vectors
+
+Count = npt.NDArray[np.void]
+
+
+def count(n: int) -> Count:
+    """Return an empty array whose type says ``n``: numbers are no part of a type, and so unknown to the compiler."""
+    return np.empty(0, [("count", np.int8, (n,))])
+
+
+@in_vectors
+def hold_row(table: Float32Array, i: Index, panels: Count) -> Float32Array:
+    """Take the row that starts at ``i``, of so many panels, into registers."""
+    return table.reshape(-1)[i : i + table.shape[1]].copy()
+
+
+@in_vectors
+def put_row(row: Float32Array, table: Float32Array, i: Index) -> None:
+    """Write a held row to where it starts."""
+    numbers = table.reshape(-1)
+    for f in range(len(row)):
+        numbers[i + f] = row[f]
+
+
+@in_vectors
+def multiply_row(row: Float32Array, table: Float32Array, i: Index) -> np.float32:
+    """Return the product x·y of a held row x with the row y that starts at ``i``."""
+    numbers = table.reshape(-1)
+    total = np.float32(0)
+    for f in range(len(row)):
+        total += row[f] * numbers[i + f]
+    return total
+
+
+@in_vectors
+def move_row(
+    row: Float32Array,
+    table: Float32Array,
+    i: Index,
+    keep_row: np.float32,
+    add_to_row: np.float32,
+    keep_other: np.float32,
+    add_to_other: np.float32,
+) -> Float32Array:
+    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·x, both from the old x and y."""
+    numbers = table.reshape(-1)
+    for f in range(len(row)):
+        x, y = row[f], numbers[i + f]
+        row[f] = keep_row * x + add_to_row * y
+        numbers[i + f] = keep_other * y + add_to_other * x
+    return row
+
+
+@in_vectors
+def inverse_roots(x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
+    """Return 1/√x and 1/√y, at the cost of one of them."""
+    return np.float32(1) / np.sqrt(x), np.float32(1) / np.sqrt(y)
+
+
+@in_vectors
+def exponential(x: np.float32) -> np.float32:
+    """Return eˣ, without calling anything that would disturb held rows."""
+    return np.float32(math.exp(x))
