@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from fastmf.answers import Recommendations, Similar
     from fastmf.evaluation import evaluate
     from fastmf.interactions import Interactions, read_parquet
-    from fastmf.models import ALS, SGD, ImplicitALS
+    from fastmf.models import ALS, BPR, SGD, ImplicitALS
     from fastmf.output import load
     from fastmf.scoring import top_k
 
 _MODULE_OF = {
     "ALS": "fastmf.models",
+    "BPR": "fastmf.models",
     "SGD": "fastmf.models",
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.interactions",
@@ -34,6 +35,7 @@ _SUBMODULES = ("errors", "metrics", "split", "testing")
 
 __all__ = [
     "ALS",
+    "BPR",
     "SGD",
     "ImplicitALS",
     "Interactions",

@@ -10,6 +10,7 @@ from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.topk.arrays import Rows, TopK
@@ -26,6 +27,8 @@ class Kernels(NamedTuple):
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
+    run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
+    run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
     gram: Callable[[Float32Array, int | None], Float64Array]
     run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
     top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
@@ -56,9 +59,9 @@ def get_backend(name: str) -> Kernels:
             'backend "cuda" has no kernels in this version of fastmf; expected "cpu" or "reference": leave backend or '
             "--device at its default"
         )
-    layout, predict, sgd, als, topk = (
+    layout, predict, sgd, sampled, als, topk = (
         importlib.import_module(f"fastmf_kernels.{operation}.{name}")
-        for operation in ("layout", "predict", "sgd", "als", "topk")
+        for operation in ("layout", "predict", "sgd", "sampled", "als", "topk")
     )
     return Kernels(
         name,
@@ -67,6 +70,8 @@ def get_backend(name: str) -> Kernels:
         layout.transpose,
         predict.predict_pairs,
         sgd.run_epoch,
+        sampled.run_bpr_epoch,
+        sampled.run_logistic_epoch,
         als.gram,
         als.run_half_sweep,
         topk.top_k,

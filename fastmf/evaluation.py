@@ -10,7 +10,6 @@ from fastmf import ids, metrics
 from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
 from fastmf.models.base import FactorModel
-from fastmf.models.implicit_als import ImplicitALS
 from fastmf.parameters import require_integer
 from fastmf.rows import take_rows
 from fastmf.scoring import Scorer
@@ -40,7 +39,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : SGD, ALS or ImplicitALS
+    model : FactorModel
+        Fitted.
     test : Interactions or SciPy sparse matrix
         Matched to the model by outside ids.
     exclude : "seen", Interactions or None
@@ -124,7 +124,7 @@ def _rating_figures(
     model: FactorModel, users: Int32Array, items: Int32Array, test: Interactions, wanted: Sequence[str]
 ) -> dict[str, float]:
     predictions = model.predict_indices(users, items)
-    target = np.ones(len(users), np.float32) if isinstance(model, ImplicitALS) else test.ratings
+    target = np.ones(len(users), np.float32) if model.is_implicit else test.ratings
     return {name: getattr(metrics, name)(target, predictions) for name in RATING_METRICS if name in wanted}
 
 

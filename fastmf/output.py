@@ -64,6 +64,7 @@ def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source:
             "n_factors": fitted.factors.user_factors.shape[1],  # not always the parameter: see `set_params`
             "data": {**fitted.data, **(source or {})},
             "history": model.history,
+            "state": sorted(fitted.state),
             "files": files,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -102,7 +103,8 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
 
     Returns
     -------
-    SGD, ALS or ImplicitALS
+    FactorModel
+        Of the class that was saved.
 
     Raises
     ------
@@ -201,6 +203,7 @@ def _arrays(fitted: Fitted) -> dict[str, Any]:
         "item_biases.npy": fitted.factors.item_biases,
         "seen_indptr.npy": fitted.seen.indptr,
         "seen_indices.npy": fitted.seen.indices,
+        **{f"{name}.npy": array for name, array in fitted.state.items()},
     }
 
 
@@ -268,7 +271,11 @@ def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
             f"{folder} has {len(user_ids)} user and {len(item_ids)} item ids; expected {n_users} and {n_items}"
         )
     link = Link(np.float32(manifest["link"]["low"]), np.float32(manifest["link"]["span"]))
-    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"])
+    state = {
+        name: mapped(f"{name}.npy", np.float32, (n_users if name.startswith("user_") else n_items,))
+        for name in manifest.get("state", [])  # models of before have none
+    }
+    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state)
 
 
 def write_recommendations(batches: Batches, path: PathLike, *, overwrite: bool = False, shown: bool = False) -> int:

@@ -17,6 +17,7 @@ N_USERS, N_ITEMS = 30, 25
 
 MAKERS: dict[str, Callable[[], FactorModel]] = {
     "SGD": lambda: fastmf.SGD(n_factors=4, n_epochs=20, rating_range=(0.5, 5)),
+    "BPR": lambda: fastmf.BPR(n_factors=4, n_epochs=5),
     "ALS": lambda: fastmf.ALS(n_factors=4, n_epochs=5),
     "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=4, n_epochs=5),
 }
@@ -45,7 +46,7 @@ def twin(
     model: FactorModel, test: Triples, excluded: Triples, k: int, relevant_from: float = -math.inf
 ) -> dict[str, float]:
     """Measure one user after the other."""
-    target = [1.0 if isinstance(model, fastmf.ImplicitALS) else rating for _, _, rating in test]
+    target = [1.0 if model.is_implicit else rating for _, _, rating in test]
     users, items, _ = zip(*test, strict=True)
     errors = target - model.predict(users, items).astype(np.float64)
     figures = {

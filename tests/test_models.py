@@ -1,8 +1,9 @@
-"""The three models: parameters, the fit loop, and problems whose answer is known."""
+"""The models: parameters, the fit loop, and problems whose answer is known."""
 
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 import fastmf
-from fastmf import ALS, SGD, ImplicitALS, Interactions, testing
+from fastmf import ALS, BPR, SGD, ImplicitALS, Interactions, testing
 from fastmf.errors import BackendError, DataError, DivergenceError, FastMFError, NotFittedError, ParameterError
 from fastmf.models import FactorModel
 
-Model = SGD | ALS | ImplicitALS
+Model = SGD | BPR | ALS | ImplicitALS
 FloatArray = npt.NDArray[np.float64]
 
-MODELS = [SGD, ALS, ImplicitALS]
+MODELS = [SGD, BPR, ALS, ImplicitALS]
 each_model = pytest.mark.parametrize("kind", MODELS)
 
 
@@ -69,6 +70,9 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
             ("nonnegative", "no", "nonnegative is 'no'; expected True or False"),
         ]
     ],
+    (SGD, "loss", "hinge", "loss is 'hinge'; expected one of 'squared', 'logistic'"),
+    (SGD, "n_negatives", 0, "n_negatives is 0; expected an integer of at least 1"),
+    (BPR, "n_negatives", 1.5, "n_negatives is 1.5; expected an integer of at least 1"),
     (SGD, "learning_rate", 0, "learning_rate is 0; expected a finite number above 0"),
     (SGD, "learning_rate", math.nan, "learning_rate is nan; expected a finite number above 0"),
     (SGD, "learning_rate_decay", 0, "learning_rate_decay is 0; expected a finite number above 0"),
@@ -185,7 +189,9 @@ def test_history_has_one_record_an_epoch(kind: type[Model]) -> None:
     model = kind(n_factors=2, n_epochs=3).fit(small_ratings())
 
     assert [record["epoch"] for record in model.history] == [1, 2, 3]
-    figures = {SGD: {"train_rmse"}, ALS: {"train_rmse", "objective"}, ImplicitALS: {"objective"}}[kind]
+    figures = {SGD: {"train_rmse"}, BPR: {"train_auc"}, ALS: {"train_rmse", "objective"}, ImplicitALS: {"objective"}}[
+        kind
+    ]
     for record in model.history:
         assert record.keys() == {"epoch", "seconds"} | figures
         assert record["seconds"] >= 0
@@ -200,8 +206,9 @@ def test_models_without_biases_have_zeros_for_them(kind: type[Model], biases: bo
     model = kind(n_factors=2, n_epochs=2, **extra).fit(small_ratings())
 
     has_biases = biases and kind is not ImplicitALS
-    assert bool(np.any(model.user_biases)) == bool(np.any(model.item_biases)) == has_biases
-    assert (model.global_mean != 0) == has_biases
+    assert bool(np.any(model.item_biases)) == has_biases
+    # In BPR everything that is the same for all items of a user cancels.
+    assert bool(np.any(model.user_biases)) == (model.global_mean != 0) == (has_biases and kind is not BPR)
 
 
 @each_model
@@ -259,6 +266,10 @@ VARIANTS: list[Any] = [
     pytest.param(lambda **kw: SGD(**kw), id="SGD"),
     pytest.param(lambda **kw: SGD(biases=False, **kw), id="SGD without biases"),
     pytest.param(lambda **kw: SGD(rating_range=(0.5, 5), **kw), id="SGD with a range"),
+    pytest.param(lambda **kw: SGD(loss="logistic", **kw), id="SGD of what was chosen"),
+    pytest.param(lambda **kw: SGD(regularization_scaling="none", adaptive=False, **kw), id="SGD, constant steps"),
+    pytest.param(lambda **kw: BPR(**kw), id="BPR"),
+    pytest.param(lambda **kw: BPR(biases=False, n_negatives=3, **kw), id="BPR without biases"),
     pytest.param(lambda **kw: ALS(**kw), id="ALS"),
     pytest.param(lambda **kw: ALS(biases=False, regularization_scaling="none", **kw), id="ALS without biases"),
     pytest.param(lambda **kw: ImplicitALS(**kw), id="ImplicitALS"),
@@ -603,10 +614,10 @@ def test_validation_figures_are_those_of_evaluate(kind: type[Model]) -> None:
 
     model = kind(n_factors=3, n_epochs=3).fit(train, validation=test)
 
-    wanted = ["ndcg", "recall"] if kind is ImplicitALS else ["rmse"]
+    wanted = {ImplicitALS: ["ndcg", "recall"], BPR: ["ndcg", "recall", "auc"]}.get(kind, ["rmse"])
     figures = fastmf.evaluate(model, test, metrics=wanted)
     last = {name: value for name, value in model.history[-1].items() if name.startswith("validation_")}
-    names = ["ndcg@10", "recall@10"] if kind is ImplicitALS else ["rmse"]
+    names = [f"{name}@10" if name in ("ndcg", "recall") else name for name in wanted]
     assert last == {f"validation_{name}": figures[name] for name in names}
     assert len({record[f"validation_{names[0]}"] for record in model.history}) > 1
 
@@ -625,7 +636,7 @@ def test_validation_takes_a_catalogue_smaller_than_its_cut_off(kind: type[Model]
 
     model = kind(n_factors=2, n_epochs=2).fit(ratings, validation=unseen)
 
-    assert {"validation_ndcg@3" if kind is ImplicitALS else "validation_rmse"} <= model.history[-1].keys()
+    assert {"validation_ndcg@3" if model.is_implicit else "validation_rmse"} <= model.history[-1].keys()
 
 
 @each_model
@@ -690,12 +701,12 @@ def test_only_exact_sweeps_keep_factors_from_falling_below_0(solver: str) -> Non
 def test_patience_stops_training_and_gives_back_the_best_epoch(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), 0.3, seed=1)
     settings = {"n_factors": 12, "regularization": 1e-4, "n_epochs": 60}
-    figure = "validation_ndcg@10" if kind is ImplicitALS else "validation_rmse"
+    figure = "validation_ndcg@10" if kind().is_implicit else "validation_rmse"
 
     model = kind(**settings, patience=3).fit(train, validation=test)
 
     figures = [record[figure] for record in model.history]
-    best = max(figures) if kind is ImplicitALS else min(figures)
+    best = max(figures) if kind().is_implicit else min(figures)
     assert len(figures) < 60
     assert model.best_epoch == 1 + figures.index(best) == len(figures) - 3
     # The same as if it had been told to stop there, and what was measured then is what it gives now.
@@ -748,6 +759,15 @@ def test_divergence_names_the_learning_rate_and_leaves_the_model_as_it_was() -> 
     assert model.history == history
 
 
+def test_a_rising_loss_is_divergence_before_numbers_overflow() -> None:
+    model = SGD(n_factors=4, learning_rate=0.25, adaptive=False, regularization=0, n_epochs=30)
+
+    with pytest.raises(
+        DivergenceError, match=r"train_rmse rose from 1.5\d* to 1.\d* with learning_rate=0\.25; lower it"
+    ):
+        model.fit(testing.power_law(200, 100, 6000, noise=2))
+
+
 @pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_sweeps_that_overflow_are_divergence(backend: str, solver: str) -> None:
@@ -765,6 +785,104 @@ def test_divergence_leaves_a_new_model_unfitted() -> None:
     with pytest.raises(NotFittedError):
         model.predict([1], [1])
     assert model.history == []
+
+
+# Going on with more ratings ------------------------------------------------------------------------------------------
+
+DESCENT: list[Any] = [
+    pytest.param(lambda **kw: SGD(**kw), id="SGD"),
+    pytest.param(lambda **kw: SGD(adaptive=False, learning_rate=0.02, **kw), id="SGD, constant steps"),
+    pytest.param(lambda **kw: SGD(loss="logistic", **kw), id="SGD of what was chosen"),
+    pytest.param(lambda **kw: BPR(**kw), id="BPR"),
+]
+each_descent = pytest.mark.parametrize("make", DESCENT)
+
+
+@each_descent
+def test_partial_fit_admits_users_and_items_and_keeps_what_it_knew(make: Make) -> None:
+    first = Interactions.from_arrays(["b", "b", "d", "d"], ["x", "y", "y", "w"], [5, 3, 4, 1])
+    more = Interactions.from_arrays(["a", "d"], ["z", "x"], [2, 4])
+    model = make(n_factors=3, n_epochs=2).fit(first)
+    b_before, y_before = model.user_factors[0].copy(), model.item_factors[2].copy()
+
+    model.partial_fit(more)
+
+    assert model.user_ids.to_pylist() == ["a", "b", "d"]
+    assert model.item_ids.to_pylist() == ["w", "x", "y", "z"]
+    assert model.user_factors[1].tolist() == b_before.tolist()  # nothing new about b
+    if not model.is_implicit:  # there y may have been drawn
+        assert model.item_factors[2].tolist() == y_before.tolist()
+    assert model.user_factors[0].any()
+    recommended = model.recommend(k=4).to_arrow().to_pylist()
+    assert {(row["user_id"], row["item_id"]) for row in recommended} == {
+        *(("a", item) for item in "wxy"),
+        *(("b", item) for item in "wz"),
+        ("d", "z"),
+    }
+    assert [record["epoch"] for record in model.history] == [1, 2]
+    assert model.fitted.data["n_ratings"] == 6
+    assert model.fitted.data["mean"] == pytest.approx(19 / 6)
+
+
+@each_descent
+def test_partial_fit_learns_from_what_comes(make: Make) -> None:
+    ratings = testing.film_club(300, 100, seed=1)
+    first, rest = fastmf.split.random(ratings, 0.5, seed=0)
+    more, test = fastmf.split.random(rest, 0.4, seed=0)
+    model = make(n_factors=8, n_epochs=10).fit(first)
+    metric = "auc" if model.is_implicit else "rmse"
+    before = fastmf.evaluate(model, test, metrics=[metric])[metric]
+
+    after = fastmf.evaluate(model.partial_fit(more), test, metrics=[metric])[metric]
+
+    assert after > before if model.is_implicit else after < before
+
+
+@each_descent
+def test_partial_fit_goes_on_after_saving_as_it_would_have_before(make: Make, tmp_path: Path) -> None:
+    first, more = fastmf.split.random(small_ratings(), 0.3, seed=0)
+    model = make(n_factors=3, n_epochs=2).fit(first)
+    model.save(tmp_path / "model")
+
+    loaded = fastmf.load(tmp_path / "model")
+
+    assert isinstance(loaded, SGD | BPR)
+    assert arrays(loaded.partial_fit(more)) == arrays(model.partial_fit(more))
+    assert arrays(fastmf.load(tmp_path / "model")) != arrays(model)
+
+
+def test_partial_fit_says_what_does_not_fit() -> None:
+    model = SGD(n_factors=2, n_epochs=1)
+    with pytest.raises(NotFittedError):
+        model.partial_fit(small_ratings())
+    model.fit(small_ratings())
+    before = arrays(model)
+
+    with pytest.raises(DataError, match=r"user_ids of the new ratings are string, the model's are int64; cast them"):
+        model.partial_fit(Interactions.from_arrays(["a"], ["b"], [1]))
+    with pytest.raises(DataError, match="no ratings to train on"):
+        model.partial_fit(small_ratings().take(np.arange(0)))
+    with pytest.raises(DivergenceError):
+        model.set_params(learning_rate=1e30, adaptive=False).partial_fit(small_ratings(seed=1))
+    with pytest.raises(ParameterError, match="n_factors is 3 but the model has 2 factors; set it back, or call fit"):
+        model.set_params(n_factors=3).partial_fit(small_ratings())
+    assert arrays(model) == before
+
+
+def test_a_range_is_not_for_the_logistic_loss() -> None:
+    with pytest.raises(ParameterError, match='loss is "logistic", which predicts probabilities; leave rating_range'):
+        SGD(loss="logistic", rating_range=(1, 5))
+
+
+def test_the_logistic_loss_predicts_probabilities() -> None:
+    board = testing.checkerboard(20)
+    model = SGD(n_factors=4, n_epochs=60, loss="logistic", regularization=0.001).fit(board.ratings)
+
+    chosen = model.predict_indices(board.ratings.users, board.ratings.items)
+    other = model.predict_indices(board.ratings.users, ((board.ratings.items + 1) % 20).astype(np.int32))
+
+    assert 0 <= other.min() <= chosen.max() <= 1
+    assert chosen.mean() > 0.5 > other.mean()
 
 
 # Data that does not suit the model -----------------------------------------------------------------------------------
@@ -879,7 +997,7 @@ def test_users_and_items_without_ratings_are_carried_along(kind: type[Model]) ->
     model = kind(n_factors=2, n_epochs=2).fit(ratings)
 
     assert np.isfinite(model.predict([1, 3], [0, 2])).all()
-    if kind is not SGD:
+    if kind not in (SGD, BPR):
         assert not model.user_factors[[1, 3]].any()
         assert not model.item_factors[[0, 2]].any()
 

@@ -19,7 +19,7 @@ from fastmf.cli.options import (
 )
 from fastmf.errors import ParameterError
 
-_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD"}
+_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD", "bpr": "BPR"}
 # Command-line name -> parameter; each is passed on only if given, so that defaults live in the models.
 _PARAMETERS = {
     "factors": "n_factors",
@@ -27,10 +27,16 @@ _PARAMETERS = {
     "regularization": "regularization",
     "regularization_scaling": "regularization_scaling",
     "regularization_exponent": "regularization_exponent",
+    "item_regularization": "item_regularization",
     "bias_regularization": "bias_regularization",
+    "item_bias_regularization": "item_bias_regularization",
     "biases": "biases",
     "learning_rate": "learning_rate",
+    "bias_learning_rate": "bias_learning_rate",
     "learning_rate_decay": "learning_rate_decay",
+    "adaptive": "adaptive",
+    "loss": "loss",
+    "negatives": "n_negatives",
     "rating_range": "rating_range",
     "unobserved_weight": "unobserved_weight",
     "alpha": "alpha",
@@ -42,6 +48,8 @@ _PARAMETERS = {
     "nonnegative": "nonnegative",
     "patience": "patience",
 }
+
+_OPTIONS = {"biases": "--no-biases", "adaptive": "--constant-steps"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--regularization", type=float, metavar="X", help="L2 strength")
     group.add_argument("--init-scale", type=float, metavar="X", help="size of the first factors")
     group.add_argument(
-        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd: leave out biases"
+        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd, bpr: leave out biases"
     )
-    group.add_argument("--regularization-scaling", choices=("count", "none"), help="als: scale L2 by each row's count")
+    group.add_argument(
+        "--regularization-scaling", choices=("count", "none"), help="als, sgd, bpr: scale L2 by each row's count"
+    )
     group.add_argument(
         "--solver", choices=("cholesky", "cg", "subspace"), help="als, implicit-als: exact, or faster with many factors"
     )
@@ -78,12 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--nonnegative", action="store_const", const=True, help="als, implicit-als: let no factor fall below 0"
     )
-    group.add_argument("--learning-rate", type=float, metavar="X", help="sgd: first step size")
-    group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd: factor on it after each epoch")
-    group.add_argument("--bias-regularization", type=float, metavar="X", help="sgd: L2 strength on the biases")
-    group.add_argument(
-        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd: sigmoid into this range"
-    )
+    _add_descent_options(group)
     group.add_argument("--weighting", choices=("rendle", "hu"), help="implicit-als: whose objective")
     group.add_argument(
         "--unobserved-weight", type=float, metavar="X", help="implicit-als, rendle: weight of unseen cells"
@@ -93,6 +98,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--regularization-exponent", type=float, metavar="X", help="implicit-als, rendle: exponent of L2"
     )
     add_run_options(parser)
+
+
+def _add_descent_options(group: "argparse._ArgumentGroup") -> None:
+    for option, text in (
+        ("learning-rate", "first step size"),
+        ("bias-learning-rate", "first step size of biases"),
+        ("learning-rate-decay", "factor on step sizes after each epoch"),
+        ("item-regularization", "L2 strength on item factors, if not that of users"),
+        ("bias-regularization", "L2 strength on biases"),
+        ("item-bias-regularization", "L2 strength on item biases, if not that of users"),
+    ):
+        group.add_argument(f"--{option}", type=float, metavar="X", help=f"sgd, bpr: {text}")
+    group.add_argument(
+        "--constant-steps", dest="adaptive", action="store_const", const=False, help="sgd, bpr: no AdaGrad"
+    )
+    group.add_argument("--loss", choices=("squared", "logistic"), help="sgd: of ratings, or of what was chosen")
+    group.add_argument("--negatives", type=positive_integer, metavar="N", help="bpr, sgd, logistic: draws a rating")
+    group.add_argument(
+        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd: sigmoid into this range"
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -126,7 +151,7 @@ def _make_model(parsed: argparse.Namespace) -> Any:
     known = model_class().get_params()
     for name in given:
         if _PARAMETERS[name] not in known:
-            option = "--no-biases" if name == "biases" else f"--{name.replace('_', '-')}"
+            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
             raise ParameterError(f"{option} is not a hyper-parameter of --model {parsed.model}; leave it out")
     params = {_PARAMETERS[name]: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return model_class(

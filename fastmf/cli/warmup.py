@@ -9,13 +9,21 @@ Meant for container images and for the start of services. FASTMF_CACHE_DIR says 
 import argparse
 import time
 
-from fastmf.cli.options import add_output_options, note, print_result
+from fastmf.cli.options import add_output_options, note, positive_integer, print_result
 
 _LONG_ROW = 5000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
+    parser.add_argument(
+        "--factors",
+        type=positive_integer,
+        nargs="+",
+        default=[64],
+        metavar="N",
+        help="numbers of factors to compile sgd and bpr for, each of which has machine code of its own (default: 64)",
+    )
     add_output_options(parser)
 
 
@@ -31,8 +39,11 @@ def run(parsed: argparse.Namespace) -> int:
     users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
     clicks = fastmf.Interactions.from_arrays(users, items)
     started = time.perf_counter()
-    note("compiling SGD", parsed)
-    fastmf.SGD(n_epochs=1).fit(ratings)
+    for n_factors in parsed.factors:
+        note(f"compiling SGD and BPR, {n_factors} factors", parsed)
+        fastmf.SGD(n_factors=n_factors, n_epochs=1).fit(ratings)
+        fastmf.SGD(n_factors=n_factors, n_epochs=1, loss="logistic").fit(ratings)
+        fastmf.BPR(n_factors=n_factors, n_epochs=1).fit(ratings)
     for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
         note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)
         fastmf.ImplicitALS(n_epochs=1, n_factors=16, solver=solver, nonnegative=nonnegative).fit(clicks)

@@ -2,9 +2,10 @@
 
 from fastmf.models.als import ALS
 from fastmf.models.base import FactorModel
+from fastmf.models.bpr import BPR
 from fastmf.models.implicit_als import ImplicitALS
 from fastmf.models.sgd import SGD
 
-MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, ALS, ImplicitALS)}
+MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, BPR, ALS, ImplicitALS)}
 
-__all__ = ["ALS", "MODELS", "SGD", "FactorModel", "ImplicitALS"]
+__all__ = ["ALS", "BPR", "MODELS", "SGD", "FactorModel", "ImplicitALS"]

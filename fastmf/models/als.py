@@ -94,6 +94,7 @@ class _ExplicitTrainer:
         self._model, self._ratings, self._kernels = model, ratings, kernels
         self._solver = make_solver(model, n_free=int(model.biases))
         self.link: Link = make_link(None)
+        self.state: dict[str, Float32Array] = {}
         mean = float(ratings.ratings.mean(dtype=np.float64))
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),

@@ -1,7 +1,7 @@
 """What all models share: parameters, the fit loop, and the way from a fitted model to answers.
 
 The methods that answer (`recommend`, `save`, ...) hand the model on to modules further down the flow and import them
-when called; this is the only file that does so.
+when called; no other file does so.
 """
 
 import dataclasses
@@ -9,21 +9,30 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fastmf import ids
 from fastmf.backend import BACKENDS, Kernels, get_backend
-from fastmf.errors import DataError, DivergenceError, NotFittedError, ParameterError
-from fastmf.interactions import Interactions, as_interactions
+from fastmf.errors import DataError, NotFittedError
+from fastmf.interactions import Interactions
 from fastmf.models.fitted import Fitted
 from fastmf.models.hyper_parameters import HyperParameters
-from fastmf.models.training import Callback, Record, Trainer, best_record, copy_of, describe
+from fastmf.models.training import (
+    Callback,
+    Record,
+    Trainer,
+    as_held_out_part,
+    as_training_part,
+    best_record,
+    diverged,
+    in_one_line,
+    make_fitted,
+)
 from fastmf.parameters import require_choice, require_integer, require_number
 from fastmf.progress import Progress
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.arrays import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +59,7 @@ class FactorModel(HyperParameters, ABC):
         L2 strength λ, at least 0.
     patience : int, optional
         Stop when the validation figure (the first of ``validation_metrics``) has not become better for so many epochs,
-        and give back the factors of the best epoch. None: run all epochs and keep the last.
+        and give back the factors of the best epoch, which `best_epoch` tells. None: run all and keep the last.
     seed : int
         The same seed and data give the same factors, bit for bit, for any number of threads.
     backend : {"cpu", "reference", "cuda"}
@@ -71,9 +80,6 @@ class FactorModel(HyperParameters, ABC):
     history: list[Record] = field(default_factory=list, init=False, repr=False)
     _fitted: Fitted | None = field(default=None, init=False, repr=False)
 
-    # Metrics that a validation set is given after each epoch; by the first of them the best epoch is told.
-    validation_metrics: ClassVar[tuple[str, ...]] = ("rmse",)
-
     def __post_init__(self) -> None:
         require_integer("n_factors", self.n_factors, minimum=1)
         require_integer("n_epochs", self.n_epochs, minimum=1)
@@ -84,6 +90,16 @@ class FactorModel(HyperParameters, ABC):
             require_integer("patience", self.patience, minimum=1)
         if self.n_threads is not None:
             require_integer("n_threads", self.n_threads, minimum=1)
+
+    @property
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Metrics that a validation set is given after each epoch; by the first of them the best epoch is told."""
+        return ("rmse",)
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings say only what was chosen: the model then predicts no ratings."""
+        return False
 
     @abstractmethod
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
@@ -101,9 +117,6 @@ class FactorModel(HyperParameters, ABC):
             Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
             returns a true value, training stops there.
 
-        With ``patience``, training also stops when the validation figure no longer becomes better; `best_epoch` then
-        tells whose factors the model has.
-
         Returns
         -------
         self
@@ -117,67 +130,56 @@ class FactorModel(HyperParameters, ABC):
         DivergenceError
             If factors stop being finite. The model then is as it was before.
         """
-        interactions = as_interactions(ratings, "ratings")
-        if interactions.n_ratings == 0:
-            raise DataError("there are no ratings to train on; expected at least one")
-        held_out = None if validation is None else as_interactions(validation, "validation")
-        if self.patience is not None and held_out is None:
-            raise ParameterError(f"patience is {self.patience} but there is no validation set; pass validation=...")
+        interactions = as_training_part(ratings)
+        held_out = as_held_out_part(validation, self.patience)
+        trainer = self._make_trainer(interactions, get_backend(self.backend))
+        return self._train(trainer, make_fitted(trainer, interactions), held_out, callbacks)
+
+    def _train(
+        self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
+    ) -> Self:
+        """Run epochs; ``fitted`` is what the model becomes, and its arrays are those that the trainer changes."""
         before = self._fitted, self.history
         try:
-            self._run(interactions, held_out, list(callbacks))
+            self._fitted = self._run(trainer, fitted, held_out, list(callbacks))
         except BaseException:
             self._fitted, self.history = before
             raise
         return self
 
-    def _run(self, ratings: Interactions, validation: Interactions | None, callbacks: list[Callback]) -> None:
-        trainer = self._make_trainer(ratings, get_backend(self.backend))
-        self.history = []
-        best_factors = trainer.factors
-        fitted = Fitted(
-            trainer.factors,
-            trainer.link,
-            ratings.user_ids,
-            ratings.item_ids,
-            Rows(ratings.by_user.indptr, ratings.by_user.indices),
-            describe(ratings),
-        )
+    def _run(
+        self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: list[Callback]
+    ) -> Fitted:
+        self.history, best = [], fitted
         with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
-                # Anew, because a `Fitted` keeps what it derives from the factors, and those have changed in place.
+                # Anew: a `Fitted` keeps what it derives from the factors, and those have changed in place.
                 self._fitted = dataclasses.replace(fitted)
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
-                self._require_finite(record)
-                if validation is not None:
-                    record |= self._validate(validation)
+                self._require_progress(record)
+                if held_out is not None:
+                    record |= self._validate(held_out)
                 self.history.append(record)
-                shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
-                progress.advance(1, ", ".join(f"{name} {record[name]:.4g}" for name in shown))
+                progress.advance(1, in_one_line(record))
                 answers = [callback(self, record) for callback in callbacks]
-                if self.patience is not None and self.best_epoch is not None:
-                    if self.best_epoch == epoch:
-                        best_factors = copy_of(trainer.factors)
+                if self.patience and self.best_epoch:
+                    best = fitted.copy() if self.best_epoch == epoch else best
                     answers.append(epoch - self.best_epoch >= self.patience)
                 if any(answers):
                     break
-        self._fitted = dataclasses.replace(fitted, factors=best_factors)
+        return dataclasses.replace(best)
 
     @property
     def best_epoch(self) -> int | None:
         """The epoch whose factors a fit with ``patience`` has left; None without."""
-        if self.patience is None or not self.history:
-            return None
-        return int(best_record(self.history, self.validation_metrics[0])["epoch"])
+        measured = self.history if self.patience else []
+        return int(best_record(measured, self.validation_metrics[0])["epoch"]) if measured else None
 
-    def _require_finite(self, record: Record) -> None:
+    def _require_progress(self, record: Record) -> None:
         if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):
-            raise DivergenceError(
-                f"training diverged in epoch {record['epoch']}: factors are no longer finite with "
-                f"{self._blame_for_divergence()}"
-            )
+            raise diverged(record, f"factors are no longer finite with {self._blame_for_divergence()}")
 
     def _blame_for_divergence(self) -> str:
         return f"regularization={self.regularization:g}; raise it"
@@ -255,16 +257,16 @@ class FactorModel(HyperParameters, ABC):
         DataError
             If the lengths differ, or ids are of the wrong type.
         """
-        users = ids.look_up(self.fitted.user_ids, user_ids, "user_ids")
-        items = ids.look_up(self.fitted.item_ids, item_ids, "item_ids")
+        users = ids.look_up(self.user_ids, user_ids, "user_ids")
+        items = ids.look_up(self.item_ids, item_ids, "item_ids")
         if len(users) != len(items):
             raise DataError(f"got {len(users)} user ids and {len(items)} item ids; expected as many of each")
         return self.predict_indices(users, items)
 
     def predict_indices(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Predict like `predict`, for users and items given as rows of the factors; -1 stands for an unknown one."""
-        predict_pairs = get_backend(self.backend).predict_pairs
-        return predict_pairs(users, items, self.fitted.factors, self.fitted.link, self.n_threads)
+        fitted, kernels = self.fitted, get_backend(self.backend)
+        return kernels.predict_pairs(users, items, fitted.factors, fitted.link, self.n_threads)
 
     def recommend(
         self,

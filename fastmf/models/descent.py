@@ -1,18 +1,42 @@
 """What the models trained by stochastic gradient descent share."""
 
+import dataclasses
+import math
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
+from fastmf.backend import Kernels, get_backend
 from fastmf.errors import ParameterError
+from fastmf.interactions import Interactions
 from fastmf.models.base import FactorModel
+from fastmf.models.fitted import Fitted
+from fastmf.models.growth import grow
+from fastmf.models.training import (
+    Callback,
+    Record,
+    Trainer,
+    as_held_out_part,
+    as_training_part,
+    diverged,
+    first_factors,
+)
 from fastmf.parameters import require_choice, require_number
+from fastmf_kernels._types import Int32Array
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step, first_row_steps
+from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
 
 # Biases are one number where factors are many, and see every error whole: of 0.01 to 0.1 with factors at 0.1, steps of
 # 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings (docs/decisions/0011-steps-of-sgd.md).
 _BIAS_SHARE = 0.2
+# Training errors that go up by some percent do no harm; steps that are too large drive them up by more.
+_LARGEST_RISE = 1.1
+_STATE = ("user_squares", "item_squares")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,8 +95,110 @@ class DescentModel(FactorModel):
         require_choice("regularization_scaling", self.regularization_scaling, ("count", "none"))
         require_number("init_scale", self.init_scale, minimum=0)
 
+    @abstractmethod
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
+        """Check the data, lay it out, and draw the first factors or go on from those of ``start``."""
+
+    def partial_fit(
+        self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()
+    ) -> Self:
+        """Go on training with more ratings, from the factors as they are.
+
+        Takes ``n_epochs`` epochs over the new ratings alone. Users and items that the model does not know are admitted.
+        With ``adaptive``, rows that have seen much keep taking small steps, and new ones take large ones; otherwise
+        steps begin with ``learning_rate`` again. The mean μ stays. `history` is of these epochs.
+
+        Parameters
+        ----------
+        ratings : Interactions or SciPy sparse matrix (users × items)
+            Matched to the model by outside ids. Ratings of pairs that were in training before count as new ones.
+        validation, callbacks
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the ratings do not suit the model, or their ids are of another type.
+        ParameterError
+            If ``n_factors`` was changed after `fit`.
+        DivergenceError
+            As `fit`; the model then is as it was before.
+
+        Examples
+        --------
+        >>> import fastmf
+        >>> first = fastmf.Interactions.from_arrays(["ann", "bob"], ["x", "y"], [4, 3])
+        >>> more = fastmf.Interactions.from_arrays(["bob", "eve"], ["x", "z"], [5, 1])
+        >>> len(fastmf.SGD(n_factors=2).fit(first).partial_fit(more).user_ids)
+        3
+        """
+        known, interactions = self.fitted, as_training_part(ratings)
+        n_factors = known.factors.user_factors.shape[1]
+        if n_factors != self.n_factors:
+            raise ParameterError(
+                f"n_factors is {self.n_factors} but the model has {n_factors} factors; set it back, or call fit"
+            )
+        held_out = as_held_out_part(validation, self.patience)
+        start, more = grow(known, interactions, self.init_scale, self.seed)
+        trainer = self._make_trainer(more, get_backend(self.backend), start)
+        fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
+        return self._train(trainer, fitted, held_out, callbacks)
+
+    def _require_progress(self, record: Record) -> None:
+        super()._require_progress(record)
+        lowest = min((before["train_rmse"] for before in self.history if "train_rmse" in before), default=math.inf)
+        if record.get("train_rmse", 0.0) > _LARGEST_RISE * lowest:
+            rise = f"train_rmse rose from {lowest:.4g} to {record['train_rmse']:.4g}"
+            raise diverged(record, f"{rise} with {self._blame_for_divergence()}")
+
     def _blame_for_divergence(self) -> str:
         return f"learning_rate={self.learning_rate:g}; lower it"
+
+
+class DescentTrainer:
+    """What trainers of such models share: ratings in blocks, factors, and the steps of rows."""
+
+    def __init__(
+        self,
+        model: DescentModel,
+        ratings: Interactions,
+        kernels: Kernels,
+        start: Fitted | None,
+        link: Link,
+        mean_score: float,
+        width: int = 1,
+    ) -> None:
+        self.link = link
+        self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
+        n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
+        self._grid = make_grid(n_users, n_items, ratings.n_ratings, width)
+        self._blocks = make_blocks(by_user, n_items, self._grid, kernels.group_by, model.n_threads)
+        rows = make_row_steps(model, by_user, n_items)
+        if start is None:
+            self.factors = Factors(
+                first_factors((n_users, model.n_factors), model.init_scale, self._rng),
+                first_factors((n_items, model.n_factors), model.init_scale, self._rng),
+                np.zeros(n_users, np.float32),
+                np.zeros(n_items, np.float32),
+                np.float32(mean_score),
+            )
+        else:
+            self.factors = start.factors
+            rows = rows._replace(**{name: start.state[name] for name in _STATE if name in start.state})
+        self._rows = rows
+        self.state = {name: getattr(rows, name) for name in _STATE}
+
+    def _next_epoch(self) -> tuple[Step, Int32Array]:
+        """Return the step sizes of an epoch and the order of its blocks."""
+        step, strata = make_step(self._model, self._epoch), shuffled_strata(self._grid, self._rng)
+        self._epoch += 1
+        return step, strata
 
 
 def make_step(model: DescentModel, epoch: int) -> Step:

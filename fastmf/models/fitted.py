@@ -1,7 +1,8 @@
 """What a fit leaves behind, and everything scoring needs to know of a model."""
 
+import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Fitted:
         The items of each user in the training data.
     data : dict
         The training data in figures: ``n_users``, ``n_items``, ``n_ratings``, ``mean``, ``fingerprint``.
+    state : dict of str to float32 array
+        What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
     """
 
     factors: Factors
@@ -35,6 +38,7 @@ class Fitted:
     item_ids: pa.Array
     seen: Rows
     data: dict[str, Any]
+    state: dict[str, Float32Array] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -51,6 +55,13 @@ class Fitted:
         """Item factors with their biases as a last column, or as they are in a model without: what queries meet."""
         _, item_factors, _, item_biases, _ = self.factors
         return np.column_stack([item_factors, item_biases]) if item_biases.any() else item_factors
+
+    def copy(self) -> "Fitted":
+        """Copy what training changes."""
+        user_factors, item_factors, user_biases, item_biases, global_mean = self.factors
+        factors = Factors(user_factors.copy(), item_factors.copy(), user_biases.copy(), item_biases.copy(), global_mean)
+        state = {name: array.copy() for name, array in self.state.items()}
+        return dataclasses.replace(self, factors=factors, state=state)
 
     def is_finite(self) -> bool:
         """Whether no factor or bias is NaN or infinite."""

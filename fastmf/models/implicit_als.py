@@ -1,7 +1,6 @@
 """Alternating least squares for implicit feedback: iALS."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -88,7 +87,15 @@ class ImplicitALS(FactorModel):
     nonnegative: bool = False
     init_scale: float = 0.1
 
-    validation_metrics: ClassVar[tuple[str, ...]] = ("ndcg", "recall")
+    @property
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Metrics that a validation set is given after each epoch; by the first of them the best epoch is told."""
+        return ("ndcg", "recall")
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings say only what was chosen."""
+        return True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +121,7 @@ class _ImplicitTrainer:
     def __init__(self, model: ImplicitALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._ratings, self._kernels = model, ratings, kernels
         self.link: Link = make_link(None)
+        self.state: dict[str, Float32Array] = {}
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),
             first_item_factors(model, ratings.n_items),

@@ -1,4 +1,4 @@
-"""Rating prediction by stochastic gradient descent."""
+"""Matrix factorisation by stochastic gradient descent."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ import numpy as np
 from fastmf.backend import Kernels
 from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions
-from fastmf.models.descent import DescentModel, make_row_steps, make_step
-from fastmf.models.training import Record, Trainer, first_factors
-from fastmf.parameters import require_number
-from fastmf_kernels.predict.arrays import Factors, Link, make_link
-from fastmf_kernels.sgd.schedule import Blocks, make_blocks, make_grid, shuffled_strata
+from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.fitted import Fitted
+from fastmf.models.sampled import SampledTrainer
+from fastmf.models.training import Record, Trainer
+from fastmf.parameters import require_choice, require_integer, require_number
+from fastmf_kernels.predict.arrays import Link, make_link
 
 # A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
 _MEAN_MARGIN = 1e-3
@@ -20,11 +21,16 @@ _MEAN_MARGIN = 1e-3
 
 @dataclass(kw_only=True, eq=False)
 class SGD(DescentModel):
-    """Biased matrix factorisation of explicit ratings, trained by stochastic gradient descent.
+    """Biased matrix factorisation, trained by stochastic gradient descent.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i; with ``rating_range`` r̂ = low + (high - low)·sigmoid(μ + b_u + b_i + p_u·q_i).
     Minimises Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_b(b_u² + b_i²) over observed ratings only (Koren, Bell, Volinsky,
     "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 42(8), 2009).
+
+    With ``loss="logistic"`` ratings say only what was chosen, their values do not matter, and r̂ = σ(μ + b_u + b_i +
+    p_u·q_i) is a probability. Minimises Σ -log r̂ over what was chosen and -log(1 - r̂) over items drawn anew in every
+    epoch, ``n_negatives`` beside each (Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", NIPS
+    workshop 2014).
 
     Parameters
     ----------
@@ -38,6 +44,9 @@ class SGD(DescentModel):
         λ and λ_b of each side, paid for every rating as above, or once for a row; as in `DescentModel`.
     rating_range : (low, high), optional
         Bounds of a rating: predictions never leave them.
+    loss : {"squared", "logistic"}
+    n_negatives : int
+        For "logistic": items drawn for each rating, from those that the user has not rated.
     init_scale : float
         First factors are normal with standard deviation ``init_scale`` / √n_factors.
 
@@ -47,7 +56,7 @@ class SGD(DescentModel):
         The terms of the prediction.
     history : list of dict
         One an epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
-        validation figures.
+        validation figures. For "logistic" ``train_auc``, the share of drawn items that scored below the chosen one.
 
     Examples
     --------
@@ -62,45 +71,64 @@ class SGD(DescentModel):
     n_epochs: int = 15
     regularization: float = 0.05
     rating_range: tuple[float, float] | None = None
+    loss: str = "squared"
+    n_negatives: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("loss", self.loss, ("squared", "logistic"))
+        require_integer("n_negatives", self.n_negatives, minimum=1)
         if self.rating_range is not None:
             _require_range(self.rating_range)
+            if self.is_implicit:
+                raise ParameterError(
+                    f'rating_range is {self.rating_range!r} and loss is "logistic", which predicts probabilities; '
+                    "leave rating_range out"
+                )
 
-    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
+    @property
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Metrics that a validation set is given after each epoch; by the first of them the best epoch is told."""
+        return ("ndcg", "recall", "auc") if self.is_implicit else ("rmse",)
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings say only what was chosen."""
+        return self.loss == "logistic"
+
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         if self.rating_range is not None:
             _require_within(ratings, self.rating_range)
-        return _SGDTrainer(self, ratings, kernels)
+        if self.is_implicit:
+            # A chosen item comes up once and drawn ones n times: μ is the score at which both pull alike.
+            mean = -math.log(self.n_negatives) if self.biases else 0.0
+            link = make_link((0.0, 1.0))
+            return SampledTrainer(
+                self, ratings, kernels, start, link, mean, kernels.run_logistic_epoch, self.n_negatives
+            )
+        mean = _score_of(float(ratings.ratings.mean(dtype=np.float64)), self.rating_range) if self.biases else 0.0
+        return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
 
 
-class _SGDTrainer:
-    def __init__(self, model: SGD, ratings: Interactions, kernels: Kernels) -> None:
-        self._model, self._kernels = model, kernels
-        self._rng = np.random.default_rng(model.seed)
-        n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
-        self._grid = make_grid(n_users, n_items, ratings.n_ratings)
-        self._blocks: Blocks = make_blocks(by_user, n_items, self._grid, kernels.group_by, model.n_threads)
-        self._rows = make_row_steps(model, by_user, n_items)
-        self._epoch = 0
-        self.link: Link = make_link(model.rating_range)
-        mean = float(ratings.ratings.mean(dtype=np.float64))
-        self.factors = Factors(
-            first_factors((ratings.n_users, model.n_factors), model.init_scale, self._rng),
-            first_factors((ratings.n_items, model.n_factors), model.init_scale, self._rng),
-            np.zeros(ratings.n_users, np.float32),
-            np.zeros(ratings.n_items, np.float32),
-            np.float32(_score_of(mean, model.rating_range) if model.biases else 0),
-        )
+class _SquaredTrainer(DescentTrainer):
+    def __init__(
+        self,
+        model: SGD,
+        ratings: Interactions,
+        kernels: Kernels,
+        start: Fitted | None,
+        link: Link,
+        mean_score: float,
+    ) -> None:
+        super().__init__(model, ratings, kernels, start, link, mean_score)
+        self._run_epoch = kernels.run_epoch
 
     def run_epoch(self) -> Record:
-        model = self._model
-        step, strata = make_step(model, self._epoch), shuffled_strata(self._grid, self._rng)
-        squared_error = self._kernels.run_epoch(
-            self._blocks, strata, self.factors, self.link, step, self._rows, model.n_threads
+        step, strata = self._next_epoch()
+        squared_error = self._run_epoch(
+            self._blocks, strata, self.factors, self.link, step, self._rows, self._model.n_threads
         )
-        self._epoch += 1
-        return {"train_rmse": math.sqrt(squared_error / len(self._blocks.ratings))}
+        return {"train_rmse": math.sqrt(squared_error / self._ratings.n_ratings)}
 
 
 def _score_of(mean: float, rating_range: tuple[float, float] | None) -> float:

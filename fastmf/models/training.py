@@ -6,10 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastmf.interactions import Interactions
+from fastmf.errors import DataError, DivergenceError, ParameterError
+from fastmf.interactions import Interactions, as_interactions
+from fastmf.models.fitted import Fitted
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.topk.arrays import Rows
 
 Record = dict[str, Any]
 # Called after every epoch as callback(model, record); a true answer ends training.
@@ -17,13 +20,47 @@ Callback = Callable[[Any, Record], object]
 
 
 class Trainer(Protocol):
-    """One run of training: holds the factors and improves them epoch by epoch, in place."""
+    """One run of training: holds the factors and improves them epoch by epoch, in place.
+
+    ``state`` is what else training needs to go on later: arrays with a row for each user or item, their names starting
+    with ``user_`` or ``item_``.
+    """
 
     factors: Factors
     link: Link
+    state: dict[str, Float32Array]
 
     def run_epoch(self) -> Record:
         """Go over the data once, and return figures of the epoch."""
+
+
+def as_training_part(ratings: Any) -> Interactions:
+    """Return ratings to train on.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    interactions = as_interactions(ratings, "ratings")
+    if interactions.n_ratings == 0:
+        raise DataError("there are no ratings to train on; expected at least one")
+    return interactions
+
+
+def as_held_out_part(validation: Any, patience: int | None) -> Interactions | None:
+    """Return ratings to be measured on, if there are any.
+
+    Raises
+    ------
+    ParameterError
+        If there are none, and ``patience`` needs some.
+    """
+    if validation is not None:
+        return as_interactions(validation, "validation")
+    if patience is not None:
+        raise ParameterError(f"patience is {patience} but there is no validation set; pass validation=...")
+    return None
 
 
 def best_record(history: list[Record], metric: str) -> Record:
@@ -33,17 +70,29 @@ def best_record(history: list[Record], metric: str) -> Record:
     return best(history, key=lambda record: record[name])
 
 
-def copy_of(factors: Factors) -> Factors:
-    """Copy the arrays."""
-    user_factors, item_factors, user_biases, item_biases, global_mean = factors
-    return Factors(user_factors.copy(), item_factors.copy(), user_biases.copy(), item_biases.copy(), global_mean)
-
-
 def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Float32Array:
     """Draw normal factors with standard deviation scale / √n_factors: the size of p·q then depends on scale only."""
     factors = rng.standard_normal(shape, dtype=np.float32)
     factors *= np.float32(scale / np.sqrt(shape[1]))
     return in_huge_pages(factors, shape[1])
+
+
+def in_one_line(record: Record) -> str:
+    """Write the figures of an epoch as progress shows them."""
+    shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
+    return ", ".join(f"{name} {record[name]:.4g}" for name in shown)
+
+
+def diverged(record: Record, reason: str) -> DivergenceError:
+    """Return the error of an epoch after which training is of no use."""
+    return DivergenceError(f"training diverged in epoch {record['epoch']}: {reason}")
+
+
+def make_fitted(trainer: Trainer, ratings: Interactions) -> Fitted:
+    """Return what a model becomes that is trained on these ratings; it has the trainer's own arrays."""
+    seen = Rows(*ratings.by_user[:2])
+    ids = ratings.user_ids, ratings.item_ids
+    return Fitted(trainer.factors, trainer.link, *ids, seen, describe(ratings), trainer.state)
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:

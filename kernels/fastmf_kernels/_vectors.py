@@ -260,13 +260,15 @@ def _dot(b: Builder, first: list[ir.Value], second: list[ir.Value]) -> ir.Value:
     return b.sum(b.ir.fadd(*sums))
 
 
-def move_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value, *weights: ir.Value) -> list[ir.Value]:
+def move_row(
+    b: Builder, row: list[ir.Value], source: list[ir.Value], table: ir.Value, i: ir.Value, *weights: ir.Value
+) -> list[ir.Value]:
     """Emit `rows.move_row`."""
     keep_row, add_to_row, keep_other, add_to_other = (b.everywhere(weight) for weight in weights)
     others = hold_row(b, table, i, len(row))
-    pairs = list(zip(row, others, strict=True))
+    pairs = zip(source, others, strict=True)
     put_row(b, [b.multiply_add(keep_other, y, b.ir.fmul(add_to_other, x)) for x, y in pairs], table, i)
-    return [b.multiply_add(keep_row, x, b.ir.fmul(add_to_row, y)) for x, y in pairs]
+    return [b.multiply_add(keep_row, x, b.ir.fmul(add_to_row, y)) for x, y in zip(row, others, strict=True)]
 
 
 def inverse_roots(b: Builder, *squares: ir.Value) -> ir.Value:

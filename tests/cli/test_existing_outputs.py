@@ -34,7 +34,7 @@ def test_an_output_that_exists_is_replaced_only_when_asked_for(
 ) -> None:
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n1,2,3.5\n")
     if command == "train":
-        shutil.copytree(data.models["sgd"], tmp_path / "out")
+        shutil.copytree(data.models["als"], tmp_path / "out")
     else:
         (tmp_path / "out").write_text("earlier")
     call = [str(argument).format(als=data.models["als"], ratings=data.ratings) for argument in WRITERS[command]]

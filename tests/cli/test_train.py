@@ -15,7 +15,7 @@ import pytest
 import fastmf
 
 Done = CompletedProcess[str]
-CLASSES = {"implicit-als": fastmf.ImplicitALS, "als": fastmf.ALS, "sgd": fastmf.SGD}
+CLASSES = {"implicit-als": fastmf.ImplicitALS, "als": fastmf.ALS, "sgd": fastmf.SGD, "bpr": fastmf.BPR}
 SMALL = ("--factors", 4, "--epochs", 2)
 
 

@@ -15,7 +15,7 @@ from fastmf_bench.pace import Lap, Pace, Task
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session
 
-MODELS = ("SGD", "ALS", "ImplicitALS")
+MODELS = ("SGD", "BPR", "ALS", "ImplicitALS")
 _LOADED_USERS = 1_000_000
 
 _IMPORT = """

@@ -48,6 +48,7 @@ def multiply_row(row: Float32Array, table: Float32Array, i: Index) -> np.float32
 @in_vectors
 def move_row(
     row: Float32Array,
+    source: Float32Array,
     table: Float32Array,
     i: Index,
     keep_row: np.float32,
@@ -55,13 +56,17 @@ def move_row(
     keep_other: np.float32,
     add_to_other: np.float32,
 ) -> Float32Array:
-    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·x, both from the old x and y."""
+    """Return keep_row·x + add_to_row·y for a held row x, and replace y by keep_other·y + add_to_other·source.
+
+    ``source`` is a held row too: x itself, or what x was before another step.
+    """
     numbers = table.reshape(-1)
+    moved = row.copy()
     for f in range(len(row)):
-        x, y = row[f], numbers[i + f]
-        row[f] = keep_row * x + add_to_row * y
-        numbers[i + f] = keep_other * y + add_to_other * x
-    return row
+        y = numbers[i + f]
+        moved[f] = keep_row * row[f] + add_to_row * y
+        numbers[i + f] = keep_other * y + add_to_other * source[f]
+    return moved
 
 
 @in_vectors

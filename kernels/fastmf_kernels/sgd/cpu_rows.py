@@ -170,9 +170,37 @@ def descend(
     user_after, keep_user, add_to_user = _moved(user, user_rate, rates[0], item_state.norm, error)
     item_after, keep_item, add_to_item = _moved(item_state, item_rate, rates[1], user.norm, error)
     place = item * np.uint64(tables.item_factors.shape[1])
-    row = move_row(row, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
+    row = move_row(row, row, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
     put_state(item_after, tables.items, item)
     return row, user_after
+
+
+@inlined
+def descend_pair(
+    row: Float32Array,
+    user: State,
+    tables: Tables,
+    rates: tuple[Rates, Rates],
+    items: tuple[Index, Index],
+    states: tuple[State, State],
+    error: np.float32,
+) -> tuple[Float32Array, State]:
+    """Move a held user and two items one step, given the derivative of the loss by the scores' difference, -e.
+
+    The first item's score is to rise above the second's. A user's bias is in both scores and stays as it is.
+    """
+    user_rate, first_rate = inverse_roots(user.squares, states[0].squares)
+    second_rate, _ = inverse_roots(states[1].squares, states[1].squares)
+    moved_user, keep_user, add_to_user = _moved(user, user_rate, rates[0], states[0].norm + states[1].norm, error)
+    first, keep_first, add_to_first = _moved(states[0], first_rate, rates[1], user.norm, error)
+    second, keep_second, add_to_second = _moved(states[1], second_rate, rates[1], user.norm, -error)
+    width = np.uint64(tables.item_factors.shape[1])
+    table, places = tables.item_factors, (items[0] * width, items[1] * width)
+    moved = move_row(row, row, table, places[0], keep_user, add_to_user, keep_first, add_to_first)
+    moved = move_row(moved, row, table, places[1], _ONE, -add_to_user, keep_second, add_to_second)
+    put_state(first, tables.items, items[0])
+    put_state(second, tables.items, items[1])
+    return moved, State(user.bias, moved_user.squares, user.scale, user.norm)
 
 
 @inlined

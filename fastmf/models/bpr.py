@@ -1,0 +1,78 @@
+"""Ranking of items from implicit feedback: BPR."""
+
+from dataclasses import dataclass
+
+from fastmf.backend import Kernels
+from fastmf.interactions import Interactions
+from fastmf.models.descent import DescentModel
+from fastmf.models.fitted import Fitted
+from fastmf.models.sampled import SampledTrainer
+from fastmf.models.training import Trainer
+from fastmf.parameters import require_integer
+from fastmf_kernels.predict.arrays import make_link
+
+
+@dataclass(kw_only=True, eq=False)
+class BPR(DescentModel):
+    """Matrix factorisation that ranks what a user has chosen above what he has not (Bayesian Personalized Ranking).
+
+    The score of an item is s_ui = b_i + p_u·q_i. Minimises Σ -log σ(s_ui - s_uj) + ½λ(‖p_u‖² + ‖q_i‖² + ‖q_j‖²) +
+    ½λ_b(b_i² + b_j²) over pairs of an item i that user u has rated and an item j, drawn anew in each epoch, that he has
+    not (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback",
+    UAI 2009). The values of ratings do not matter.
+
+    Parameters
+    ----------
+    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
+        As in every model. ``regularization`` is λ.
+    n_negatives : int
+        Items drawn for each rating in an epoch, from all items about equally, popular ones a little more often.
+    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
+        Sizes of the gradient steps; as in `DescentModel`.
+    biases : bool
+        Whether items have one.
+    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
+        λ and λ_b of each side, paid in every step as above, or once for a row; as in `DescentModel`.
+    init_scale : float
+        First factors are normal with standard deviation ``init_scale`` / √n_factors.
+
+    Attributes
+    ----------
+    user_factors, item_factors, item_biases
+        The terms of the score.
+    history : list of dict
+        One an epoch: ``epoch``, ``seconds``, ``train_auc`` (the share of pairs in the right order, each seen just
+        before its own step), and validation figures.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> clicks = fastmf.Interactions.from_arrays([1, 1, 2, 2, 3], [1, 2, 1, 3, 2])
+    >>> model = fastmf.BPR(n_factors=2, n_epochs=3).fit(clicks)
+    >>> model.recommend([3], k=1).items.shape
+    (1, 1)
+    """
+
+    n_factors: int = 64
+    n_epochs: int = 30
+    regularization: float = 0.01
+    n_negatives: int = 1
+
+    @property
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Metrics that a validation set is given after each epoch; by the first of them the best epoch is told."""
+        return ("ndcg", "recall", "auc")
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings say only what was chosen."""
+        return True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("n_negatives", self.n_negatives, minimum=1)
+
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
+        return SampledTrainer(
+            self, ratings, kernels, start, make_link(None), 0.0, kernels.run_bpr_epoch, self.n_negatives
+        )

@@ -1,0 +1,45 @@
+"""Training on what was chosen beside items drawn at random: what BPR and the logistic loss share."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastmf.backend import Kernels
+from fastmf.interactions import Interactions
+from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.fitted import Fitted
+from fastmf.models.training import Record
+from fastmf_kernels._types import Int32Array
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sampled.arrays import Ranked, Sampling
+from fastmf_kernels.sgd.arrays import RowSteps, Step
+from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.topk.arrays import Rows
+
+RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
+
+
+class SampledTrainer(DescentTrainer):
+    """Trains with the kernel ``run_epoch``; a task has two columns of blocks, to draw items from both."""
+
+    def __init__(
+        self,
+        model: DescentModel,
+        ratings: Interactions,
+        kernels: Kernels,
+        start: Fitted | None,
+        link: Link,
+        mean_score: float,
+        run_epoch: RunEpoch,
+        n_negatives: int,
+    ) -> None:
+        super().__init__(model, ratings, kernels, start, link, mean_score, width=2)
+        self._run_epoch, self._n_negatives = run_epoch, n_negatives
+        self._seen = Rows(*ratings.by_user[:2]) if start is None else start.seen
+
+    def run_epoch(self) -> Record:
+        """Take the steps of an epoch; ``train_auc`` compares each rated item with those drawn, before their step."""
+        step, strata = self._next_epoch()
+        sampling = Sampling(*self._seen, self._n_negatives, self._rng.integers(2**64, dtype=np.uint64))
+        ranked = self._run_epoch(self._blocks, strata, self.factors, step, self._rows, sampling, self._model.n_threads)
+        return {"train_auc": ranked.n_right / max(ranked.n_pairs, 1)}

@@ -1,0 +1,1 @@
+"""Gradient descent on ratings that say only what was chosen, beside items drawn at random."""
