@@ -20,13 +20,14 @@ from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
+from fastmf_kernels.sampled.arrays import Sampling
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
 from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, make_grid, shuffled_strata
 from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
 
-OPERATIONS = ("layout", "predict", "sgd", "als", "topk")
+OPERATIONS = ("layout", "predict", "sgd", "sampled", "als", "topk")
 _THREADS = (1, 2, 3, 8)
 
 
@@ -154,6 +155,30 @@ def _run_epoch(
     return [*factors[:4], *rows]
 
 
+def _sampled() -> Iterator[Case]:
+    for n_users, n_items, n_ratings, n_factors in ((200, 100, 800, 17), (400, 150, 3000, 64)):
+        ratings = power_law(n_users, n_items, n_ratings)
+        for loss in ("bpr", "logistic"):
+            name = f"run_{loss}_epoch, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
+            yield Case(name, partial(_run_sampled_epoch, ratings, loss, n_factors), 1e-4)
+
+
+def _run_sampled_epoch(
+    ratings: Interactions, loss: str, n_factors: int, kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
+    grid = make_grid(n_users, n_items, ratings.n_ratings, width=2)
+    blocks = make_blocks(by_user, n_items, grid, kernels.group_by, n_threads)
+    factors, rows = _factors(n_users, n_items, n_factors), first_row_steps(n_users, n_items)
+    step = Step(*(np.float32(term) for term in (0.01, 0.02, 1, 0.05, 0.04, 0.03, 0.02)))
+    sampling = Sampling(by_user.indptr, by_user.indices, 2, np.uint64(7))
+    run_epoch = kernels.run_bpr_epoch if loss == "bpr" else kernels.run_logistic_epoch
+    ranked = run_epoch(
+        blocks, shuffled_strata(grid, np.random.default_rng(0)), factors, step, rows, sampling, n_threads
+    )
+    return [*factors[:4], *rows, np.array(ranked)]
+
+
 def _als() -> Iterator[Case]:
     sizes = ((60, 40, 500, 8), (200, 150, 4000, 33), (300, 200, 12_000, 64), (80, 300, 8000, 128))
     for (n_rows, n_fixed, n_ratings, n_factors), kind, solver in itertools.product(sizes, _WEIGHTINGS, _SOLVERS):
@@ -227,6 +252,7 @@ _MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "layout": _layout,
     "predict": _predict,
     "sgd": _sgd,
+    "sampled": _sampled,
     "als": _als,
     "topk": _topk,
 }

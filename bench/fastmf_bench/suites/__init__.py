@@ -32,9 +32,13 @@ SUITES = {
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
     "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
     "ingest": Suite(ingest.run, ("layout",), "Parquet to ratings with dense indices"),
-    "startup": Suite(startup.run, ("layout", "sgd", "als", "predict"), "import, first fit cold and cached, load"),
+    "startup": Suite(
+        startup.run, ("layout", "sgd", "sampled", "als", "predict"), "import, first fit cold and cached, load"
+    ),
     "memory": Suite(memory.run, ("layout", "sgd", "als", "topk", "predict"), "peak memory, each in its own process"),
-    "quality": Suite(quality.run, ("layout", "sgd", "als", "topk", "predict"), "quality on real data (needs --data)"),
+    "quality": Suite(
+        quality.run, ("layout", "sgd", "sampled", "als", "topk", "predict"), "quality on real data (needs --data)"
+    ),
 }
 
 TASKS: dict[str, Task] = {

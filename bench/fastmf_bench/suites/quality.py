@@ -86,7 +86,7 @@ def _race_to_rmse(session: Session, splits: Path) -> None:
     arguments = {"folder": str(problem.folder), "n_threads": session.options.n_threads}
     curve = {**arguments, "n_factors": _CURVE_FACTORS, "n_epochs": 40, "goal": _RMSE_GOAL}
     contestants = [
-        Contestant(f"{OURS}, SGD", "sgd.fastmf_curve", {**curve, "learning_rate": 0.015}),
+        Contestant(f"{OURS}, SGD", "sgd.fastmf_curve", curve),
         Contestant(f"{OURS}, ALS", "quality.als_curve", arguments),
     ]
     if session.has("libmf"):
