@@ -12,6 +12,7 @@ from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
@@ -26,6 +27,8 @@ class Kernels(NamedTuple):
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
+    run_svdpp_epoch: Callable[[CSR, Blocks, Int32Array, Factors, Implicit, Link, Step, RowSteps, int | None], float]
+    add_implicit: Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None]
     gram: Callable[[Float32Array, int | None], Float64Array]
     run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
     top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
@@ -56,9 +59,9 @@ def get_backend(name: str) -> Kernels:
             'backend "cuda" has no kernels in this version of fastmf; expected "cpu" or "reference": leave backend or '
             "--device at its default"
         )
-    layout, predict, sgd, als, topk = (
+    layout, predict, sgd, svdpp, als, topk = (
         importlib.import_module(f"fastmf_kernels.{operation}.{name}")
-        for operation in ("layout", "predict", "sgd", "als", "topk")
+        for operation in ("layout", "predict", "sgd", "svdpp", "als", "topk")
     )
     return Kernels(
         name,
@@ -67,6 +70,8 @@ def get_backend(name: str) -> Kernels:
         layout.transpose,
         predict.predict_pairs,
         sgd.run_epoch,
+        svdpp.run_epoch,
+        svdpp.add_implicit,
         als.gram,
         als.run_half_sweep,
         topk.top_k,

@@ -19,7 +19,7 @@ from fastmf.cli.options import (
 )
 from fastmf.errors import ParameterError
 
-_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD"}
+_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD", "svdpp": "SVDpp"}
 # Command-line name -> parameter; each is passed on only if given, so that defaults live in the models.
 _PARAMETERS = {
     "factors": "n_factors",
@@ -28,6 +28,7 @@ _PARAMETERS = {
     "regularization_scaling": "regularization_scaling",
     "regularization_exponent": "regularization_exponent",
     "bias_regularization": "bias_regularization",
+    "implicit_regularization": "implicit_regularization",
     "biases": "biases",
     "learning_rate": "learning_rate",
     "learning_rate_decay": "learning_rate_decay",
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--regularization", type=float, metavar="X", help="L2 strength")
     group.add_argument("--init-scale", type=float, metavar="X", help="size of the first factors")
     group.add_argument(
-        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd: leave out biases"
+        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd, svdpp: leave out biases"
     )
     group.add_argument("--regularization-scaling", choices=("count", "none"), help="als: scale L2 by each row's count")
     group.add_argument(
@@ -78,11 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--nonnegative", action="store_const", const=True, help="als, implicit-als: let no factor fall below 0"
     )
-    group.add_argument("--learning-rate", type=float, metavar="X", help="sgd: first step size")
-    group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd: factor on it after each epoch")
-    group.add_argument("--bias-regularization", type=float, metavar="X", help="sgd: L2 strength on the biases")
+    group.add_argument("--learning-rate", type=float, metavar="X", help="sgd, svdpp: first step size")
+    group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd, svdpp: factor on it after each epoch")
+    group.add_argument("--bias-regularization", type=float, metavar="X", help="sgd, svdpp: L2 strength on the biases")
+    group.add_argument("--implicit-regularization", type=float, metavar="X", help="svdpp: L2 strength on what was rated")
     group.add_argument(
-        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd: sigmoid into this range"
+        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd, svdpp: sigmoid into this range"
     )
     group.add_argument("--weighting", choices=("rendle", "hu"), help="implicit-als: whose objective")
     group.add_argument(

@@ -33,6 +33,8 @@ def run(parsed: argparse.Namespace) -> int:
     started = time.perf_counter()
     note("compiling SGD", parsed)
     fastmf.SGD(n_epochs=1).fit(ratings)
+    note("compiling SVD++", parsed)
+    fastmf.SVDpp(n_epochs=1).fit(ratings)
     for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
         note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)
         fastmf.ImplicitALS(n_epochs=1, n_factors=16, solver=solver, nonnegative=nonnegative).fit(clicks)

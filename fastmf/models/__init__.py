@@ -4,7 +4,8 @@ from fastmf.models.als import ALS
 from fastmf.models.base import FactorModel
 from fastmf.models.implicit_als import ImplicitALS
 from fastmf.models.sgd import SGD
+from fastmf.models.svdpp import SVDpp
 
-MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, ALS, ImplicitALS)}
+MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, SVDpp, ALS, ImplicitALS)}
 
-__all__ = ["ALS", "MODELS", "SGD", "FactorModel", "ImplicitALS"]
+__all__ = ["ALS", "MODELS", "SGD", "FactorModel", "ImplicitALS", "SVDpp"]

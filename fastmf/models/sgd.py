@@ -6,16 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmf.backend import Kernels
-from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.descent import DescentModel, make_row_steps, make_step
-from fastmf.models.training import Record, Trainer, first_factors
-from fastmf.parameters import require_number
-from fastmf_kernels.predict.arrays import Factors, Link, make_link
+from fastmf.models.rating_range import first_terms, require_range, require_within
+from fastmf.models.training import Record, Trainer
+from fastmf_kernels.predict.arrays import Link, make_link
 from fastmf_kernels.sgd.schedule import Blocks, make_blocks, make_grid, shuffled_strata
-
-# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
-_MEAN_MARGIN = 1e-3
 
 
 @dataclass(kw_only=True, eq=False)
@@ -65,12 +61,10 @@ class SGD(DescentModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rating_range is not None:
-            _require_range(self.rating_range)
+        require_range(self.rating_range)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        if self.rating_range is not None:
-            _require_within(ratings, self.rating_range)
+        require_within(ratings, self.rating_range)
         return _SGDTrainer(self, ratings, kernels)
 
 
@@ -84,14 +78,7 @@ class _SGDTrainer:
         self._rows = make_row_steps(model, by_user, n_items)
         self._epoch = 0
         self.link: Link = make_link(model.rating_range)
-        mean = float(ratings.ratings.mean(dtype=np.float64))
-        self.factors = Factors(
-            first_factors((ratings.n_users, model.n_factors), model.init_scale, self._rng),
-            first_factors((ratings.n_items, model.n_factors), model.init_scale, self._rng),
-            np.zeros(ratings.n_users, np.float32),
-            np.zeros(ratings.n_items, np.float32),
-            np.float32(_score_of(mean, model.rating_range) if model.biases else 0),
-        )
+        self.factors = first_terms(model, ratings, model.rating_range, self._rng)
 
     def run_epoch(self) -> Record:
         model = self._model
@@ -101,30 +88,3 @@ class _SGDTrainer:
         )
         self._epoch += 1
         return {"train_rmse": math.sqrt(squared_error / len(self._blocks.ratings))}
-
-
-def _score_of(mean: float, rating_range: tuple[float, float] | None) -> float:
-    """Return the score whose prediction is the mean rating: the mean, or its logit within the range."""
-    if rating_range is None:
-        return mean
-    low, high = rating_range
-    share = min(max((mean - low) / (high - low), _MEAN_MARGIN), 1 - _MEAN_MARGIN)
-    return math.log(share / (1 - share))
-
-
-def _require_range(rating_range: object) -> None:
-    if isinstance(rating_range, (tuple, list)) and len(rating_range) == 2:
-        for end in rating_range:
-            require_number("each end of rating_range", end, minimum=-math.inf)
-    if not (isinstance(rating_range, (tuple, list)) and len(rating_range) == 2 and rating_range[0] < rating_range[1]):
-        raise ParameterError(f"rating_range is {rating_range!r}; expected None or (low, high) with low < high")
-
-
-def _require_within(ratings: Interactions, rating_range: tuple[float, float]) -> None:
-    low, high = rating_range
-    outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
-    if len(outside):
-        raise DataError(
-            f"{len(outside)} ratings lie outside rating_range ({low:g}, {high:g}), for example "
-            f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
-        )

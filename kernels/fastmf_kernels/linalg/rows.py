@@ -48,6 +48,7 @@ def multiply_row(row: Float32Array, table: Float32Array, i: Index) -> np.float32
 @in_vectors
 def move_row(
     row: Float32Array,
+    source: Float32Array,
     table: Float32Array,
     i: Index,
     keep_row: np.float32,
@@ -55,13 +56,25 @@ def move_row(
     keep_other: np.float32,
     add_to_other: np.float32,
 ) -> Float32Array:
-    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·x, both from the old x and y."""
+    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·z, all from what was there before.
+
+    x is ``row``, z is ``source``, which may be the same, and y is the row that starts at ``i``.
+    """
     numbers = table.reshape(-1)
     for f in range(len(row)):
-        x, y = row[f], numbers[i + f]
+        x, z, y = row[f], source[f], numbers[i + f]
         row[f] = keep_row * x + add_to_row * y
-        numbers[i + f] = keep_other * y + add_to_other * x
+        numbers[i + f] = keep_other * y + add_to_other * z
     return row
+
+
+@in_vectors
+def combine_rows(row: Float32Array, other: Float32Array, keep: np.float32, add: np.float32) -> Float32Array:
+    """Return keep·x + add·y of two held rows x and y."""
+    combined = np.empty_like(row)
+    for f in range(len(row)):
+        combined[f] = keep * row[f] + add * other[f]
+    return combined
 
 
 @in_vectors

@@ -75,17 +75,17 @@ def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, step: St
             item_state = state_of(tables.items, item)
             dot = multiply_row(row, tables.item_factors, item * width)
             score = dot + (tables.global_mean + state.bias + item_state.bias)
-            prediction, slope = _predict(score, link)
+            prediction, slope = predict(score, link)
             error = blocks.ratings[j] - prediction
             squared_error += np.float64(error) * np.float64(error)
-            row, state = descend(row, state, tables, rates, item, item_state, error * slope)
+            row, state = descend(row, row, state, tables, rates, item, item_state, error * slope)
             j += np.uint64(1)
         put_user(row, state, tables, user)
     return squared_error
 
 
 @inlined
-def _predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
+def predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
     """Return r̂ and dr̂/ds."""
     if link.span == 0:
         return score, np.float32(1)

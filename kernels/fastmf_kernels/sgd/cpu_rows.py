@@ -47,7 +47,7 @@ class Tables(NamedTuple):
 class State(NamedTuple):
     """What a step needs of a row besides its factors: b, G, the scale of its regularisation, and ‖p‖².
 
-    The norm is that of the row when its block was begun: it moves little in a block.
+    The norm is that of the row when its block was begun, or its wave: it moves little there.
     """
 
     bias: np.float32
@@ -68,7 +68,7 @@ class Rates(NamedTuple):
 
 def make_tables(factors: Factors, rows: RowSteps) -> Tables:
     """Lay factors and steps out for kernels; factors of whole panels that begin a cache line are not copied."""
-    user_factors, item_factors = _in_panels(factors.user_factors), _in_panels(factors.item_factors)
+    user_factors, item_factors = in_panels(factors.user_factors), in_panels(factors.item_factors)
     return Tables(
         user_factors,
         item_factors,
@@ -89,7 +89,8 @@ def put_back(tables: Tables, factors: Factors, rows: RowSteps) -> None:
     rows.user_squares[:], rows.item_squares[:] = tables.users[:, _SQUARES], tables.items[:, _SQUARES]
 
 
-def _in_panels(array: Float32Array) -> Float32Array:
+def in_panels(array: Float32Array) -> Float32Array:
+    """Return a table in whole panels: itself where that is what it is, or else a copy."""
     missing = -array.shape[1] % WIDTH
     if not missing and begins_a_cache_line(array) and array.flags.writeable:
         return array
@@ -115,6 +116,12 @@ def put_state(state: State, states: Float32Array, row: Index) -> None:
 
 
 @inlined
+def put_norm(norm: np.float32, states: Float32Array, row: Index) -> None:
+    """Store the norm of a row."""
+    states[row, _NORM] = norm
+
+
+@inlined
 def hold_user(tables: Tables, user: Index) -> tuple[Float32Array, State]:
     """Take a user's row and state into registers."""
     place = user * np.uint64(tables.user_factors.shape[1])
@@ -136,7 +143,7 @@ def begin_items(tables: Tables, first: int, last: int) -> None:
     width = np.uint64(tables.item_factors.shape[1])
     for item in range(np.uint64(first), np.uint64(last)):
         row = hold_row(tables.item_factors, item * width, tables.panels)
-        tables.items[item, _NORM] = multiply_row(row, tables.item_factors, item * width)
+        put_norm(multiply_row(row, tables.item_factors, item * width), tables.items, item)
 
 
 @inlined
@@ -155,6 +162,7 @@ def rates_of(step: Step, share: np.float32) -> tuple[Rates, Rates]:
 @inlined
 def descend(
     row: Float32Array,
+    source: Float32Array,
     user: State,
     tables: Tables,
     rates: tuple[Rates, Rates],
@@ -164,13 +172,14 @@ def descend(
 ) -> tuple[Float32Array, State]:
     """Move a held user and an item one step, given the derivative of the loss by the score, -e.
 
+    The item moves along ``source``: what it was multiplied with, the user's row itself or a sum that has it in it.
     Returns the user's row and state; the item's are stored.
     """
     user_rate, item_rate = inverse_roots(user.squares, item_state.squares)
     user_after, keep_user, add_to_user = _moved(user, user_rate, rates[0], item_state.norm, error)
     item_after, keep_item, add_to_item = _moved(item_state, item_rate, rates[1], user.norm, error)
     place = item * np.uint64(tables.item_factors.shape[1])
-    row = move_row(row, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
+    row = move_row(row, source, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
     put_state(item_after, tables.items, item)
     return row, user_after
 

@@ -1,0 +1,62 @@
+"""What the models share whose predictions can be kept in a range of ratings."""
+
+import math
+
+import numpy as np
+
+from fastmf.errors import DataError, ParameterError
+from fastmf.interactions import Interactions
+from fastmf.models.descent import DescentModel
+from fastmf.models.training import first_factors
+from fastmf.parameters import require_number
+from fastmf_kernels.predict.arrays import Factors
+
+# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
+_MEAN_MARGIN = 1e-3
+
+
+def require_range(rating_range: object) -> None:
+    """Check the parameter of that name."""
+    if rating_range is None:
+        return
+    if isinstance(rating_range, (tuple, list)) and len(rating_range) == 2:
+        for end in rating_range:
+            require_number("each end of rating_range", end, minimum=-math.inf)
+    if not (isinstance(rating_range, (tuple, list)) and len(rating_range) == 2 and rating_range[0] < rating_range[1]):
+        raise ParameterError(f"rating_range is {rating_range!r}; expected None or (low, high) with low < high")
+
+
+def require_within(ratings: Interactions, rating_range: tuple[float, float] | None) -> None:
+    """Check that no rating leaves the range."""
+    if rating_range is None:
+        return
+    low, high = rating_range
+    outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
+    if len(outside):
+        raise DataError(
+            f"{len(outside)} ratings lie outside rating_range ({low:g}, {high:g}), for example "
+            f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
+        )
+
+
+def first_terms(
+    model: DescentModel, ratings: Interactions, rating_range: tuple[float, float] | None, rng: np.random.Generator
+) -> Factors:
+    """Draw the first factors; biases start at 0, and the mean predicts the mean rating."""
+    mean = float(ratings.ratings.mean(dtype=np.float64))
+    return Factors(
+        first_factors((ratings.n_users, model.n_factors), model.init_scale, rng),
+        first_factors((ratings.n_items, model.n_factors), model.init_scale, rng),
+        np.zeros(ratings.n_users, np.float32),
+        np.zeros(ratings.n_items, np.float32),
+        np.float32(_score_of(mean, rating_range) if model.biases else 0),
+    )
+
+
+def _score_of(mean: float, rating_range: tuple[float, float] | None) -> float:
+    """Return the score whose prediction is the mean rating: the mean, or its logit within the range."""
+    if rating_range is None:
+        return mean
+    low, high = rating_range
+    share = min(max((mean - low) / (high - low), _MEAN_MARGIN), 1 - _MEAN_MARGIN)
+    return math.log(share / (1 - share))
