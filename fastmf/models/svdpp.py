@@ -16,6 +16,8 @@ from fastmf_kernels.predict.arrays import Link, make_link
 from fastmf_kernels.sgd.schedule import Blocks, make_blocks, make_waves, shuffled_waves
 from fastmf_kernels.svdpp.arrays import Implicit
 
+_IMPLICIT_SHARE = 0.1
+
 
 @dataclass(kw_only=True, eq=False)
 class SVDpp(DescentModel):
@@ -66,14 +68,16 @@ class SVDpp(DescentModel):
     n_factors: int = 64
     n_epochs: int = 15
     regularization: float = 0.05
+    implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
     rating_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range(self.rating_range)
-        if self.implicit_regularization is not None:
-            require_number("implicit_regularization", self.implicit_regularization, minimum=0)
+        for name in ("implicit_learning_rate", "implicit_regularization"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), minimum=0)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         require_within(ratings, self.rating_range)
@@ -98,14 +102,18 @@ class _SVDppTrainer:
         self._implicit = Implicit(
             in_huge_pages(np.zeros((n_items, model.n_factors), np.float32), model.n_factors),
             np.ones(n_items, np.float32),
+            np.float32(0),
             np.float32(strength),
         )
 
     def run_epoch(self) -> Record:
         n_threads = self._model.n_threads
         step, waves = make_step(self._model, self._epoch), shuffled_waves(self._grid, self._rng)
+        given, decay = self._model.implicit_learning_rate, self._model.learning_rate_decay**self._epoch
+        learning_rate = _IMPLICIT_SHARE * self._model.learning_rate if given is None else given
+        implicit = self._implicit._replace(learning_rate=np.float32(learning_rate * decay))
         squared_error = self._kernels.run_svdpp_epoch(
-            self._by_user, self._blocks, waves, self._apart, self._implicit, self.link, step, self._rows, n_threads
+            self._by_user, self._blocks, waves, self._apart, implicit, self.link, step, self._rows, n_threads
         )
         self._kernels.add_implicit(
             self._by_user, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads

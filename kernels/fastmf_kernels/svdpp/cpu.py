@@ -44,13 +44,14 @@ class ImplicitTables(NamedTuple):
     items : float32 array, shape (n_items, 16·n)
         y_j in whole panels.
     squares : float32 array, shape (n_items,)
-    regularization : float32
+    learning_rate, regularization : float32
     sums, gradients : float32 arrays, shape (users of the longest wave, 16·n)
         z_u and g_u.
     """
 
     items: Float32Array
     squares: Float32Array
+    learning_rate: np.float32
     regularization: np.float32
     sums: Float32Array
     gradients: Float32Array
@@ -71,7 +72,7 @@ def run_epoch(
     tables, items = make_tables(factors, rows), in_panels(implicit.item_factors)
     longest = int(np.diff(blocks.row_cuts[:: waves.shape[2]]).max())
     room = (in_panels(np.zeros((longest, items.shape[1]), np.float32)) for _ in range(2))
-    implicit_tables = ImplicitTables(items, implicit.item_squares, implicit.regularization, *room)
+    implicit_tables = ImplicitTables(items, *implicit[1:], *room)
     squared_errors = np.zeros(waves.shape[:3], np.float64)
     with threads(n_threads):
         _run_epoch(by_user, blocks, waves, tables, implicit_tables, link, step, squared_errors)
@@ -235,7 +236,7 @@ def _move_items(
         square = step.adaptive * tables.share * (weight * weight * norm)
         while j < stop and np.uint64(blocks.users[j]) == user:
             item = np.uint64(blocks.items[j])
-            rate = step.learning_rate * _inverse_root(implicit.squares[item])
+            rate = implicit.learning_rate * _inverse_root(implicit.squares[item])
             damping = rate * (state_of(tables.items, item).scale * implicit.regularization)
             y = hold_row(implicit.items, item * width, tables.panels)
             put_row(combine_rows(y, gradient, _ONE - damping, rate * weight), implicit.items, item * width)
