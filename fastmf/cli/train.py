@@ -28,6 +28,7 @@ _PARAMETERS = {
     "regularization_scaling": "regularization_scaling",
     "regularization_exponent": "regularization_exponent",
     "bias_regularization": "bias_regularization",
+    "implicit_learning_rate": "implicit_learning_rate",
     "implicit_regularization": "implicit_regularization",
     "biases": "biases",
     "learning_rate": "learning_rate",
@@ -80,9 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nonnegative", action="store_const", const=True, help="als, implicit-als: let no factor fall below 0"
     )
     group.add_argument("--learning-rate", type=float, metavar="X", help="sgd, svdpp: first step size")
-    group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd, svdpp: factor on it after each epoch")
+    group.add_argument("--learning-rate-decay", type=float, metavar="X", help="sgd, svdpp: factor on it each epoch")
     group.add_argument("--bias-regularization", type=float, metavar="X", help="sgd, svdpp: L2 strength on the biases")
-    group.add_argument("--implicit-regularization", type=float, metavar="X", help="svdpp: L2 strength on what was rated")
+    group.add_argument("--implicit-learning-rate", type=float, metavar="X", help="svdpp: step size of y")
+    group.add_argument("--implicit-regularization", type=float, metavar="X", help="svdpp: L2 strength on y")
     group.add_argument(
         "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd, svdpp: sigmoid into this range"
     )

@@ -16,6 +16,8 @@ from fastmf_kernels.predict.arrays import Link, make_link
 from fastmf_kernels.sgd.schedule import Blocks, make_blocks, make_waves, shuffled_waves
 from fastmf_kernels.svdpp.arrays import Implicit
 
+# y_j moves along a sum over all ratings of a user, and for all users of a wave before it is looked at again: steps as
+# large as those of q_i overshoot. Of 1, 0.3, 0.1 and 0.03, 0.1 gave the lowest error on MovieLens-100K.
 _IMPLICIT_SHARE = 0.1
 
 
@@ -25,16 +27,18 @@ class SVDpp(DescentModel):
 
     r̂_ui = μ + b_u + b_i + q_i·(p_u + |N(u)|^-½ Σ_j y_j) over the items j in N(u), those that user u has rated; with
     ``rating_range`` r̂ = low + (high - low)·sigmoid(...) of that. Minimises
-    Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_y‖y_i‖² + λ_b(b_u² + b_i²) over observed ratings only (Koren, "Factorization meets
-    the neighborhood: a multifaceted collaborative filtering model", KDD 2008), by stochastic gradient descent; y_j takes
-    one step a user, along the sum of the gradients of all his ratings.
+    Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_y‖y_i‖² + λ_b(b_u² + b_i²) over observed ratings only (Koren, "Factorization
+    meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008), by stochastic gradient descent;
+    y_j takes one step a user, along the sum of the gradients of all his ratings.
 
     Parameters
     ----------
     n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
         As in every model. ``regularization`` is λ.
     learning_rate, bias_learning_rate, learning_rate_decay, adaptive
-        Sizes of the gradient steps; as in `DescentModel`. ``learning_rate`` is that of y_j too.
+        Sizes of the gradient steps; as in `DescentModel`.
+    implicit_learning_rate : float, optional
+        Step size for y_j; a tenth of ``learning_rate`` if None.
     biases : bool
         Without them the prediction is q_i·(p_u + |N(u)|^-½ Σ_j y_j) alone.
     item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
@@ -98,22 +102,19 @@ class _SVDppTrainer:
         self.link: Link = make_link(model.rating_range)
         self._apart = first_terms(model, ratings, model.rating_range, self._rng)
         self.factors = self._apart._replace(user_factors=in_huge_pages(self._apart.user_factors, model.n_factors))
-        strength = model.regularization if model.implicit_regularization is None else model.implicit_regularization
+        rate, strength = model.implicit_learning_rate, model.implicit_regularization
         self._implicit = Implicit(
             in_huge_pages(np.zeros((n_items, model.n_factors), np.float32), model.n_factors),
             np.ones(n_items, np.float32),
-            np.float32(0),
-            np.float32(strength),
+            np.float32(_IMPLICIT_SHARE if rate is None else rate / model.learning_rate),
+            np.float32(model.regularization if strength is None else strength),
         )
 
     def run_epoch(self) -> Record:
         n_threads = self._model.n_threads
         step, waves = make_step(self._model, self._epoch), shuffled_waves(self._grid, self._rng)
-        given, decay = self._model.implicit_learning_rate, self._model.learning_rate_decay**self._epoch
-        learning_rate = _IMPLICIT_SHARE * self._model.learning_rate if given is None else given
-        implicit = self._implicit._replace(learning_rate=np.float32(learning_rate * decay))
         squared_error = self._kernels.run_svdpp_epoch(
-            self._by_user, self._blocks, waves, self._apart, implicit, self.link, step, self._rows, n_threads
+            self._by_user, self._blocks, waves, self._apart, self._implicit, self.link, step, self._rows, n_threads
         )
         self._kernels.add_implicit(
             self._by_user, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads

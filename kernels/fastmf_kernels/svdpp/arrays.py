@@ -16,13 +16,13 @@ class Implicit(NamedTuple):
         y_j.
     item_squares : float32 array, shape (n_items,)
         1 + Σ of the mean squares of the error's gradients of y_j so far; step sizes are divided by its root.
-    learning_rate : float32
-        Step size for y_j.
+    share : float32
+        Step size of y_j as a share of `Step.learning_rate`.
     regularization : float32
         L2 strength on y_j.
     """
 
     item_factors: Float32Array
     item_squares: Float32Array
-    learning_rate: np.float32
+    share: np.float32
     regularization: np.float32

@@ -1,8 +1,7 @@
 """SVD++ on all cores; the contract is that of `fastmf_kernels.svdpp.reference`.
 
 Each part of a wave is cut into tasks that write to disjoint rows: its beginning by users, its ratings into strata of
-blocks, and its end, where the items' implicit factors move, by items. The factors have the same bits for every number of
-threads.
+blocks, and its end, where y_j moves, by items. The factors have the same bits for every number of threads.
 """
 
 from typing import NamedTuple
@@ -44,14 +43,14 @@ class ImplicitTables(NamedTuple):
     items : float32 array, shape (n_items, 16·n)
         y_j in whole panels.
     squares : float32 array, shape (n_items,)
-    learning_rate, regularization : float32
+    share, regularization : float32
     sums, gradients : float32 arrays, shape (users of the longest wave, 16·n)
         z_u and g_u.
     """
 
     items: Float32Array
     squares: Float32Array
-    learning_rate: np.float32
+    share: np.float32
     regularization: np.float32
     sums: Float32Array
     gradients: Float32Array
@@ -236,7 +235,7 @@ def _move_items(
         square = step.adaptive * tables.share * (weight * weight * norm)
         while j < stop and np.uint64(blocks.users[j]) == user:
             item = np.uint64(blocks.items[j])
-            rate = implicit.learning_rate * _inverse_root(implicit.squares[item])
+            rate = implicit.share * step.learning_rate * _inverse_root(implicit.squares[item])
             damping = rate * (state_of(tables.items, item).scale * implicit.regularization)
             y = hold_row(implicit.items, item * width, tables.panels)
             put_row(combine_rows(y, gradient, _ONE - damping, rate * weight), implicit.items, item * width)

@@ -5,10 +5,10 @@ The score of a user and an item is
     s_ui = μ + b_u + b_i + q_i·(p_u + z_u)      z_u = |N(u)|^-½ Σ_j y_j over the items j in N(u), those that u rated
 
 (Koren, "Factorization meets the neighborhood", KDD 2008). With e_ui = (r - r̂)·dr̂/ds, ratings move biases, p_u and q_i
-as in `fastmf_kernels.sgd.point`, where q_i meets p_u + z_u in the place of p_u. The gradient of z_u is summed up over all
-ratings of the user before his items move, so that an epoch costs as much as a few of SGD:
+as in `fastmf_kernels.sgd.point`, where q_i meets p_u + z_u in the place of p_u. The gradient of z_u is summed up over
+all ratings of the user before his items move, so that an epoch costs as much as a few of SGD:
 
-    y_j ← y_j + γ_y(|N(u)|^-½ g_u - λ_y y_j) for all j in N(u)      g_u = Σ_i e_ui q_i, each q_i taken just before its step
+    y_j ← y_j + γ_y(|N(u)|^-½ g_u - λ_y y_j) for all j in N(u)      g_u = Σ_i e_ui q_i, each q_i just before its step
 
 Users go in *waves*: z_u is taken for all users of a wave when it is begun, and y_j moves when it is done. Adaptive step
 sizes are those of `fastmf_kernels.sgd.point` with ‖p_u + z_u‖² and ‖q_i‖² taken once a wave, and ‖g_u‖²/(|N(u)|·k) as
@@ -128,6 +128,6 @@ def _user_sums(by_user: CSR, item_factors: Float32Array) -> Float64Array:
 def _move(item: int, gradient: Float64Array, implicit: Implicit, step: Step, scale: float) -> None:
     """Move y_j one step, given the derivative of the loss by it, negated."""
     y = implicit.item_factors[item].astype(np.float64)
-    rate = implicit.learning_rate / np.sqrt(implicit.item_squares[item])
+    rate = implicit.share * step.learning_rate / np.sqrt(implicit.item_squares[item])
     implicit.item_factors[item] = y + rate * (gradient - scale * implicit.regularization * y)
     implicit.item_squares[item] += step.adaptive * (gradient**2).mean()
