@@ -1,4 +1,4 @@
-"""The three models: parameters, the fit loop, and problems whose answer is known."""
+"""The models: parameters, the fit loop, and problems whose answer is known."""
 
 import functools
 import math
@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 
 import fastmf
-from fastmf import ALS, SGD, ImplicitALS, Interactions, testing
+from fastmf import ALS, SGD, ImplicitALS, Interactions, SVDpp, testing
 from fastmf.errors import BackendError, DataError, DivergenceError, FastMFError, NotFittedError, ParameterError
 from fastmf.models import FactorModel
 
-Model = SGD | ALS | ImplicitALS
+Model = SGD | SVDpp | ALS | ImplicitALS
 FloatArray = npt.NDArray[np.float64]
 
-MODELS = [SGD, ALS, ImplicitALS]
+MODELS = [SGD, SVDpp, ALS, ImplicitALS]
 each_model = pytest.mark.parametrize("kind", MODELS)
 
 
@@ -85,6 +85,9 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     (SGD, "rating_range", 5, "rating_range is 5; expected None or (low, high) with low < high"),
     (SGD, "rating_range", (1, math.inf), "each end of rating_range is inf; expected a finite number"),
     (SGD, "rating_range", ("1", "5"), "each end of rating_range is '1'; expected a finite number"),
+    (SVDpp, "implicit_learning_rate", -1, "implicit_learning_rate is -1; expected a finite number of at least 0"),
+    (SVDpp, "implicit_regularization", -1, "implicit_regularization is -1; expected a finite number of at least 0"),
+    (SVDpp, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
     (ALS, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
     (ALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
     (ImplicitALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
@@ -185,7 +188,7 @@ def test_history_has_one_record_an_epoch(kind: type[Model]) -> None:
     model = kind(n_factors=2, n_epochs=3).fit(small_ratings())
 
     assert [record["epoch"] for record in model.history] == [1, 2, 3]
-    figures = {SGD: {"train_rmse"}, ALS: {"train_rmse", "objective"}, ImplicitALS: {"objective"}}[kind]
+    figures = {ALS: {"train_rmse", "objective"}, ImplicitALS: {"objective"}}.get(kind, {"train_rmse"})
     for record in model.history:
         assert record.keys() == {"epoch", "seconds"} | figures
         assert record["seconds"] >= 0
@@ -259,6 +262,9 @@ VARIANTS: list[Any] = [
     pytest.param(lambda **kw: SGD(**kw), id="SGD"),
     pytest.param(lambda **kw: SGD(biases=False, **kw), id="SGD without biases"),
     pytest.param(lambda **kw: SGD(rating_range=(0.5, 5), **kw), id="SGD with a range"),
+    pytest.param(lambda **kw: SVDpp(**kw), id="SVDpp"),
+    pytest.param(lambda **kw: SVDpp(biases=False, **kw), id="SVDpp without biases"),
+    pytest.param(lambda **kw: SVDpp(rating_range=(0.5, 5), **kw), id="SVDpp with a range"),
     pytest.param(lambda **kw: ALS(**kw), id="ALS"),
     pytest.param(lambda **kw: ALS(biases=False, regularization_scaling="none", **kw), id="ALS without biases"),
     pytest.param(lambda **kw: ImplicitALS(**kw), id="ImplicitALS"),
@@ -879,7 +885,7 @@ def test_users_and_items_without_ratings_are_carried_along(kind: type[Model]) ->
     model = kind(n_factors=2, n_epochs=2).fit(ratings)
 
     assert np.isfinite(model.predict([1, 3], [0, 2])).all()
-    if kind is not SGD:
+    if kind in (ALS, ImplicitALS):
         assert not model.user_factors[[1, 3]].any()
         assert not model.item_factors[[0, 2]].any()
 

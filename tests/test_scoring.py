@@ -41,6 +41,7 @@ def train() -> Interactions:
 MAKERS: dict[str, Callable[[], FactorModel]] = {
     "SGD": lambda: fastmf.SGD(n_factors=4, n_epochs=20),
     "SGD with a range": lambda: fastmf.SGD(n_factors=4, n_epochs=20, rating_range=(0.5, 5)),
+    "SVDpp": lambda: fastmf.SVDpp(n_factors=4, n_epochs=20),
     "ALS": lambda: fastmf.ALS(n_factors=4, n_epochs=5),
     "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=4, n_epochs=5),
     "ALS by the reference": lambda: fastmf.ALS(n_factors=4, n_epochs=2, backend="reference"),
