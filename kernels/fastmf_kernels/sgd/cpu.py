@@ -6,11 +6,10 @@ for every number of threads.
 
 import numpy as np
 
-from fastmf_kernels._jit import device, inlined, parallel, prange, threads
+from fastmf_kernels._jit import device, parallel, prange, threads
 from fastmf_kernels._types import Float64Array, Int32Array
-from fastmf_kernels.linalg.rows import exponential, multiply_row
+from fastmf_kernels.linalg.rows import multiply_row
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu_rows import (
     Tables,
@@ -18,14 +17,13 @@ from fastmf_kernels.sgd.cpu_rows import (
     descend,
     hold_user,
     make_tables,
+    predict,
     put_back,
     put_user,
     rates_of,
     state_of,
 )
 from fastmf_kernels.sgd.schedule import Blocks
-
-_slope = device(point.slope)
 
 
 def run_epoch(
@@ -82,12 +80,3 @@ def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, step: St
             j += np.uint64(1)
         put_user(row, state, tables, user)
     return squared_error
-
-
-@inlined
-def predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
-    """Return r̂ and dr̂/ds."""
-    if link.span == 0:
-        return score, np.float32(1)
-    sigmoid = np.float32(1) / (np.float32(1) + exponential(-score))
-    return link.low + link.span * sigmoid, _slope(sigmoid, link.span)

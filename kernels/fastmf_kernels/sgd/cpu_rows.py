@@ -1,4 +1,4 @@
-"""The two rows that a gradient step moves: how kernels see them, and the step itself."""
+"""The two rows that a gradient step moves: how kernels see them, the prediction, and the step itself."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,24 @@ from fastmf_kernels._jit import device, inlined
 from fastmf_kernels._memory import begins_a_cache_line, in_huge_pages
 from fastmf_kernels._types import Float32Array, Index
 from fastmf_kernels.linalg.panels import WIDTH
-from fastmf_kernels.linalg.rows import Count, count, hold_row, inverse_roots, move_row, multiply_row, put_row
-from fastmf_kernels.predict.arrays import Factors
+from fastmf_kernels.linalg.rows import (
+    Count,
+    count,
+    exponential,
+    hold_row,
+    inverse_roots,
+    move_row,
+    multiply_row,
+    put_row,
+)
+from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 
 _BIAS, _SQUARES, _SCALE, _NORM = range(4)
 
 _ONE = np.float32(1)
+_slope = device(point.slope)
 _updated_bias = device(point.updated_bias)
 
 
@@ -157,6 +167,15 @@ def rates_of(step: Step, share: np.float32) -> tuple[Rates, Rates]:
         step.learning_rate, step.bias_learning_rate, step.item_regularization, step.item_bias_regularization, weight
     )
     return users, items
+
+
+@inlined
+def predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
+    """Return r̂ and dr̂/ds."""
+    if link.span == 0:
+        return score, np.float32(1)
+    sigmoid = np.float32(1) / (np.float32(1) + exponential(-score))
+    return link.low + link.span * sigmoid, _slope(sigmoid, link.span)
 
 
 @inlined

@@ -21,7 +21,7 @@ from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference import Norms, descend, predict, score_of
+from fastmf_kernels.sgd.reference_rows import Norms, descend, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.svdpp.arrays import Implicit
 
