@@ -102,7 +102,7 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
 
     Returns
     -------
-    SGD, ALS or ImplicitALS
+    SGD, SVDpp, ALS or ImplicitALS
 
     Raises
     ------
