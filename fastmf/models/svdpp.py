@@ -72,6 +72,7 @@ class SVDpp(DescentModel):
     n_factors: int = 64
     n_epochs: int = 15
     regularization: float = 0.05
+    learning_rate: float = 0.05
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
     rating_range: tuple[float, float] | None = None
