@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastmf.answers import Recommendations, Similar
     from fastmf.evaluation import evaluate
     from fastmf.interactions import Interactions, read_parquet
-    from fastmf.models import ALS, BPR, SGD, ImplicitALS
+    from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
     from fastmf.output import load
     from fastmf.scoring import top_k
 
@@ -24,6 +24,7 @@ _MODULE_OF = {
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.interactions",
     "Recommendations": "fastmf.answers",
+    "SVDpp": "fastmf.models",
     "Similar": "fastmf.answers",
     "__version__": "fastmf._version",
     "evaluate": "fastmf.evaluation",
@@ -40,6 +41,7 @@ __all__ = [
     "ImplicitALS",
     "Interactions",
     "Recommendations",
+    "SVDpp",
     "Similar",
     "__version__",
     "errors",

@@ -13,6 +13,7 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
@@ -29,6 +30,8 @@ class Kernels(NamedTuple):
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
     run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
     run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
+    run_svdpp_epoch: Callable[[CSR, Blocks, Int32Array, Factors, Implicit, Link, Step, RowSteps, int | None], float]
+    add_implicit: Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None]
     gram: Callable[[Float32Array, int | None], Float64Array]
     run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
     top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
@@ -59,9 +62,9 @@ def get_backend(name: str) -> Kernels:
             'backend "cuda" has no kernels in this version of fastmf; expected "cpu" or "reference": leave backend or '
             "--device at its default"
         )
-    layout, predict, sgd, sampled, als, topk = (
+    layout, predict, sgd, sampled, svdpp, als, topk = (
         importlib.import_module(f"fastmf_kernels.{operation}.{name}")
-        for operation in ("layout", "predict", "sgd", "sampled", "als", "topk")
+        for operation in ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
     )
     return Kernels(
         name,
@@ -72,6 +75,8 @@ def get_backend(name: str) -> Kernels:
         sgd.run_epoch,
         sampled.run_bpr_epoch,
         sampled.run_logistic_epoch,
+        svdpp.run_epoch,
+        svdpp.add_implicit,
         als.gram,
         als.run_half_sweep,
         topk.top_k,

@@ -271,10 +271,10 @@ def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
             f"{folder} has {len(user_ids)} user and {len(item_ids)} item ids; expected {n_users} and {n_items}"
         )
     link = Link(np.float32(manifest["link"]["low"]), np.float32(manifest["link"]["span"]))
-    state = {
-        name: mapped(f"{name}.npy", np.float32, (n_users if name.startswith("user_") else n_items,))
-        for name in manifest.get("state", [])  # models of before have none
-    }
+    state = {}
+    for name in manifest.get("state", []):  # models of before have none
+        n_rows = n_users if name.startswith("user_") else n_items
+        state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
     return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state)
 
 

@@ -68,7 +68,7 @@ IMPORTS = [found for name, tree in TREES.items() for found in imports_of(name, t
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"layout", "linalg", "predict", "sgd", "als", "topk"} <= set(OPERATIONS)
+    assert {"layout", "linalg", "predict", "sgd", "svdpp", "als", "topk"} <= set(OPERATIONS)
     assert {i.packages[1] for i in IMPORTS} >= {"fastmf", "fastmf_kernels", "fastmf_bench", "numba", "numpy"}
     assert {name.split(".")[1] for name in MODULES if name.startswith("fastmf.")} - {"__main__"} == set(FLOW)
     assert not any(node.level for _, node in NODES if isinstance(node, ast.ImportFrom))  # none is relative

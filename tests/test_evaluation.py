@@ -18,6 +18,7 @@ N_USERS, N_ITEMS = 30, 25
 MAKERS: dict[str, Callable[[], FactorModel]] = {
     "SGD": lambda: fastmf.SGD(n_factors=4, n_epochs=20, rating_range=(0.5, 5)),
     "BPR": lambda: fastmf.BPR(n_factors=4, n_epochs=5),
+    "SVDpp": lambda: fastmf.SVDpp(n_factors=4, n_epochs=20),
     "ALS": lambda: fastmf.ALS(n_factors=4, n_epochs=5),
     "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=4, n_epochs=5),
 }

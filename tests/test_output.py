@@ -32,6 +32,7 @@ FILES = {
 MAKERS: dict[str, Callable[[], FactorModel]] = {
     "SGD": lambda: fastmf.SGD(n_factors=3, n_epochs=2, rating_range=(0.5, 5), seed=7),
     "BPR": lambda: fastmf.BPR(n_factors=3, n_epochs=2),
+    "SVDpp": lambda: fastmf.SVDpp(n_factors=3, n_epochs=2, rating_range=(0.5, 5), implicit_regularization=0.1),
     "ALS": lambda: fastmf.ALS(n_factors=3, n_epochs=2, biases=False),
     "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=3, n_epochs=2, alpha=2.0, weighting="hu"),
 }

@@ -43,6 +43,7 @@ MAKERS: dict[str, Callable[[], FactorModel]] = {
     "SGD with a range": lambda: fastmf.SGD(n_factors=4, n_epochs=20, rating_range=(0.5, 5)),
     "SGD of what was chosen": lambda: fastmf.SGD(n_factors=4, n_epochs=20, loss="logistic"),
     "BPR": lambda: fastmf.BPR(n_factors=4, n_epochs=20),
+    "SVDpp": lambda: fastmf.SVDpp(n_factors=4, n_epochs=20),
     "ALS": lambda: fastmf.ALS(n_factors=4, n_epochs=5),
     "ImplicitALS": lambda: fastmf.ImplicitALS(n_factors=4, n_epochs=5),
     "ALS by the reference": lambda: fastmf.ALS(n_factors=4, n_epochs=2, backend="reference"),

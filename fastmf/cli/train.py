@@ -19,7 +19,7 @@ from fastmf.cli.options import (
 )
 from fastmf.errors import ParameterError
 
-_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD", "bpr": "BPR"}
+_MODELS = {"implicit-als": "ImplicitALS", "als": "ALS", "sgd": "SGD", "svdpp": "SVDpp", "bpr": "BPR"}
 # Command-line name -> parameter; each is passed on only if given, so that defaults live in the models.
 _PARAMETERS = {
     "factors": "n_factors",
@@ -30,6 +30,8 @@ _PARAMETERS = {
     "item_regularization": "item_regularization",
     "bias_regularization": "bias_regularization",
     "item_bias_regularization": "item_bias_regularization",
+    "implicit_learning_rate": "implicit_learning_rate",
+    "implicit_regularization": "implicit_regularization",
     "biases": "biases",
     "learning_rate": "learning_rate",
     "bias_learning_rate": "bias_learning_rate",
@@ -75,10 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--regularization", type=float, metavar="X", help="L2 strength")
     group.add_argument("--init-scale", type=float, metavar="X", help="size of the first factors")
     group.add_argument(
-        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd, bpr: leave out biases"
+        "--no-biases", dest="biases", action="store_const", const=False, help="als, sgd, svdpp, bpr: leave out biases"
     )
     group.add_argument(
-        "--regularization-scaling", choices=("count", "none"), help="als, sgd, bpr: scale L2 by each row's count"
+        "--regularization-scaling", choices=("count", "none"), help="als, sgd, svdpp, bpr: scale L2 by a row's count"
     )
     group.add_argument(
         "--solver", choices=("cholesky", "cg", "subspace"), help="als, implicit-als: exact, or faster with many factors"
@@ -109,14 +111,16 @@ def _add_descent_options(group: "argparse._ArgumentGroup") -> None:
         ("bias-regularization", "L2 strength on biases"),
         ("item-bias-regularization", "L2 strength on item biases, if not that of users"),
     ):
-        group.add_argument(f"--{option}", type=float, metavar="X", help=f"sgd, bpr: {text}")
+        group.add_argument(f"--{option}", type=float, metavar="X", help=f"sgd, svdpp, bpr: {text}")
+    group.add_argument("--implicit-learning-rate", type=float, metavar="X", help="svdpp: step size of y")
+    group.add_argument("--implicit-regularization", type=float, metavar="X", help="svdpp: L2 strength on y")
     group.add_argument(
-        "--constant-steps", dest="adaptive", action="store_const", const=False, help="sgd, bpr: no AdaGrad"
+        "--constant-steps", dest="adaptive", action="store_const", const=False, help="sgd, svdpp, bpr: no AdaGrad"
     )
     group.add_argument("--loss", choices=("squared", "logistic"), help="sgd: of ratings, or of what was chosen")
     group.add_argument("--negatives", type=positive_integer, metavar="N", help="bpr, sgd, logistic: draws a rating")
     group.add_argument(
-        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd: sigmoid into this range"
+        "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd, svdpp: sigmoid into this range"
     )
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[64],
         metavar="N",
-        help="numbers of factors to compile sgd and bpr for, each of which has machine code of its own (default: 64)",
+        help="numbers of factors to compile sgd, svdpp and bpr for; each has machine code of its own (default: 64)",
     )
     add_output_options(parser)
 
@@ -40,9 +40,10 @@ def run(parsed: argparse.Namespace) -> int:
     clicks = fastmf.Interactions.from_arrays(users, items)
     started = time.perf_counter()
     for n_factors in parsed.factors:
-        note(f"compiling SGD and BPR, {n_factors} factors", parsed)
+        note(f"compiling SGD, SVD++ and BPR, {n_factors} factors", parsed)
         fastmf.SGD(n_factors=n_factors, n_epochs=1).fit(ratings)
         fastmf.SGD(n_factors=n_factors, n_epochs=1, loss="logistic").fit(ratings)
+        fastmf.SVDpp(n_factors=n_factors, n_epochs=1).fit(ratings)
         fastmf.BPR(n_factors=n_factors, n_epochs=1).fit(ratings)
     for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
         note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)

@@ -5,7 +5,8 @@ from fastmf.models.base import FactorModel
 from fastmf.models.bpr import BPR
 from fastmf.models.implicit_als import ImplicitALS
 from fastmf.models.sgd import SGD
+from fastmf.models.svdpp import SVDpp
 
-MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, BPR, ALS, ImplicitALS)}
+MODELS: dict[str, type[FactorModel]] = {model.__name__: model for model in (SGD, SVDpp, BPR, ALS, ImplicitALS)}
 
-__all__ = ["ALS", "BPR", "MODELS", "SGD", "FactorModel", "ImplicitALS"]
+__all__ = ["ALS", "BPR", "MODELS", "SGD", "FactorModel", "ImplicitALS", "SVDpp"]

@@ -29,7 +29,7 @@ from fastmf_kernels._types import Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step, first_row_steps
-from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
+from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 
 # Biases are one number where factors are many, and see every error whole: of 0.01 to 0.1 with factors at 0.1, steps of
 # 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings (docs/decisions/0011-steps-of-sgd.md).
@@ -172,13 +172,12 @@ class DescentTrainer:
         start: Fitted | None,
         link: Link,
         mean_score: float,
-        width: int = 1,
+        grid: Grid,
     ) -> None:
         self.link = link
         self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
         n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
-        self._grid = make_grid(n_users, n_items, ratings.n_ratings, width)
-        self._blocks = make_blocks(by_user, n_items, self._grid, kernels.group_by, model.n_threads)
+        self._grid, self._blocks = grid, make_blocks(by_user, n_items, grid, kernels.group_by, model.n_threads)
         rows = make_row_steps(model, by_user, n_items)
         if start is None:
             self.factors = Factors(
@@ -196,9 +195,11 @@ class DescentTrainer:
 
     def _next_epoch(self) -> tuple[Step, Int32Array]:
         """Return the step sizes of an epoch and the order of its blocks."""
-        step, strata = make_step(self._model, self._epoch), shuffled_strata(self._grid, self._rng)
+        return self._next_step(), shuffled_strata(self._grid, self._rng)
+
+    def _next_step(self) -> Step:
         self._epoch += 1
-        return step, strata
+        return make_step(self._model, self._epoch - 1)
 
 
 def make_step(model: DescentModel, epoch: int) -> Step:

@@ -68,7 +68,9 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int) ->
     state = {}
     for name, array in fitted.state.items():
         space = users if name.startswith("user_") else items
-        state[name] = _spread(array, space, np.ones((len(space.ids), *array.shape[1:]), np.float32))
+        # What adds up per row starts at 1, as in `fastmf_kernels.sgd.arrays.RowSteps`; further factors start at 0.
+        first = np.ones(len(space.ids), np.float32) if array.ndim == 1 else _zeros(len(space.ids), array.shape[1])
+        state[name] = _spread(array, space, first)
     seen = _seen(fitted.seen, users, items, more)
     return Fitted(factors, fitted.link, users.ids, items.ids, seen, _figures(fitted, more), state), more
 
@@ -80,6 +82,10 @@ def _merged(known: pa.Array, given: pa.Array, column: str) -> _Space:
     both = pa.chunked_array([known.cast(kind), given.cast(kind)])
     places, vocabulary = ids.encode(both, column)
     return _Space(vocabulary, places[: len(known)], places[len(known) :])
+
+
+def _zeros(n_rows: int, n_columns: int) -> Float32Array:
+    return np.zeros((n_rows, n_columns), np.float32)
 
 
 def _spread(array: Float32Array, space: _Space, target: Float32Array) -> Float32Array:

@@ -13,7 +13,7 @@ from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.sgd.schedule import Blocks, make_grid
 from fastmf_kernels.topk.arrays import Rows
 
 RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
@@ -33,7 +33,8 @@ class SampledTrainer(DescentTrainer):
         run_epoch: RunEpoch,
         n_negatives: int,
     ) -> None:
-        super().__init__(model, ratings, kernels, start, link, mean_score, width=2)
+        grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings, width=2)
+        super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._run_epoch, self._n_negatives = run_epoch, n_negatives
         self._seen = Rows(*ratings.by_user[:2]) if start is None else start.seen
 

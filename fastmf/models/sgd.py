@@ -3,20 +3,17 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from fastmf.backend import Kernels
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.descent import DescentModel, DescentTrainer
 from fastmf.models.fitted import Fitted
+from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.sampled import SampledTrainer
 from fastmf.models.training import Record, Trainer
-from fastmf.parameters import require_choice, require_integer, require_number
+from fastmf.parameters import require_choice, require_integer
 from fastmf_kernels.predict.arrays import Link, make_link
-
-# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
-_MEAN_MARGIN = 1e-3
+from fastmf_kernels.sgd.schedule import make_grid
 
 
 @dataclass(kw_only=True, eq=False)
@@ -78,13 +75,12 @@ class SGD(DescentModel):
         super().__post_init__()
         require_choice("loss", self.loss, ("squared", "logistic"))
         require_integer("n_negatives", self.n_negatives, minimum=1)
-        if self.rating_range is not None:
-            _require_range(self.rating_range)
-            if self.is_implicit:
-                raise ParameterError(
-                    f'rating_range is {self.rating_range!r} and loss is "logistic", which predicts probabilities; '
-                    "leave rating_range out"
-                )
+        require_range(self.rating_range)
+        if self.rating_range is not None and self.is_implicit:
+            raise ParameterError(
+                f'rating_range is {self.rating_range!r} and loss is "logistic", which predicts probabilities; '
+                "leave rating_range out"
+            )
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
@@ -97,8 +93,7 @@ class SGD(DescentModel):
         return self.loss == "logistic"
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
-        if self.rating_range is not None:
-            _require_within(ratings, self.rating_range)
+        require_within(ratings, self.rating_range)
         if self.is_implicit:
             # A chosen item comes up once and drawn ones n times: μ is the score at which both pull alike.
             mean = -math.log(self.n_negatives) if self.biases else 0.0
@@ -106,7 +101,7 @@ class SGD(DescentModel):
             return SampledTrainer(
                 self, ratings, kernels, start, link, mean, kernels.run_logistic_epoch, self.n_negatives
             )
-        mean = _score_of(float(ratings.ratings.mean(dtype=np.float64)), self.rating_range) if self.biases else 0.0
+        mean = mean_score(ratings, self.rating_range) if self.biases else 0.0
         return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
 
 
@@ -120,7 +115,8 @@ class _SquaredTrainer(DescentTrainer):
         link: Link,
         mean_score: float,
     ) -> None:
-        super().__init__(model, ratings, kernels, start, link, mean_score)
+        grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
+        super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._run_epoch = kernels.run_epoch
 
     def run_epoch(self) -> Record:
@@ -129,30 +125,3 @@ class _SquaredTrainer(DescentTrainer):
             self._blocks, strata, self.factors, self.link, step, self._rows, self._model.n_threads
         )
         return {"train_rmse": math.sqrt(squared_error / self._ratings.n_ratings)}
-
-
-def _score_of(mean: float, rating_range: tuple[float, float] | None) -> float:
-    """Return the score whose prediction is the mean rating: the mean, or its logit within the range."""
-    if rating_range is None:
-        return mean
-    low, high = rating_range
-    share = min(max((mean - low) / (high - low), _MEAN_MARGIN), 1 - _MEAN_MARGIN)
-    return math.log(share / (1 - share))
-
-
-def _require_range(rating_range: object) -> None:
-    if isinstance(rating_range, (tuple, list)) and len(rating_range) == 2:
-        for end in rating_range:
-            require_number("each end of rating_range", end, minimum=-math.inf)
-    if not (isinstance(rating_range, (tuple, list)) and len(rating_range) == 2 and rating_range[0] < rating_range[1]):
-        raise ParameterError(f"rating_range is {rating_range!r}; expected None or (low, high) with low < high")
-
-
-def _require_within(ratings: Interactions, rating_range: tuple[float, float]) -> None:
-    low, high = rating_range
-    outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
-    if len(outside):
-        raise DataError(
-            f"{len(outside)} ratings lie outside rating_range ({low:g}, {high:g}), for example "
-            f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
-        )

@@ -264,11 +264,18 @@ def move_row(
     b: Builder, row: list[ir.Value], source: list[ir.Value], table: ir.Value, i: ir.Value, *weights: ir.Value
 ) -> list[ir.Value]:
     """Emit `rows.move_row`."""
-    keep_row, add_to_row, keep_other, add_to_other = (b.everywhere(weight) for weight in weights)
+    keep_row, add_to_row, keep_other, add_to_other = weights
     others = hold_row(b, table, i, len(row))
-    pairs = zip(source, others, strict=True)
-    put_row(b, [b.multiply_add(keep_other, y, b.ir.fmul(add_to_other, x)) for x, y in pairs], table, i)
-    return [b.multiply_add(keep_row, x, b.ir.fmul(add_to_row, y)) for x, y in zip(row, others, strict=True)]
+    put_row(b, combine_rows(b, others, source, keep_other, add_to_other), table, i)
+    return combine_rows(b, row, others, keep_row, add_to_row)
+
+
+def combine_rows(
+    b: Builder, row: list[ir.Value], other: list[ir.Value], keep: ir.Value, add: ir.Value
+) -> list[ir.Value]:
+    """Emit `rows.combine_rows`."""
+    keep, add = b.everywhere(keep), b.everywhere(add)
+    return [b.multiply_add(add, y, b.ir.fmul(keep, x)) for x, y in zip(row, other, strict=True)]
 
 
 def inverse_roots(b: Builder, *squares: ir.Value) -> ir.Value:

@@ -38,7 +38,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     train, test = fastmf.split.per_user(ratings, test_fraction=0.2)
     train.to_parquet(folder / "ratings.parquet")
     test.to_parquet(folder / "test.parquet")
-    models = {"implicit-als": fastmf.ImplicitALS, "als": fastmf.ALS, "sgd": fastmf.SGD, "bpr": fastmf.BPR}
+    models = {
+        "implicit-als": fastmf.ImplicitALS,
+        "als": fastmf.ALS,
+        "sgd": fastmf.SGD,
+        "svdpp": fastmf.SVDpp,
+        "bpr": fastmf.BPR,
+    }
     for name, model in models.items():
         model(n_factors=4, n_epochs=2).fit(fastmf.read_parquet(folder / "ratings.parquet")).save(folder / name)
     return Data(folder / "ratings.parquet", folder / "test.parquet", {name: folder / name for name in models})

@@ -79,4 +79,4 @@ def test_warmup_leaves_nothing_to_compile(data: Any, run_fastmf: Callable[..., D
     done = run_fastmf(data.ratings, data.test, prelude=WARM)  # exits by itself: with 1 if the two counts differ
 
     assert json.loads(done.stdout.splitlines()[0])["cache"] == str(_jit.cache_directory() or "none")
-    assert done.stderr.startswith("compiling SGD and BPR, 64 factors\ncompiling ALS, cg\n")
+    assert done.stderr.startswith("compiling SGD, SVD++ and BPR, 64 factors\ncompiling ALS, cg\n")

@@ -15,7 +15,13 @@ import pytest
 import fastmf
 
 Done = CompletedProcess[str]
-CLASSES = {"implicit-als": fastmf.ImplicitALS, "als": fastmf.ALS, "sgd": fastmf.SGD, "bpr": fastmf.BPR}
+CLASSES = {
+    "implicit-als": fastmf.ImplicitALS,
+    "als": fastmf.ALS,
+    "sgd": fastmf.SGD,
+    "svdpp": fastmf.SVDpp,
+    "bpr": fastmf.BPR,
+}
 SMALL = ("--factors", 4, "--epochs", 2)
 
 
@@ -60,6 +66,8 @@ OPTIONS: list[tuple[str, tuple[object, ...], str, object]] = [
     ("sgd", ("--learning-rate", 0.02), "learning_rate", 0.02),
     ("sgd", ("--learning-rate-decay", 0.5), "learning_rate_decay", 0.5),
     ("sgd", ("--bias-regularization", 0.3), "bias_regularization", 0.3),
+    ("svdpp", ("--implicit-learning-rate", 0.02), "implicit_learning_rate", 0.02),
+    ("svdpp", ("--implicit-regularization", 0.3), "implicit_regularization", 0.3),
     ("sgd", ("--rating-range", 0, 6), "rating_range", (0.0, 6.0)),
     ("implicit-als", ("--unobserved-weight", 0.4), "unobserved_weight", 0.4),
     ("implicit-als", ("--alpha", 2), "alpha", 2.0),

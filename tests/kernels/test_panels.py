@@ -45,7 +45,7 @@ def test_every_loop_has_its_vector_code() -> None:
     assert set(panels.PLAIN) == {
         *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
-        *("hold_row", "put_row", "multiply_row", "move_row", "inverse_roots", "exponential"),
+        *("hold_row", "put_row", "multiply_row", "move_row", "combine_rows", "inverse_roots", "exponential"),
     }
 
 
@@ -121,7 +121,7 @@ def test_solve_block() -> None:
 def use_rows(table: Float32Array, other: Float32Array, width: int, weights: Float32Array, n: rows.Count) -> np.float32:
     row = rows.hold_row(table, width, n)
     product = rows.multiply_row(row, other, 2 * width)
-    source = rows.hold_row(table, 0, n)
+    source = rows.combine_rows(row, rows.hold_row(other, 0, n), weights[4], weights[5])
     row = rows.move_row(row, source, other, 2 * width, weights[0], weights[1], weights[2], weights[3])
     rows.put_row(row, table, 0)
     return product
@@ -130,8 +130,9 @@ def use_rows(table: Float32Array, other: Float32Array, width: int, weights: Floa
 @pytest.mark.parametrize("n_panels", [1, 2, 3, 8, 33])
 def test_rows_that_are_held(n_panels: int) -> None:
     width = 16 * n_panels
-    table, other, weights = numbers(2, width), numbers(3, width, seed=1), numbers(4, seed=2)
-    source, x, y = (array.astype(np.float64) for array in (*table, other[2]))
+    table, other, weights = numbers(2, width), numbers(3, width, seed=1), numbers(6, seed=2)
+    x, y = table[1].astype(np.float64), other[2].astype(np.float64)
+    source = weights[4] * x + weights[5] * other[0]
     tables = table.copy(), other.copy()
 
     product = device(use_rows)(*tables, width, weights, rows.count(n_panels))

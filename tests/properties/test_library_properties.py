@@ -132,7 +132,7 @@ def lists(filtered: Any, user: int, item: int) -> bool:
     allow=filters,
     deny=filters,
     k=st.integers(1, 12),
-    kind=st.sampled_from([fastmf.SGD, fastmf.BPR, fastmf.ALS, fastmf.ImplicitALS]),
+    kind=st.sampled_from([fastmf.SGD, fastmf.SVDpp, fastmf.BPR, fastmf.ALS, fastmf.ImplicitALS]),
 )
 def test_recommendations_are_sorted_distinct_allowed_and_as_many_as_there_are(
     seen: list[tuple[int, int]],
@@ -141,7 +141,7 @@ def test_recommendations_are_sorted_distinct_allowed_and_as_many_as_there_are(
     allow: Any,
     deny: Any,
     k: int,
-    kind: type[fastmf.SGD | fastmf.BPR | fastmf.ALS | fastmf.ImplicitALS],
+    kind: type[fastmf.SGD | fastmf.SVDpp | fastmf.BPR | fastmf.ALS | fastmf.ImplicitALS],
 ) -> None:
     pairs = np.array(seen)
     train = fastmf.testing.from_indices(pairs[:, 0], pairs[:, 1], np.arange(1.0, len(seen) + 1), 10, 12)

@@ -56,9 +56,9 @@ def move_row(
     keep_other: np.float32,
     add_to_other: np.float32,
 ) -> Float32Array:
-    """Return keep_row·x + add_to_row·y for a held row x, and replace y by keep_other·y + add_to_other·source.
+    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·z, all from what was there before.
 
-    ``source`` is a held row too: x itself, or what x was before another step.
+    x is ``row``, z is ``source``, which may be the same, and y is the row that starts at ``i``.
     """
     numbers = table.reshape(-1)
     moved = row.copy()
@@ -67,6 +67,15 @@ def move_row(
         moved[f] = keep_row * row[f] + add_to_row * y
         numbers[i + f] = keep_other * y + add_to_other * source[f]
     return moved
+
+
+@in_vectors
+def combine_rows(row: Float32Array, other: Float32Array, keep: np.float32, add: np.float32) -> Float32Array:
+    """Return keep·x + add·y of two held rows x and y."""
+    combined = np.empty_like(row)
+    for f in range(len(row)):
+        combined[f] = keep * row[f] + add * other[f]
+    return combined
 
 
 @in_vectors

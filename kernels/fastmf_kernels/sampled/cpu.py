@@ -159,7 +159,7 @@ def _walk_logistic(
                     score += tables.global_mean + state.bias + item_state.bias
                     target = _ONE if n == 0 else _ZERO
                     error = target - _ONE / (_ONE + exponential(-score))
-                    row, state = descend(row, state, tables, rates, place, item_state, error)
+                    row, state = descend(row, row, state, tables, rates, place, item_state, error)
                     if n == 0:
                         chosen_score = score
                     else:

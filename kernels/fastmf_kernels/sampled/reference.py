@@ -8,7 +8,7 @@ from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sampled.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, score
+from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, score_of
 from fastmf_kernels.sgd.schedule import Blocks
 
 
@@ -66,11 +66,12 @@ def run_logistic_epoch(
     n_pairs = n_right = 0
     for place, norms, columns in _places_in_pairs(blocks, strata, factors):
         user, chosen = int(blocks.users[place]), int(blocks.items[place])
-        chosen_score = score(user, chosen, factors)
-        descend(user, chosen, 1 - 1 / (1 + np.exp(-chosen_score)), factors, norms, step, rows)
+        p = factors.user_factors[user]
+        chosen_score = score_of(user, chosen, p, factors)
+        descend(user, chosen, p, 1 - 1 / (1 + np.exp(-chosen_score)), factors, norms, step, rows)
         for drawn in _draws(sampling, columns, user, place):
-            drawn_score = score(user, drawn, factors)
-            descend(user, drawn, -1 / (1 + np.exp(-drawn_score)), factors, norms, step, rows)
+            drawn_score = score_of(user, drawn, p, factors)
+            descend(user, drawn, p, -1 / (1 + np.exp(-drawn_score)), factors, norms, step, rows)
             n_pairs, n_right = n_pairs + 1, n_right + int(chosen_score > drawn_score)
     return Ranked(n_pairs, n_right)
 

@@ -6,11 +6,10 @@ for every number of threads.
 
 import numpy as np
 
-from fastmf_kernels._jit import device, inlined, parallel, prange, threads
+from fastmf_kernels._jit import device, parallel, prange, threads
 from fastmf_kernels._types import Float64Array, Int32Array
-from fastmf_kernels.linalg.rows import exponential, multiply_row
+from fastmf_kernels.linalg.rows import multiply_row
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu_rows import (
     Tables,
@@ -18,14 +17,13 @@ from fastmf_kernels.sgd.cpu_rows import (
     descend,
     hold_user,
     make_tables,
+    predict,
     put_back,
     put_user,
     rates_of,
     state_of,
 )
 from fastmf_kernels.sgd.schedule import Blocks
-
-_slope = device(point.slope)
 
 
 def run_epoch(
@@ -75,19 +73,10 @@ def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, step: St
             item_state = state_of(tables.items, item)
             dot = multiply_row(row, tables.item_factors, item * width)
             score = dot + (tables.global_mean + state.bias + item_state.bias)
-            prediction, slope = _predict(score, link)
+            prediction, slope = predict(score, link)
             error = blocks.ratings[j] - prediction
             squared_error += np.float64(error) * np.float64(error)
-            row, state = descend(row, state, tables, rates, item, item_state, error * slope)
+            row, state = descend(row, row, state, tables, rates, item, item_state, error * slope)
             j += np.uint64(1)
         put_user(row, state, tables, user)
     return squared_error
-
-
-@inlined
-def _predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
-    """Return r̂ and dr̂/ds."""
-    if link.span == 0:
-        return score, np.float32(1)
-    sigmoid = np.float32(1) / (np.float32(1) + exponential(-score))
-    return link.low + link.span * sigmoid, _slope(sigmoid, link.span)

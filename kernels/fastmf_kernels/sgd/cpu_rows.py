@@ -1,4 +1,4 @@
-"""The two rows that a gradient step moves: how kernels see them, and the step itself."""
+"""The two rows that a gradient step moves: how kernels see them, the prediction, and the step itself."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,24 @@ from fastmf_kernels._jit import device, inlined
 from fastmf_kernels._memory import begins_a_cache_line, in_huge_pages
 from fastmf_kernels._types import Float32Array, Index
 from fastmf_kernels.linalg.panels import WIDTH
-from fastmf_kernels.linalg.rows import Count, count, hold_row, inverse_roots, move_row, multiply_row, put_row
-from fastmf_kernels.predict.arrays import Factors
+from fastmf_kernels.linalg.rows import (
+    Count,
+    count,
+    exponential,
+    hold_row,
+    inverse_roots,
+    move_row,
+    multiply_row,
+    put_row,
+)
+from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 
 _BIAS, _SQUARES, _SCALE, _NORM = range(4)
 
 _ONE = np.float32(1)
+_slope = device(point.slope)
 _updated_bias = device(point.updated_bias)
 
 
@@ -47,7 +57,7 @@ class Tables(NamedTuple):
 class State(NamedTuple):
     """What a step needs of a row besides its factors: b, G, the scale of its regularisation, and ‖p‖².
 
-    The norm is that of the row when its block was begun: it moves little in a block.
+    The norm is that of the row when its block was begun, or its wave: it moves little there.
     """
 
     bias: np.float32
@@ -68,7 +78,7 @@ class Rates(NamedTuple):
 
 def make_tables(factors: Factors, rows: RowSteps) -> Tables:
     """Lay factors and steps out for kernels; factors of whole panels that begin a cache line are not copied."""
-    user_factors, item_factors = _in_panels(factors.user_factors), _in_panels(factors.item_factors)
+    user_factors, item_factors = in_panels(factors.user_factors), in_panels(factors.item_factors)
     return Tables(
         user_factors,
         item_factors,
@@ -89,7 +99,8 @@ def put_back(tables: Tables, factors: Factors, rows: RowSteps) -> None:
     rows.user_squares[:], rows.item_squares[:] = tables.users[:, _SQUARES], tables.items[:, _SQUARES]
 
 
-def _in_panels(array: Float32Array) -> Float32Array:
+def in_panels(array: Float32Array) -> Float32Array:
+    """Return a table in whole panels: itself where that is what it is, or else a copy."""
     missing = -array.shape[1] % WIDTH
     if not missing and begins_a_cache_line(array) and array.flags.writeable:
         return array
@@ -115,6 +126,12 @@ def put_state(state: State, states: Float32Array, row: Index) -> None:
 
 
 @inlined
+def put_norm(norm: np.float32, states: Float32Array, row: Index) -> None:
+    """Store the norm of a row."""
+    states[row, _NORM] = norm
+
+
+@inlined
 def hold_user(tables: Tables, user: Index) -> tuple[Float32Array, State]:
     """Take a user's row and state into registers."""
     place = user * np.uint64(tables.user_factors.shape[1])
@@ -136,7 +153,7 @@ def begin_items(tables: Tables, first: int, last: int) -> None:
     width = np.uint64(tables.item_factors.shape[1])
     for item in range(np.uint64(first), np.uint64(last)):
         row = hold_row(tables.item_factors, item * width, tables.panels)
-        tables.items[item, _NORM] = multiply_row(row, tables.item_factors, item * width)
+        put_norm(multiply_row(row, tables.item_factors, item * width), tables.items, item)
 
 
 @inlined
@@ -153,8 +170,18 @@ def rates_of(step: Step, share: np.float32) -> tuple[Rates, Rates]:
 
 
 @inlined
+def predict(score: np.float32, link: Link) -> tuple[np.float32, np.float32]:
+    """Return r̂ and dr̂/ds."""
+    if link.span == 0:
+        return score, np.float32(1)
+    sigmoid = np.float32(1) / (np.float32(1) + exponential(-score))
+    return link.low + link.span * sigmoid, _slope(sigmoid, link.span)
+
+
+@inlined
 def descend(
     row: Float32Array,
+    source: Float32Array,
     user: State,
     tables: Tables,
     rates: tuple[Rates, Rates],
@@ -164,13 +191,14 @@ def descend(
 ) -> tuple[Float32Array, State]:
     """Move a held user and an item one step, given the derivative of the loss by the score, -e.
 
+    The item moves along ``source``: what it was multiplied with, the user's row itself or a sum that has it in it.
     Returns the user's row and state; the item's are stored.
     """
     user_rate, item_rate = inverse_roots(user.squares, item_state.squares)
     user_after, keep_user, add_to_user = _moved(user, user_rate, rates[0], item_state.norm, error)
     item_after, keep_item, add_to_item = _moved(item_state, item_rate, rates[1], user.norm, error)
     place = item * np.uint64(tables.item_factors.shape[1])
-    row = move_row(row, row, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
+    row = move_row(row, source, tables.item_factors, place, keep_user, add_to_user, keep_item, add_to_item)
     put_state(item_after, tables.items, item)
     return row, user_after
 

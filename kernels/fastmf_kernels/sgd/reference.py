@@ -3,7 +3,7 @@
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score
+from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks
 
 
@@ -45,8 +45,9 @@ def run_epoch(
         for user, item, rating in zip(
             blocks.users[entries], blocks.items[entries], blocks.ratings[entries], strict=True
         ):
-            prediction, slope = predict(score(user, item, factors), link)
+            p = factors.user_factors[user]
+            prediction, slope = predict(score_of(user, item, p, factors), link)
             error = float(rating) - prediction
             squared_error += error**2
-            descend(user, item, error * slope, factors, norms, step, rows)
+            descend(user, item, p, error * slope, factors, norms, step, rows)
     return squared_error

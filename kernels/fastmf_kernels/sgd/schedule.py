@@ -18,6 +18,7 @@ from fastmf_kernels.layout.arrays import CSR, Groups
 
 _FEWEST_TASKS, _MOST_TASKS = 8, 64
 _RATINGS_PER_BLOCK, _FEWEST_PER_BLOCK = 1 << 15, 512
+_RATINGS_PER_WAVE, _MOST_WAVES = 1 << 13, 64
 
 
 class Blocks(NamedTuple):
@@ -71,11 +72,14 @@ class Grid(NamedTuple):
     n_tasks : int
         Blocks, or groups of them, that run side by side.
     width : int
-        Blocks of a task: there are ``n_tasks`` rows of blocks and ``n_tasks · width`` columns.
+        Blocks of a task: there are ``n_tasks · width`` columns of blocks.
+    n_waves : int
+        Parts of the users that are walked one after the other: there are ``n_waves · n_tasks`` rows of blocks.
     """
 
     n_tasks: int
     width: int = 1
+    n_waves: int = 1
 
 
 def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Grid:
@@ -112,7 +116,7 @@ def make_blocks(
     -------
     Blocks
     """
-    n_rows, n_columns = grid.n_tasks, grid.n_tasks * grid.width
+    n_rows, n_columns = grid.n_waves * grid.n_tasks, grid.n_tasks * grid.width
     row_cuts = cut_by_count(np.diff(by_user.indptr), n_rows)
     column_cuts = cut_by_count(np.bincount(by_user.indices, minlength=n_items), n_columns)
     row_of_user = np.repeat(np.arange(n_rows, dtype=np.int32), np.diff(row_cuts))
@@ -138,8 +142,33 @@ def shuffled_strata(grid: Grid, rng: np.random.Generator) -> Int32Array:
     int32 array, shape (n_tasks, n_tasks, width)
         The blocks of each task of each stratum. Every block comes up once.
     """
-    n, width = grid
+    n, width = grid.n_tasks, grid.width
     groups = rng.permutation(n * width).reshape(n, width)
     rows, shifts = rng.permutation(n), rng.permutation(n)
     group = (rows[None, :] + shifts[:, None]) % n
     return np.asarray(np.arange(n)[None, :, None] * (n * width) + groups[group], np.int32)
+
+
+def make_waves(n_users: int, n_items: int, n_ratings: int) -> Grid:
+    """Choose the grid for a table whose users are walked in waves; it depends on nothing else."""
+    n_waves = max(1, min(_MOST_WAVES, n_ratings // _RATINGS_PER_WAVE, n_users))
+    grid = make_grid(n_users // n_waves, n_items, n_ratings // n_waves)
+    return grid._replace(n_waves=n_waves)
+
+
+def shuffled_waves(grid: Grid, rng: np.random.Generator) -> Int32Array:
+    """Draw the order of one epoch of waves: a random order of the waves, and `shuffled_strata` in each of them.
+
+    Parameters
+    ----------
+    grid : Grid
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    int32 array, shape (n_waves, n_tasks, n_tasks, width)
+        The blocks of each task of each stratum of each wave. Every block comes up once.
+    """
+    blocks_of_a_wave = grid.n_tasks**2 * grid.width
+    order = rng.permutation(grid.n_waves)
+    return np.stack([np.int32(wave * blocks_of_a_wave) + shuffled_strata(grid, rng) for wave in order])

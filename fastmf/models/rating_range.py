@@ -1,0 +1,46 @@
+"""What the models share whose predictions can be kept in a range of ratings."""
+
+import math
+
+import numpy as np
+
+from fastmf.errors import DataError, ParameterError
+from fastmf.interactions import Interactions
+from fastmf.parameters import require_number
+
+# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
+_MEAN_MARGIN = 1e-3
+
+
+def require_range(rating_range: object) -> None:
+    """Check the parameter of that name."""
+    if rating_range is None:
+        return
+    if isinstance(rating_range, (tuple, list)) and len(rating_range) == 2:
+        for end in rating_range:
+            require_number("each end of rating_range", end, minimum=-math.inf)
+    if not (isinstance(rating_range, (tuple, list)) and len(rating_range) == 2 and rating_range[0] < rating_range[1]):
+        raise ParameterError(f"rating_range is {rating_range!r}; expected None or (low, high) with low < high")
+
+
+def require_within(ratings: Interactions, rating_range: tuple[float, float] | None) -> None:
+    """Check that no rating leaves the range."""
+    if rating_range is None:
+        return
+    low, high = rating_range
+    outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
+    if len(outside):
+        raise DataError(
+            f"{len(outside)} ratings lie outside rating_range ({low:g}, {high:g}), for example "
+            f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
+        )
+
+
+def mean_score(ratings: Interactions, rating_range: tuple[float, float] | None) -> float:
+    """Return the score whose prediction is the mean rating: the mean, or its logit within the range."""
+    mean = float(ratings.ratings.mean(dtype=np.float64))
+    if rating_range is None:
+        return mean
+    low, high = rating_range
+    share = min(max((mean - low) / (high - low), _MEAN_MARGIN), 1 - _MEAN_MARGIN)
+    return math.log(share / (1 - share))

@@ -1,0 +1,129 @@
+"""Rating prediction with SVD++."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastmf.backend import Kernels
+from fastmf.interactions import Interactions
+from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.fitted import Fitted
+from fastmf.models.rating_range import mean_score, require_range, require_within
+from fastmf.models.training import Record, Trainer
+from fastmf.parameters import require_number
+from fastmf_kernels._memory import in_huge_pages
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import make_link
+from fastmf_kernels.sgd.schedule import make_waves, shuffled_waves
+from fastmf_kernels.svdpp.arrays import Implicit
+
+# y_j moves along a sum over all ratings of a user, and for all users of a wave before it is looked at again: steps as
+# large as those of q_i overshoot. Of 1, 0.3, 0.1 and 0.03, 0.1 gave the lowest error on MovieLens-100K.
+_IMPLICIT_SHARE = 0.1
+
+
+@dataclass(kw_only=True, eq=False)
+class SVDpp(DescentModel):
+    """SVD++: biased matrix factorisation in which a user is also what he has rated, whatever the ratings.
+
+    r̂_ui = μ + b_u + b_i + q_i·(p_u + |N(u)|^-½ Σ_j y_j) over the items j in N(u), those that user u has rated; with
+    ``rating_range`` r̂ = low + (high - low)·sigmoid(...) of that. Minimises
+    Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_y‖y_i‖² + λ_b(b_u² + b_i²) over observed ratings only (Koren, "Factorization
+    meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008), by stochastic gradient descent;
+    y_j takes one step a user, along the sum of the gradients of all his ratings.
+
+    Parameters
+    ----------
+    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
+        As in every model. ``regularization`` is λ.
+    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
+        Sizes of the gradient steps; as in `DescentModel`.
+    implicit_learning_rate : float, optional
+        Step size for y_j; a tenth of ``learning_rate`` if None.
+    biases : bool
+        Without them the prediction is q_i·(p_u + |N(u)|^-½ Σ_j y_j) alone.
+    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
+        λ and λ_b of each side, paid for every rating as above, or once for a row; as in `DescentModel`.
+    implicit_regularization : float, optional
+        λ_y; as λ if None.
+    rating_range : (low, high), optional
+        Bounds of a rating: predictions never leave them.
+    init_scale : float
+        First p_u and q_i are normal with standard deviation ``init_scale`` / √n_factors; first y_j are 0.
+
+    Attributes
+    ----------
+    user_factors
+        p_u + |N(u)|^-½ Σ_j y_j: all that items meet of a user.
+    item_factors, user_biases, item_biases, global_mean
+        The other terms of the prediction.
+    history : list of dict
+        One an epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
+        validation figures.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> ratings = fastmf.Interactions.from_arrays([1, 1, 2, 2, 3], [1, 2, 1, 3, 2], [5, 4, 4, 2, 5])
+    >>> model = fastmf.SVDpp(n_factors=2, n_epochs=20, rating_range=(1, 5)).fit(ratings)
+    >>> bool(1 <= model.predict([3], [3])[0] <= 5)
+    True
+    """
+
+    n_factors: int = 64
+    n_epochs: int = 15
+    regularization: float = 0.05
+    learning_rate: float = 0.05
+    implicit_learning_rate: float | None = None
+    implicit_regularization: float | None = None
+    rating_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range(self.rating_range)
+        for name in ("implicit_learning_rate", "implicit_regularization"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), minimum=0)
+
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
+        require_within(ratings, self.rating_range)
+        return _SVDppTrainer(self, ratings, kernels, start)
+
+
+class _SVDppTrainer(DescentTrainer):
+    """Keeps p_u apart from ``factors``, whose user factors are what items meet."""
+
+    def __init__(self, model: SVDpp, ratings: Interactions, kernels: Kernels, start: Fitted | None) -> None:
+        grid = make_waves(ratings.n_users, ratings.n_items, ratings.n_ratings)
+        mean = mean_score(ratings, model.rating_range) if model.biases else 0.0
+        super().__init__(model, ratings, kernels, start, make_link(model.rating_range), mean, grid)
+        self._kernels, n_items, k = kernels, ratings.n_items, model.n_factors
+        state: dict[str, Float32Array] = {} if start is None else start.state
+        apart = state.get("user_factors_alone", self.factors.user_factors)
+        self._apart = self.factors._replace(user_factors=in_huge_pages(apart, k))
+        rate, strength = model.implicit_learning_rate, model.implicit_regularization
+        self._implicit = Implicit(
+            in_huge_pages(state.get("item_implicit_factors", np.zeros((n_items, k), np.float32)), k),
+            state.get("item_implicit_squares", np.ones(n_items, np.float32)),
+            np.float32(_IMPLICIT_SHARE if rate is None else rate / model.learning_rate),
+            np.float32(model.regularization if strength is None else strength),
+        )
+        self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))
+        self.state |= {
+            "user_factors_alone": self._apart.user_factors,
+            "item_implicit_factors": self._implicit.item_factors,
+            "item_implicit_squares": self._implicit.item_squares,
+        }
+
+    def run_epoch(self) -> Record:
+        n_threads = self._model.n_threads
+        step, waves = self._next_step(), shuffled_waves(self._grid, self._rng)
+        squared_error = self._kernels.run_svdpp_epoch(
+            self._rated, self._blocks, waves, self._apart, self._implicit, self.link, step, self._rows, n_threads
+        )
+        self._kernels.add_implicit(
+            self._rated, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads
+        )
+        return {"train_rmse": math.sqrt(squared_error / self._ratings.n_ratings)}

@@ -1,0 +1,28 @@
+"""What SVD++ knows of items beyond what SGD knows."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._types import Float32Array
+
+
+class Implicit(NamedTuple):
+    """What it says of a user that he has rated an item, whatever the rating.
+
+    Attributes
+    ----------
+    item_factors : float32 array, shape (n_items, n_factors), C order
+        y_j.
+    item_squares : float32 array, shape (n_items,)
+        1 + Σ of the mean squares of the error's gradients of y_j so far; step sizes are divided by its root.
+    share : float32
+        Step size of y_j as a share of `Step.learning_rate`.
+    regularization : float32
+        L2 strength on y_j.
+    """
+
+    item_factors: Float32Array
+    item_squares: Float32Array
+    share: np.float32
+    regularization: np.float32
