@@ -22,12 +22,21 @@ from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 from fastmf_kernels.sampled.arrays import Sampling
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
-from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, make_grid, shuffled_strata
+from fastmf_kernels.sgd.schedule import (
+    Blocks,
+    Grid,
+    make_blocks,
+    make_grid,
+    make_waves,
+    shuffled_strata,
+    shuffled_waves,
+)
+from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
 
-OPERATIONS = ("layout", "predict", "sgd", "sampled", "als", "topk")
+OPERATIONS = ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
 _THREADS = (1, 2, 3, 8)
 
 
@@ -179,6 +188,27 @@ def _run_sampled_epoch(
     return [*factors[:4], *rows, np.array(ranked)]
 
 
+def _svdpp() -> Iterator[Case]:
+    for n_users, n_items, n_ratings, n_factors in ((200, 100, 800, 17), (400, 150, 6000, 64)):
+        name = f"run_svdpp_epoch, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
+        yield Case(name, partial(_run_svdpp_epoch, power_law(n_users, n_items, n_ratings), n_factors), 1e-4)
+
+
+def _run_svdpp_epoch(ratings: Interactions, n_factors: int, kernels: Kernels, n_threads: int | None) -> Arrays:
+    n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
+    grid = make_waves(n_users, n_items, ratings.n_ratings)
+    blocks = make_blocks(by_user, n_items, grid, kernels.group_by, n_threads)
+    factors, rows = _factors(n_users, n_items, n_factors), first_row_steps(n_users, n_items)
+    y = _factors(1, n_items, n_factors).item_factors
+    implicit = Implicit(y, np.ones(n_items, np.float32), np.float32(0.5), np.float32(0.03))
+    step = Step(*(np.float32(term) for term in (0.01, 0.02, 1, 0.05, 0.04, 0.03, 0.02)))
+    waves = shuffled_waves(grid, np.random.default_rng(0))
+    kernels.run_svdpp_epoch(by_user, blocks, waves, factors, implicit, make_link(None), step, rows, n_threads)
+    whole = np.zeros_like(factors.user_factors)
+    kernels.add_implicit(by_user, factors.user_factors, y, whole, n_threads)
+    return [*factors[:4], *rows, *implicit[:2], whole]
+
+
 def _als() -> Iterator[Case]:
     sizes = ((60, 40, 500, 8), (200, 150, 4000, 33), (300, 200, 12_000, 64), (80, 300, 8000, 128))
     for (n_rows, n_fixed, n_ratings, n_factors), kind, solver in itertools.product(sizes, _WEIGHTINGS, _SOLVERS):
@@ -253,6 +283,7 @@ _MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "predict": _predict,
     "sgd": _sgd,
     "sampled": _sampled,
+    "svdpp": _svdpp,
     "als": _als,
     "topk": _topk,
 }

@@ -28,7 +28,11 @@ class Suite(NamedTuple):
 
 
 SUITES = {
-    "sgd": Suite(sgd.run, ("layout", "sgd", "predict"), "gradient descent: seconds an epoch, and error over time"),
+    "sgd": Suite(
+        sgd.run,
+        ("layout", "sgd", "sampled", "svdpp", "predict"),
+        "gradient descent: seconds an epoch, and error over time",
+    ),
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
     "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
     "ingest": Suite(ingest.run, ("layout",), "Parquet to ratings with dense indices"),
@@ -37,7 +41,9 @@ SUITES = {
     ),
     "memory": Suite(memory.run, ("layout", "sgd", "als", "topk", "predict"), "peak memory, each in its own process"),
     "quality": Suite(
-        quality.run, ("layout", "sgd", "sampled", "als", "topk", "predict"), "quality on real data (needs --data)"
+        quality.run,
+        ("layout", "sgd", "sampled", "svdpp", "als", "topk", "predict"),
+        "quality on real data (needs --data)",
     ),
 }
 

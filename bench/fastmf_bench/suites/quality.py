@@ -46,6 +46,10 @@ _CURVE_FACTORS = 64
 _SURPRISE_EPOCHS = (5, 10, 20)
 
 
+# Models that are measured beside the first one of a protocol.
+_OTHERS = {MOVIELENS_100K: "SVDpp", MOVIELENS_1M: "SVDpp", TOPN: "BPR"}
+
+
 def run(session: Session) -> None:
     """Measure each protocol whose data is there, then error over time."""
     data = session.options.data
@@ -66,6 +70,11 @@ def run(session: Session) -> None:
                     Contestant(f"{OURS}, {model}, {solver}", f"quality.{name}", {**arguments, "solver": solver})
                     for solver in SOLVERS[1:]
                 ]
+            elif name in _OTHERS:
+                other = _OTHERS[name]
+                contestants.append(Contestant(f"{OURS}, {other}", f"quality.{name}", {**arguments, "model": other}))
+            if name == MOVIELENS_1M and session.has("surprise"):
+                contestants.append(Contestant("Surprise, SVD", "quality.surprise_folds", {"folder": str(data / name)}))
             session.race("quality", "protocol", name, {"seeds": len(seeds)}, contestants, n_laps=0)
     if not quick:
         _race_to_rmse(session, data / MOVIELENS_1M / "splits")
@@ -120,26 +129,59 @@ def _race_to_ndcg(session: Session, splits: Path) -> None:
         session.race("quality", OF_SOLVERS, TOPN, {"n_factors": n_factors}, contestants, n_laps=0)
 
 
-def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
-    """Measure biased SGD on the five official folds: mean RMSE over folds, and of u1 alone.
+_SETTINGS_100K: dict[str, dict[str, Any]] = {
+    "SGD": {
+        "n_factors": 100,
+        "n_epochs": 13,
+        "learning_rate": 0.05,
+        "bias_learning_rate": 0.01,
+        "regularization": 0.08,
+        "bias_regularization": 0.03,
+    },
+    "SVDpp": {
+        "n_factors": 100,
+        "n_epochs": 50,
+        "adaptive": False,
+        "learning_rate": 0.015,
+        "learning_rate_decay": 0.97,
+        "implicit_learning_rate": 0.0015,
+        "regularization": 0.075,
+        "bias_regularization": 0.03,
+    },
+}
+_SETTINGS_1M: dict[str, dict[str, Any]] = {
+    "SGD": {
+        "n_factors": 100,
+        "n_epochs": 60,
+        "adaptive": False,
+        "learning_rate": 0.015,
+        "bias_learning_rate": 0.015,
+        "learning_rate_decay": 0.97,
+        "regularization": 0.05,
+        "bias_regularization": 0.03,
+    },
+    "SVDpp": {
+        "n_factors": 128,
+        "n_epochs": 40,
+        "adaptive": False,
+        "learning_rate": 0.015,
+        "learning_rate_decay": 0.96,
+        "regularization": 0.05,
+        "bias_regularization": 0.03,
+    },
+}
+
+
+def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, model: str = "SGD") -> dict[str, Any]:
+    """Measure a model on the five official folds: mean RMSE over folds, and of u1 alone.
 
     The hyper-parameters were chosen by looking at these folds, as those of the published figures were.
     """
     splits = Path(folder) / "splits"
 
     def fold_rmse(fold: int, seed: int) -> float:
-        train, test = (fastmf.read_parquet(splits / f"u{fold}_{part}.parquet") for part in ("train", "test"))
-        model = fastmf.SGD(
-            n_factors=100,
-            n_epochs=80,
-            learning_rate=0.015,
-            learning_rate_decay=0.97,
-            regularization=0.08,
-            bias_regularization=0.03,
-            seed=seed,
-            n_threads=n_threads,
-        ).fit(train)
-        return fastmf.evaluate(model, test, metrics=["rmse"])["rmse"]
+        train, test = (fastmf.read_parquet(splits / f"u{fold}_{part}.parquet") for part in PARTS)
+        return _fitted_rmse(model, _SETTINGS_100K[model], seed, n_threads, train, test)
 
     def measure(seed: int) -> dict[str, float]:
         errors = [fold_rmse(fold, seed) for fold in range(1, 6)]
@@ -148,27 +190,52 @@ def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -
     return _over_seeds(seeds, measure)
 
 
-def movielens_1m(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
-    """Measure biased SGD on five random folds; seeds change the folds, too."""
+def movielens_1m(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, model: str = "SGD") -> dict[str, Any]:
+    """Measure a model on five random folds; seeds change the folds, too."""
     ratings = fastmf.read_parquet(Path(folder) / "ratings.parquet")
 
     def measure(seed: int) -> dict[str, float]:
-        errors = []
-        for train, test in fastmf.split.k_fold(ratings, 5, seed):
-            model = fastmf.SGD(
-                n_factors=100,
-                n_epochs=60,
-                learning_rate=0.015,
-                learning_rate_decay=0.97,
-                regularization=0.05,
-                bias_regularization=0.03,
-                seed=seed,
-                n_threads=n_threads,
-            ).fit(train)
-            errors.append(fastmf.evaluate(model, test, metrics=["rmse"])["rmse"])
+        folds = fastmf.split.k_fold(ratings, 5, seed)
+        errors = [_fitted_rmse(model, _SETTINGS_1M[model], seed, n_threads, *fold) for fold in folds]
         return {"mean RMSE of 5 folds": float(np.mean(errors))}
 
     return _over_seeds(seeds, measure)
+
+
+def _fitted_rmse(
+    model: str,
+    settings: dict[str, Any],
+    seed: int,
+    n_threads: int,
+    train: fastmf.Interactions,
+    test: fastmf.Interactions,
+) -> float:
+    fitted = getattr(fastmf, model)(**settings, seed=seed, n_threads=n_threads).fit(train)
+    return fastmf.evaluate(fitted, test, metrics=["rmse"])["rmse"]
+
+
+def surprise_folds(_: Pace, folder: str) -> dict[str, Any]:
+    """Measure Surprise's SVD with its own settings on five random folds, and time one epoch of its SVD++ on the first.
+
+    An epoch of its SVD++ takes as long as many of fastmf's trainings: a whole one would take a quarter of an hour.
+    """
+    import surprise
+
+    ratings = fastmf.read_parquet(Path(folder) / "ratings.parquet")
+    errors, seconds, epoch = [], 0.0, 0.0
+    for train, test in fastmf.split.k_fold(ratings, 5, 0):
+        trainset = sgd.surprise_trainset(train)
+        started = time.perf_counter()
+        model = surprise.SVD(random_state=0).fit(trainset)
+        seconds += time.perf_counter() - started
+        pairs = zip(test.users.tolist(), test.items.tolist(), strict=True)
+        errors.append(fastmf.metrics.rmse(test.ratings, [model.predict(*pair).est for pair in pairs]))
+        if not epoch:
+            started = time.perf_counter()
+            surprise.SVDpp(n_epochs=1, random_state=0).fit(trainset)
+            epoch = time.perf_counter() - started
+    figures = {"mean RMSE of 5 folds": float(np.mean(errors)), "seconds of one SVD++ epoch": epoch}
+    return {"seconds": seconds, **figures, "note": "one thread; one seed; seconds of training alone"}
 
 
 def ncf_movielens_1m(
@@ -206,10 +273,12 @@ def _leave_one_out(folder: Path, prefix: str, seeds: Sequence[int], settings: di
     return _over_seeds(seeds, measure)
 
 
-def movielens_1m_topn(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dict[str, Any]:
-    """Measure iALS on the five hold-outs, all items ranked that the user has not in training.
+def movielens_1m_topn(
+    _: Pace, folder: str, seeds: Sequence[int], n_threads: int, model: str = "ImplicitALS"
+) -> dict[str, Any]:
+    """Measure a model on the five hold-outs, all items ranked that the user has not in training.
 
-    Of 75 settings, this one ranked a fifth of the first hold-out's training part best, by a little.
+    Of 75 settings of iALS and 12 of BPR, these ranked a fifth of the first hold-out's training part best.
     """
     splits = Path(folder) / "splits"
 
@@ -217,19 +286,23 @@ def movielens_1m_topn(_: Pace, folder: str, seeds: Sequence[int], n_threads: int
         found = []
         for fold in range(5):
             train, test = (fastmf.read_parquet(splits / f"{fold}_{part}.parquet", rating=None) for part in PARTS)
-            model = fastmf.ImplicitALS(
-                n_factors=128,
-                n_epochs=15,
-                regularization=0.07,
-                unobserved_weight=0.2,
-                regularization_exponent=0.75,
-                seed=seed,
-                n_threads=n_threads,
-            ).fit(train)
-            found.append(fastmf.evaluate(model, test, k=10, metrics=["ndcg", "recall"]))
+            fitted = getattr(fastmf, model)(**_SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
+            found.append(fastmf.evaluate(fitted, test, k=10, metrics=["ndcg", "recall"]))
         return {name: float(np.mean([figures[name] for figures in found])) for name in ("ndcg@10", "recall@10")}
 
     return _over_seeds(seeds, measure)
+
+
+_SETTINGS_TOPN: dict[str, dict[str, Any]] = {
+    "ImplicitALS": {
+        "n_factors": 128,
+        "n_epochs": 15,
+        "regularization": 0.07,
+        "unobserved_weight": 0.2,
+        "regularization_exponent": 0.75,
+    },
+    "BPR": {"n_factors": 128, "n_epochs": 60, "regularization": 0.01, "n_negatives": 4},
+}
 
 
 def _over_seeds(seeds: Sequence[int], measure: Callable[[int], dict[str, float]]) -> dict[str, Any]:
@@ -298,7 +371,7 @@ def als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
 def surprise_curve(_: Pace, folder: str) -> dict[str, Any]:
     """Train Surprise's SVD from the start for several numbers of epochs, since it reports none in between."""
     problem = open_problem(folder)
-    trainset, test, curve = sgd.surprise_trainset(problem), problem.test(), []
+    trainset, test, curve = sgd.surprise_trainset(problem.train()), problem.test(), []
     for n_epochs in _SURPRISE_EPOCHS:
         model = sgd.surprise_model(_CURVE_FACTORS, n_epochs, learning_rate=0.01)
         started = time.perf_counter()
@@ -374,6 +447,7 @@ TASKS: dict[str, Task] = {
     f"quality.{TOPN}": movielens_1m_topn,
     "quality.als_curve": als_curve,
     "quality.surprise_curve": surprise_curve,
+    "quality.surprise_folds": surprise_folds,
     "quality.implicit_als_curve": implicit_als_curve,
     "quality.implicit_curve": implicit_curve,
     "quality.solver_curve": solver_curve,

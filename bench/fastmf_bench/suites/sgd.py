@@ -182,19 +182,18 @@ def train_libmf_curve(
 
 def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> dict[str, Any]:
     """Train Surprise's SVD, which has one thread, for some epochs a lap."""
-    trainset = surprise_trainset(open_problem(folder))
+    trainset = surprise_trainset(open_problem(folder).train())
     end_lap = averaged(pace, n_epochs)
     while end_lap():
         surprise_model(n_factors, n_epochs, _SURPRISE_LEARNING_RATE).fit(trainset)
     return {"note": "one thread"}
 
 
-def surprise_trainset(problem: Problem) -> Any:
-    """Return the training ratings as Surprise wants them."""
+def surprise_trainset(ratings: fastmf.Interactions) -> Any:
+    """Return ratings as Surprise wants them."""
     import pandas as pd
     import surprise
 
-    ratings = problem.train()
     scale = float(ratings.ratings.min()), float(ratings.ratings.max())
     frame = pd.DataFrame({"user": ratings.users, "item": ratings.items, "rating": ratings.ratings})
     return surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=scale)).build_full_trainset()

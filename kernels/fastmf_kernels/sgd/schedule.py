@@ -18,7 +18,7 @@ from fastmf_kernels.layout.arrays import CSR, Groups
 
 _FEWEST_TASKS, _MOST_TASKS = 8, 64
 _RATINGS_PER_BLOCK, _FEWEST_PER_BLOCK = 1 << 15, 512
-_RATINGS_PER_WAVE, _MOST_WAVES = 1 << 13, 64
+_RATINGS_PER_WAVE, _FEWEST_PER_WAVE, _ENOUGH_WAVES = 1 << 16, 1 << 13, 16
 
 
 class Blocks(NamedTuple):
@@ -150,8 +150,13 @@ def shuffled_strata(grid: Grid, rng: np.random.Generator) -> Int32Array:
 
 
 def make_waves(n_users: int, n_items: int, n_ratings: int) -> Grid:
-    """Choose the grid for a table whose users are walked in waves; it depends on nothing else."""
-    n_waves = max(1, min(_MOST_WAVES, n_ratings // _RATINGS_PER_WAVE, n_users))
+    """Choose the grid for a table whose users are walked in waves; it depends on nothing else.
+
+    What waits for the end of a wave before it moves overshoots if the wave is long; each wave makes all threads wait
+    for one another a few times more.
+    """
+    wanted = max(n_ratings // _RATINGS_PER_WAVE, min(n_ratings // _FEWEST_PER_WAVE, _ENOUGH_WAVES))
+    n_waves = max(1, min(wanted, n_users))
     grid = make_grid(n_users // n_waves, n_items, n_ratings // n_waves)
     return grid._replace(n_waves=n_waves)
 
