@@ -22,6 +22,7 @@ FACTORS = (32, 64, 128)
 # With which LIBMF's test error on the 10M shape was lowest, of 0.02, 0.03, 0.04 and 0.05.
 _REGULARIZATION = 0.03
 _LEARNING_RATE = 0.1
+_LEARNING_RATE_DECAY = 0.95
 _BIAS_REGULARIZATION = 0.01
 _SURPRISE_LEARNING_RATE = 0.01
 _CURVE_EPOCHS = 30
@@ -215,6 +216,7 @@ def _model(n_factors: int, n_threads: int, n_epochs: int) -> fastmf.SGD:
         n_factors=n_factors,
         n_epochs=n_epochs,
         learning_rate=_LEARNING_RATE,
+        learning_rate_decay=_LEARNING_RATE_DECAY,
         regularization=_REGULARIZATION,
         bias_regularization=_BIAS_REGULARIZATION,
         n_threads=n_threads,
