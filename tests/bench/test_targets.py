@@ -98,7 +98,11 @@ def test_error_at_equal_time(
 
 
 def test_the_table_counts_the_verdicts() -> None:
-    run = made_run(measurement(seconds=1), measurement(contestant="LIBMF", seconds=4), proofs={"sgd": "wrong", "sampled": "", "svdpp": ""})
+    run = made_run(
+        measurement(seconds=1),
+        measurement(contestant="LIBMF", seconds=4),
+        proofs={"sgd": "wrong", "sampled": "", "svdpp": ""},
+    )
 
     table = tables.of_targets(targets.judge([run]))
 
