@@ -179,7 +179,7 @@ class FactorModel(HyperParameters, ABC):
 
     def _require_progress(self, record: Record) -> None:
         if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):
-            raise diverged(record, f"factors are no longer finite with {self._blame_for_divergence()}")
+            raise diverged(record["epoch"], f"factors are no longer finite with {self._blame_for_divergence()}")
 
     def _blame_for_divergence(self) -> str:
         return f"regularization={self.regularization:g}; raise it"

@@ -150,15 +150,8 @@ class DescentModel(FactorModel):
         fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
         return self._train(trainer, fitted, held_out, callbacks)
 
-    def _require_progress(self, record: Record) -> None:
-        super()._require_progress(record)
-        lowest = min((before["train_rmse"] for before in self.history if "train_rmse" in before), default=math.inf)
-        if record.get("train_rmse", 0.0) > _LARGEST_RISE * lowest:
-            rise = f"train_rmse rose from {lowest:.4g} to {record['train_rmse']:.4g}"
-            raise diverged(record, f"{rise} with {self._blame_for_divergence()}")
-
     def _blame_for_divergence(self) -> str:
-        return f"learning_rate={self.learning_rate:g}; lower it"
+        return blame_for_divergence(self)
 
 
 class DescentTrainer:
@@ -174,7 +167,7 @@ class DescentTrainer:
         mean_score: float,
         grid: Grid,
     ) -> None:
-        self.link = link
+        self.link, self._lowest_error = link, math.inf
         self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
         n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
         self._grid, self._blocks = grid, make_blocks(by_user, n_items, grid, kernels.group_by, model.n_threads)
@@ -193,6 +186,15 @@ class DescentTrainer:
         self._rows = rows
         self.state = {name: getattr(rows, name) for name in _STATE}
 
+    def _error(self, squared_error: float) -> Record:
+        """Return the figure of an epoch of ratings, unless it says that steps are too large."""
+        error = math.sqrt(squared_error / self._ratings.n_ratings)
+        if error > _LARGEST_RISE * self._lowest_error:
+            rise = f"train_rmse rose from {self._lowest_error:.4g} to {error:.4g}"
+            raise diverged(self._epoch, f"{rise} with {blame_for_divergence(self._model)}")
+        self._lowest_error = min(error, self._lowest_error)
+        return {"train_rmse": error}
+
     def _next_epoch(self) -> tuple[Step, Int32Array]:
         """Return the step sizes of an epoch and the order of its blocks."""
         return self._next_step(), shuffled_strata(self._grid, self._rng)
@@ -200,6 +202,11 @@ class DescentTrainer:
     def _next_step(self) -> Step:
         self._epoch += 1
         return make_step(self._model, self._epoch - 1)
+
+
+def blame_for_divergence(model: DescentModel) -> str:
+    """Name the step size, and say what to do with it."""
+    return f"learning_rate={model.learning_rate:g}; lower it"
 
 
 def make_step(model: DescentModel, epoch: int) -> Step:

@@ -124,4 +124,4 @@ class _SquaredTrainer(DescentTrainer):
         squared_error = self._run_epoch(
             self._blocks, strata, self.factors, self.link, step, self._rows, self._model.n_threads
         )
-        return {"train_rmse": math.sqrt(squared_error / self._ratings.n_ratings)}
+        return self._error(squared_error)

@@ -1,6 +1,5 @@
 """Rating prediction with SVD++."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,4 +125,4 @@ class _SVDppTrainer(DescentTrainer):
         self._kernels.add_implicit(
             self._rated, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads
         )
-        return {"train_rmse": math.sqrt(squared_error / self._ratings.n_ratings)}
+        return self._error(squared_error)

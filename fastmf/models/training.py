@@ -83,9 +83,9 @@ def in_one_line(record: Record) -> str:
     return ", ".join(f"{name} {record[name]:.4g}" for name in shown)
 
 
-def diverged(record: Record, reason: str) -> DivergenceError:
+def diverged(epoch: int, reason: str) -> DivergenceError:
     """Return the error of an epoch after which training is of no use."""
-    return DivergenceError(f"training diverged in epoch {record['epoch']}: {reason}")
+    return DivergenceError(f"training diverged in epoch {epoch}: {reason}")
 
 
 def make_fitted(trainer: Trainer, ratings: Interactions) -> Fitted:
