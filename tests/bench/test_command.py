@@ -143,7 +143,7 @@ def test_from_suites_to_report_targets_and_readme(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "r.json").read_text())
     assert {m["suite"] for m in results["measurements"]} == set(suites)
     assert all(f"\n{suite} · " in table for suite in suites[1:])
-    assert "proven against NumPy before timing: layout, sgd, predict, als, topk" in table
+    assert "proven against NumPy before timing: layout, sgd, sampled, svdpp, predict, als, topk" in table
     assert results["command"].startswith("fastmf bench sgd als topk")
     assert results["machine"]["packages"]["numpy"]
     call("report", "r.json", "-o", "r.html")

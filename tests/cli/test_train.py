@@ -34,8 +34,9 @@ def test_train_gives_the_model_of_the_library(
     result = json.loads(done.stdout)
     model, expected = fastmf.load(tmp_path / "model"), fastmf.load(data.models[name])
     assert type(model) is CLASSES[name]
-    assert np.array_equal(model.user_factors, expected.user_factors)
-    assert np.array_equal(model.item_factors, expected.item_factors)
+    # Not to the bit: the machine code of BPR, compiled once more, was seen to round otherwise in the last place.
+    np.testing.assert_allclose(model.user_factors, expected.user_factors, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(model.item_factors, expected.item_factors, rtol=1e-5, atol=1e-7)
     assert model.user_ids.equals(expected.user_ids)
     assert result["history"] == model.history
     assert result["model"] == "model"

@@ -30,6 +30,7 @@ from fastmf_bench.problems import open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session
 from fastmf_bench.suites import als, sgd
+from fastmf_bench.suites.quality_settings import SETTINGS_1M, SETTINGS_100K, SETTINGS_TOPN
 
 IntArray = npt.NDArray[np.int64]
 
@@ -129,49 +130,6 @@ def _race_to_ndcg(session: Session, splits: Path) -> None:
         session.race("quality", OF_SOLVERS, TOPN, {"n_factors": n_factors}, contestants, n_laps=0)
 
 
-_SETTINGS_100K: dict[str, dict[str, Any]] = {
-    "SGD": {
-        "n_factors": 100,
-        "n_epochs": 13,
-        "learning_rate": 0.05,
-        "bias_learning_rate": 0.01,
-        "regularization": 0.08,
-        "bias_regularization": 0.03,
-    },
-    "SVDpp": {
-        "n_factors": 100,
-        "n_epochs": 50,
-        "adaptive": False,
-        "learning_rate": 0.015,
-        "learning_rate_decay": 0.97,
-        "implicit_learning_rate": 0.0015,
-        "regularization": 0.075,
-        "bias_regularization": 0.03,
-    },
-}
-_SETTINGS_1M: dict[str, dict[str, Any]] = {
-    "SGD": {
-        "n_factors": 100,
-        "n_epochs": 60,
-        "adaptive": False,
-        "learning_rate": 0.015,
-        "bias_learning_rate": 0.015,
-        "learning_rate_decay": 0.97,
-        "regularization": 0.05,
-        "bias_regularization": 0.03,
-    },
-    "SVDpp": {
-        "n_factors": 128,
-        "n_epochs": 40,
-        "adaptive": False,
-        "learning_rate": 0.015,
-        "learning_rate_decay": 0.96,
-        "regularization": 0.05,
-        "bias_regularization": 0.03,
-    },
-}
-
-
 def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, model: str = "SGD") -> dict[str, Any]:
     """Measure a model on the five official folds: mean RMSE over folds, and of u1 alone.
 
@@ -181,7 +139,7 @@ def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, m
 
     def fold_rmse(fold: int, seed: int) -> float:
         train, test = (fastmf.read_parquet(splits / f"u{fold}_{part}.parquet") for part in PARTS)
-        return _fitted_rmse(model, _SETTINGS_100K[model], seed, n_threads, train, test)
+        return _fitted_rmse(model, SETTINGS_100K[model], seed, n_threads, train, test)
 
     def measure(seed: int) -> dict[str, float]:
         errors = [fold_rmse(fold, seed) for fold in range(1, 6)]
@@ -196,7 +154,7 @@ def movielens_1m(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, mod
 
     def measure(seed: int) -> dict[str, float]:
         folds = fastmf.split.k_fold(ratings, 5, seed)
-        errors = [_fitted_rmse(model, _SETTINGS_1M[model], seed, n_threads, *fold) for fold in folds]
+        errors = [_fitted_rmse(model, SETTINGS_1M[model], seed, n_threads, *fold) for fold in folds]
         return {"mean RMSE of 5 folds": float(np.mean(errors))}
 
     return _over_seeds(seeds, measure)
@@ -286,23 +244,11 @@ def movielens_1m_topn(
         found = []
         for fold in range(5):
             train, test = (fastmf.read_parquet(splits / f"{fold}_{part}.parquet", rating=None) for part in PARTS)
-            fitted = getattr(fastmf, model)(**_SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
+            fitted = getattr(fastmf, model)(**SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
             found.append(fastmf.evaluate(fitted, test, k=10, metrics=["ndcg", "recall"]))
         return {name: float(np.mean([figures[name] for figures in found])) for name in ("ndcg@10", "recall@10")}
 
     return _over_seeds(seeds, measure)
-
-
-_SETTINGS_TOPN: dict[str, dict[str, Any]] = {
-    "ImplicitALS": {
-        "n_factors": 128,
-        "n_epochs": 15,
-        "regularization": 0.07,
-        "unobserved_weight": 0.2,
-        "regularization_exponent": 0.75,
-    },
-    "BPR": {"n_factors": 128, "n_epochs": 60, "regularization": 0.01, "n_negatives": 4},
-}
 
 
 def _over_seeds(seeds: Sequence[int], measure: Callable[[int], dict[str, float]]) -> dict[str, Any]:
