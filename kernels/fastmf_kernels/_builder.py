@@ -84,8 +84,9 @@ class Builder:
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """Return a·b + c, in one instruction where there is one."""
-        of_three = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, "llvm.fmuladd.v16f32"), [a, b, c])
+        of_three = ir.FunctionType(a.type, [a.type] * 3)
+        name = "llvm.fmuladd.v16f32" if a.type == _VECTOR else "llvm.fmuladd.f32"
+        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, name), [a, b, c])
 
     def square_root(self, scalar: ir.Value) -> ir.Value:
         """Return √ of one number."""

@@ -26,9 +26,9 @@ S = TypeVar("S")
 
 prange = numba.prange
 
-# All of fastmath except `nnan` and `ninf`: with those, `isnan(nan)` compiles to False.
-FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-_FLAGS: dict[str, Any] = {"fastmath": FASTMATH, "nogil": True, "error_model": "numpy"}
+# No fastmath: a kernel from the cache has been optimised once more than one just compiled, and where the optimiser may
+# reorder sums their last bits then differ. Long sums are in explicit vector code, in the order that it says.
+_FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _CACHES_KEPT = 3
 # For the doubtful and the curious: compile loops as they are written, without explicit vector code.
 PLAIN_LOOPS = bool(os.environ.get("FASTMF_PLAIN_LOOPS"))

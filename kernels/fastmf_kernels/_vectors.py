@@ -205,6 +205,55 @@ def solve_block(b: Builder, matrix: ir.Value, factor: ir.Value, place: ir.Value)
         b.store(rows[j], b.at(block, j * WIDTH))
 
 
+def substitute_block(
+    b: Builder, matrix: ir.Value, factor: ir.Value, x: ir.Value, i: ir.Value, negative: ir.Value, j: ir.Value
+) -> None:
+    """Emit `panels.substitute_block`."""
+    block, rest, result = b.at(matrix, factor), b.load(b.at(x, i)), ZERO
+    for r in range(WIDTH):
+        row = b.load(b.at(block, r * WIDTH))
+        z = b.ir.fneg(b.ir.fmul(b.element(rest, r), b.element(row, r)))
+        rest = b.multiply_add(b.everywhere(z), row, rest)
+        result = b.with_element(result, z, r)
+    b.store(result, b.at(negative, j))
+
+
+def substitute_block_back(
+    b: Builder, matrix: ir.Value, factor: ir.Value, x: ir.Value, i: ir.Value, negative: ir.Value, j: ir.Value
+) -> None:
+    """Emit `panels.substitute_block_back`."""
+    block, x = b.at(matrix, factor), b.at(x, i)
+    right_side, result = b.ir.fadd(b.load(b.at(negative, j)), b.load(x)), ZERO
+    for r in range(WIDTH - 1, -1, -1):
+        row = b.load(b.at(block, r * WIDTH))
+        total = b.ir.fadd(b.element(right_side, r), b.sum(b.ir.fmul(row, result)))
+        result = b.with_element(result, b.ir.fneg(b.ir.fmul(total, b.element(row, r))), r)
+    b.store(result, x)
+
+
+def dot_product(b: Builder, x: ir.Value, i: ir.Value, y: ir.Value, j: ir.Value, n: ir.Value) -> ir.Value:
+    """Emit `panels.dot_product`: 32 sums are on their way at a time, and one for what is left over."""
+    x, y = b.at(x, i), b.at(y, j)
+
+    def two_vectors(t: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        first = b.ir.mul(t, b.index(2 * WIDTH))
+        second = b.ir.add(first, b.index(WIDTH))
+        return [
+            b.multiply_add(b.load(b.at(x, place)), b.load(b.at(y, place)), total)
+            for place, total in zip((first, second), sums, strict=True)
+        ]
+
+    steps = b.ir.udiv(n, b.index(2 * WIDTH))
+    done = b.ir.mul(steps, b.index(2 * WIDTH))
+
+    def one_number(t: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        place = b.ir.add(done, t)
+        return [b.multiply_add(b.ir.load(b.at(x, place)), b.ir.load(b.at(y, place)), sums[0])]
+
+    total = b.sum(b.ir.fadd(*b.loop(steps, [ZERO, ZERO], two_vectors)))
+    return b.loop(b.ir.sub(n, done), [total], one_number)[0]
+
+
 def copy_row(
     b: Builder,
     panels: ir.Value,
@@ -290,8 +339,8 @@ def exponential(b: Builder, x: ir.Value) -> ir.Value:
     """
     x = b.at_most(b.at_least(x, -87.0), 88.0)
     n = b.nearest(b.ir.fmul(x, b.number(1 / math.log(2))))
-    y = b.ir.fsub(x, b.ir.fmul(n, b.number(math.log(2))))
+    y = b.multiply_add(n, b.number(-math.log(2)), x)
     series = b.number(1 / math.factorial(7))
     for degree in range(6, -1, -1):
-        series = b.ir.fadd(b.ir.fmul(series, y), b.number(1 / math.factorial(degree)))
+        series = b.multiply_add(series, y, b.number(1 / math.factorial(degree)))
     return b.ir.fmul(series, b.power_of_two(n))

@@ -45,6 +45,7 @@ def test_every_loop_has_its_vector_code() -> None:
     assert set(panels.PLAIN) == {
         *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
+        *("substitute_block", "substitute_block_back", "dot_product"),
         *("hold_row", "put_row", "multiply_row", "move_row", "combine_rows", "inverse_roots", "exponential"),
     }
 
@@ -116,6 +117,22 @@ def test_solve_block() -> None:
     _, (solved, _) = run_both("solve_block", both, 0, 256)
     upper = np.triu(factor, 1) + np.diag(1 / np.diag(factor))
     np.testing.assert_allclose(upper.T @ solved[1], both[1], rtol=0, atol=1e-4)
+
+
+def test_substitution() -> None:
+    (factor, _), _ = run_both("factorise_block", positive_block(), 0, np.float32(1e-3))
+    right_side = numbers(48, seed=5)
+    assert_same("substitute_block", factor, 0, right_side, 16, numbers(32), 16)
+    assert_same("substitute_block_back", factor, 0, right_side, 16, numbers(32), 0)
+    _, (_, _, negative, _) = run_both("substitute_block", factor, 0, right_side, 16, numbers(16), 0)
+    _, (_, x, _, _) = run_both("substitute_block_back", factor, 0, np.zeros(16, np.float32), 0, negative, 0)
+    upper = np.triu(factor, 1) + np.diag(1 / np.diag(factor))
+    np.testing.assert_allclose(upper.T @ upper @ x, right_side[16:32], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_dot_product(n: int) -> None:
+    assert_same("dot_product", numbers(120), 3, numbers(150, seed=1), 17, n)
 
 
 def use_rows(table: Float32Array, other: Float32Array, width: int, weights: Float32Array, n: rows.Count) -> np.float32:

@@ -15,6 +15,8 @@ from fastmf_kernels.linalg.panels import (
     factorise_block,
     multiply_rows,
     solve_block,
+    substitute_block,
+    substitute_block_back,
     subtract_product,
 )
 
@@ -127,23 +129,12 @@ def substitute(factor: Float32Array, x: Float32Array, scratch: Float32Array) -> 
     for p in range(n_panels):  # Uᵀ z = x, and scratch = -z
         first = p * WIDTH
         add_combination(x, first, scratch, 0, factor, p * size * WIDTH, first)
-        for j in range(WIDTH):
-            row = first + j
-            z = -x[row] * factor[p, row, j]
-            scratch[row] = z
-            # The whole row: U is 0 left of its diagonal, and x[row] is not needed any more.
-            for g in range(WIDTH):
-                x[first + g] += z * factor[p, row, g]
+        substitute_block(factor, (p * size + first) * WIDTH, x, first, scratch, first)
     for p in range(n_panels - 1, -1, -1):  # U x = z
         first = p * WIDTH
         above = (p + 1) * size * WIDTH + first * WIDTH
         multiply_rows(x, first, factor, above, size * WIDTH, n_panels - 1 - p, x, first + WIDTH)
-        for j in range(WIDTH - 1, -1, -1):
-            row = first + j
-            total = scratch[row] + x[row]
-            for g in range(j + 1, WIDTH):
-                total += factor[p, row, g] * x[first + g]
-            x[row] = -total * factor[p, row, j]
+        substitute_block_back(factor, (p * size + first) * WIDTH, x, first, scratch, first)
 
 
 @kernel

@@ -169,6 +169,54 @@ def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
 
 
 @in_vectors
+def substitute_block(
+    matrix: Float32Array, factor: int, x: Float32Array, i: int, negative: Float32Array, j: int
+) -> None:
+    """Solve Uᵀz = x for 16 numbers, with U a block that `factorise_block` has left at ``factor``; keep -z.
+
+    Parameters
+    ----------
+    matrix : float32 array
+    factor : int
+    x : float32 array
+        16 numbers from ``i`` on.
+    i : int
+    negative : float32 array
+        Its 16 numbers from ``j`` on become -z.
+    j : int
+    """
+    u, right_side, out = matrix.reshape(-1), x.reshape(-1), negative.reshape(-1)
+    for r in range(WIDTH):
+        total = right_side[i + r]
+        for t in range(r):
+            total += out[j + t] * u[factor + WIDTH * t + r]
+        out[j + r] = -total * u[factor + WIDTH * r + r]
+
+
+@in_vectors
+def substitute_block_back(
+    matrix: Float32Array, factor: int, x: Float32Array, i: int, negative: Float32Array, j: int
+) -> None:
+    """Solve Ux = z - x for 16 numbers in place, given -z as `substitute_block` leaves it."""
+    u, out, z = matrix.reshape(-1), x.reshape(-1), negative.reshape(-1)
+    for r in range(WIDTH - 1, -1, -1):
+        total = z[j + r] + out[i + r]
+        for t in range(r + 1, WIDTH):
+            total += u[factor + WIDTH * r + t] * out[i + t]
+        out[i + r] = -total * u[factor + WIDTH * r + r]
+
+
+@in_vectors
+def dot_product(x: Float32Array, i: int, y: Float32Array, j: int, n: int) -> np.float32:
+    """Return the product of n numbers of x, from ``i`` on, with those of y, from ``j`` on."""
+    a, b = x.reshape(-1), y.reshape(-1)
+    total = np.float32(0)
+    for f in range(n):
+        total += a[i + f] * b[j + f]
+    return total
+
+
+@in_vectors
 def copy_row(
     panels: Float32Array, i: int, stride: int, n_panels: int, row: Float32Array, j: int, scale: np.float32
 ) -> None:

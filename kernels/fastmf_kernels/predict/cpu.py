@@ -4,13 +4,13 @@ import numpy as np
 
 from fastmf_kernels._jit import device, parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.predict import point
 from fastmf_kernels.predict.arrays import Factors, Link
 
 # Up to here the calling thread is done before others would have started.
 _FEW = 1024
 
-_dot = device(point.dot)
 _apply_link = device(point.apply_link)
 
 
@@ -26,7 +26,7 @@ def predict_pairs(
 
 @parallel
 def _predict_pairs(users: Int32Array, items: Int32Array, factors: Factors, link: Link) -> Float32Array:
-    ratings = np.empty(len(users), np.float32)
+    ratings, n_factors = np.empty(len(users), np.float32), factors.user_factors.shape[1]
     for j in prange(len(users)):
         user, item = users[j], items[j]
         score = factors.global_mean
@@ -35,6 +35,8 @@ def _predict_pairs(users: Int32Array, items: Int32Array, factors: Factors, link:
         if item >= 0:
             score += factors.item_biases[item]
         if user >= 0 and item >= 0:
-            score = _dot(factors.user_factors[user], factors.item_factors[item], score)
+            score += dot_product(
+                factors.user_factors, user * n_factors, factors.item_factors, item * n_factors, n_factors
+            )
         ratings[j] = _apply_link(score, link.low, link.span)
     return ratings

@@ -9,16 +9,6 @@ import math
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array
-
-
-def dot(p: Float32Array, q: Float32Array, start: np.float32) -> np.float32:
-    """Return start + p·q, in the precision of the arguments; ``p`` and ``q`` have shape (n_factors,)."""
-    total = start
-    for f in range(p.size):
-        total += p[f] * q[f]
-    return total
-
 
 def apply_link(score: np.float32, low: np.float32, span: np.float32) -> np.float32:
     """Turn a linear score into a rating: low + span·sigmoid(score), or the score itself where span is 0."""

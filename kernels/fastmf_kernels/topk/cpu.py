@@ -9,14 +9,12 @@ import numpy as np
 
 from fastmf_kernels._jit import device, parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.predict import point
+from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.topk.arrays import Rows, TopK
 
 _TILE = 256
 _GROUP = 16
 _QUERY_BLOCK = 64
-
-_dot = device(point.dot)
 
 
 def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_threads: int | None = None) -> TopK:
@@ -119,7 +117,7 @@ def _score_one_by_one(queries: Float32Array, items: Float32Array, exclude: Rows,
     for r in prange(queries.shape[0]):
         heap, indices = top.scores[r], top.indices[r]
         for item in range(items.shape[0]):
-            _offer(_dot(queries[r], items[item], np.float32(0)), item, exclude, r, heap, indices)
+            _offer(_score(queries, r, items, item), item, exclude, r, heap, indices)
         _sort_heap(heap, indices)
 
 
@@ -129,8 +127,14 @@ def _score_candidates(queries: Float32Array, items: Float32Array, candidates: Ro
         heap, indices = top.scores[r], top.indices[r]
         for j in range(candidates.indptr[r], candidates.indptr[r + 1]):
             item = candidates.indices[j]
-            _offer(_dot(queries[r], items[item], np.float32(0)), item, exclude, r, heap, indices)
+            _offer(_score(queries, r, items, item), item, exclude, r, heap, indices)
         _sort_heap(heap, indices)
+
+
+@device
+def _score(queries: Float32Array, r: int, items: Float32Array, item: int) -> np.float32:
+    n_factors = queries.shape[1]
+    return dot_product(queries, r * n_factors, items, np.int64(item) * n_factors, n_factors)
 
 
 @device
