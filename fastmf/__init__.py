@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastmf.interactions import Interactions, read_parquet
     from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
     from fastmf.output import load
-    from fastmf.scoring import top_k
+    from fastmf.scoring import index_items, top_k
 
 _MODULE_OF = {
     "ALS": "fastmf.models",
@@ -28,6 +28,7 @@ _MODULE_OF = {
     "Similar": "fastmf.answers",
     "__version__": "fastmf._version",
     "evaluate": "fastmf.evaluation",
+    "index_items": "fastmf.scoring",
     "load": "fastmf.output",
     "read_parquet": "fastmf.interactions",
     "top_k": "fastmf.scoring",
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "errors",
     "evaluate",
+    "index_items",
     "load",
     "metrics",
     "read_parquet",

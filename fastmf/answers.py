@@ -1,6 +1,6 @@
 """What a model answers, with the outside ids: recommendations and neighbours, as arrays and as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,9 @@ import pyarrow as pa
 
 from fastmf.parquet import PathLike, write_table
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.topk.arrays import Scan
+
+_NOTHING = Scan(0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,8 @@ class Recommendations:
         What the model predicts; -inf where ``items`` is -1.
     item_ids : Arrow array
         The outside ids of the catalogue.
+    scan : Scan
+        How much of the catalogue was looked at: tiles of users and items that were screened or skipped, pairs scored.
     """
 
     users: Int32Array
@@ -33,6 +38,7 @@ class Recommendations:
     items: Int32Array
     scores: Float32Array
     item_ids: pa.Array
+    scan: Scan = _NOTHING
 
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""
@@ -81,10 +87,29 @@ class Similar:
 
 @dataclass(frozen=True)
 class Batches:
-    """Recommendations for ``n_users`` users, computed batch by batch as they are asked for."""
+    """Recommendations for ``n_users`` users, computed batch by batch as they are asked for.
+
+    ``fingerprint()`` is the same for two requests only if their answers are.
+    """
 
     n_users: int
-    batches: Iterator[Recommendations]
+    batch_size: int
+    compute: Callable[[int], Recommendations]
+    fingerprint: Callable[[], str]
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches there are, numbered from 0."""
+        return -(-self.n_users // self.batch_size)
+
+    def size(self, number: int) -> int:
+        """Return the number of users of a batch."""
+        return min(self.batch_size, self.n_users - number * self.batch_size)
+
+
+def add_scans(scans: Iterable[Scan]) -> Scan:
+    """Return what several searches have looked at together."""
+    return Scan(*(sum(counts) for counts in zip(_NOTHING, *scans, strict=True)))
 
 
 def _long_form(

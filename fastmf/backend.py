@@ -14,7 +14,7 @@ from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.svdpp.arrays import Implicit
-from fastmf_kernels.topk.arrays import Rows, TopK
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
 
@@ -34,7 +34,9 @@ class Kernels(NamedTuple):
     add_implicit: Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None]
     gram: Callable[[Float32Array, int | None], Float64Array]
     run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
-    top_k: Callable[[Float32Array, Float32Array, int, Rows, int | None], TopK]
+    index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
+    top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
+    count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
     top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
 
 
@@ -79,6 +81,8 @@ def get_backend(name: str) -> Kernels:
         svdpp.add_implicit,
         als.gram,
         als.run_half_sweep,
+        topk.index_items,
         topk.top_k,
+        topk.count_better,
         topk.top_k_among,
     )

@@ -1,7 +1,7 @@
 """How good a model is on ratings it has not seen."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
 from fastmf.models.base import FactorModel
 from fastmf.parameters import require_integer
-from fastmf.rows import take_rows
+from fastmf.rows import difference, take_rows, union
 from fastmf.scoring import Scorer
 from fastmf_kernels._types import Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Rows
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fastmf.models.fitted import Fitted
 
 RATING_METRICS = ("rmse", "mae")
-METRICS = (*RATING_METRICS, *metrics.RANKING_METRICS, "coverage", "auc")
-DEFAULT_METRICS = METRICS[:-1]
+FULL_RANK_METRICS = ("auc", "mean_percentile_rank")
+DEFAULT_METRICS = (*RATING_METRICS, *metrics.RANKING_METRICS, "coverage")
+METRICS = (*DEFAULT_METRICS, "novelty", "diversity", *FULL_RANK_METRICS)
 _BATCH = 8192
-_AUC_BATCH = 256
 
 
 def evaluate(
@@ -48,19 +48,23 @@ def evaluate(
     k : int or sequence of int
         Cut-offs of the ranking metrics.
     metrics : sequence of str, optional
-        Some of ``rmse, mae, precision, recall, hit_rate, ndcg, map, mrr, coverage, auc``; all but auc if None. For an
-        implicit model, ``rmse`` and ``mae`` measure against the preference 1 that it predicts for an observed pair.
+        Some of ``rmse, mae, precision, recall, hit_rate, ndcg, map, mrr, coverage, novelty, diversity, auc,
+        mean_percentile_rank``; those up to coverage if None. For an implicit model, ``rmse`` and ``mae`` measure
+        against the preference 1 that it predicts for an observed pair. What they mean is said in `fastmf.metrics`;
+        ``mean_percentile_rank`` is the share of the other candidates that score above a relevant item, 0 at best and
+        about 0.5 by chance (Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008).
     min_relevant_rating : float, optional
         Test items count as relevant from this rating on; all of them if None.
 
     Returns
     -------
     dict
-        ``rmse``, ``mae``, ``auc`` as named; ranking metrics with their cut-off, as ``ndcg@10``: means over the users
-        known to the model that have a relevant item. ``n_users`` tells how many these are, ``n_ratings`` how many
-        ratings were predicted, ``n_unknown`` how many of them had a user or an item that the model does not know (they
-        count in ``rmse`` and ``mae``; an unknown item can only be missed; an unknown user is not ranked). ``auc`` is
-        that of known items, over the users for whom it is defined.
+        ``rmse``, ``mae``, ``auc``, ``mean_percentile_rank`` as named; the others with their cut-off, as ``ndcg@10``:
+        means over the users known to the model that have a relevant item. ``n_users`` tells how many these are,
+        ``n_ratings`` how many ratings were predicted, ``n_unknown`` how many of them had a user or an item that the
+        model does not know (they count in ``rmse`` and ``mae``; an unknown item can only be missed; an unknown user is
+        not ranked). ``auc`` and ``mean_percentile_rank`` are those of known items, over the users for whom they are
+        defined.
 
     Raises
     ------
@@ -147,15 +151,28 @@ class _Ranking:
 
     def figures(self, wanted: Sequence[str], cut_offs: Sequence[int]) -> dict[str, float]:
         figures: dict[str, float] = {}
-        if any(name not in (*RATING_METRICS, "auc") for name in wanted):
+        if any(name not in (*RATING_METRICS, *FULL_RANK_METRICS) for name in wanted):
             recommended = self._recommended(max(cut_offs))
             for k in cut_offs:
-                at_k = metrics.ranking_metrics(recommended, self._relevant, k)
-                at_k["coverage"] = metrics.coverage(recommended[:, :k], self._fitted.n_items)
+                at_k = self._figures_at(k, recommended[:, :k], wanted)
                 figures |= {f"{name}@{k}": value for name, value in at_k.items() if name in wanted}
         if "auc" in wanted:
-            figures["auc"] = self._mean_auc()
+            figures["auc"] = self._mean_over_users(self._auc)
+        if "mean_percentile_rank" in wanted:
+            figures["mean_percentile_rank"] = self._mean_over_users(self._percentile_rank)
         figures["n_users"] = len(self._users)
+        return figures
+
+    def _figures_at(self, k: int, recommended: Int32Array, wanted: Sequence[str]) -> dict[str, float]:
+        figures = {}
+        if any(name in metrics.RANKING_METRICS for name in wanted):
+            figures = metrics.ranking_metrics(recommended, self._relevant, k)
+        figures["coverage"] = metrics.coverage(recommended, self._fitted.n_items)
+        if "novelty" in wanted:
+            counts = np.bincount(self._fitted.seen.indices, minlength=self._fitted.n_items)
+            figures["novelty"] = metrics.novelty(recommended, counts / self._fitted.n_users)
+        if "diversity" in wanted:
+            figures["diversity"] = metrics.diversity(recommended, self._fitted.factors.item_factors)
         return figures
 
     def _recommended(self, k: int) -> Int32Array:
@@ -165,24 +182,33 @@ class _Ranking:
             parts.append(self._scorer.top_items(users, k, take_rows(self._barred, users)))
         return np.concatenate(parts)
 
-    def _mean_auc(self) -> float:
-        values: list[float] = []
-        for start in range(0, len(self._users), _AUC_BATCH):
-            positions = np.arange(start, min(start + _AUC_BATCH, len(self._users)), dtype=np.int32)
-            scores = self._scorer.scores(self._users[positions])
-            barred = take_rows(self._barred, self._users[positions])
-            relevant = take_rows(self._relevant, positions)
-            values += [_auc_of_row(scores[r], _row(relevant, r), _row(barred, r)) for r in range(len(positions))]
-        defined = [value for value in values if not math.isnan(value)]
-        return float(np.mean(defined)) if defined else math.nan
+    def _mean_over_users(self, figures_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> float:
+        """Average a figure of known relevant items that are not barred: over a user's items, then over users."""
+        n_items, values = self._fitted.n_items, []
+        for start in range(0, len(self._users), _BATCH):
+            users = self._users[start : start + _BATCH]
+            barred = take_rows(self._barred, users)
+            relevant = take_rows(self._relevant, np.arange(start, start + len(users), dtype=np.int32))
+            wanted = difference(relevant, barred, n_items)
+            of_items, n_wanted = figures_of(users, wanted, barred), np.diff(wanted.indptr)
+            rows = np.repeat(np.arange(len(users)), n_wanted)
+            totals = np.bincount(rows, of_items, minlength=len(users))
+            values.append(totals[n_wanted > 0] / n_wanted[n_wanted > 0])
+        defined = np.concatenate(values)
+        defined = defined[np.isfinite(defined)]
+        return float(defined.mean()) if len(defined) else math.nan
 
+    def _auc(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
+        """Return, for each wanted item, the share of irrelevant ones that score below it; ties count half."""
+        others = union(wanted, barred, self._fitted.n_items)
+        counts = self._scorer.count_better(users, wanted, others)
+        n_irrelevant = np.repeat(self._fitted.n_items - np.diff(others.indptr), np.diff(wanted.indptr))
+        with np.errstate(invalid="ignore"):  # no irrelevant item: undefined
+            return np.asarray(1 - (counts.higher + counts.equal / 2) / n_irrelevant)
 
-def _row(rows: Rows, r: int) -> Int32Array:
-    return rows.indices[rows.indptr[r] : rows.indptr[r + 1]]
-
-
-def _auc_of_row(scores: Float64Array, relevant: Int32Array, barred: Int32Array) -> float:
-    is_relevant = np.zeros(len(scores), np.bool_)
-    is_relevant[relevant[relevant < len(scores)]] = True
-    scores[barred] = -np.inf
-    return metrics.auc(scores, is_relevant)
+    def _percentile_rank(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
+        """Return, for each wanted item, the share of the other candidates that score above it; ties count half."""
+        counts = self._scorer.count_better(users, wanted, barred)
+        n_others = np.repeat(self._fitted.n_items - np.diff(barred.indptr) - 1, np.diff(wanted.indptr))
+        with np.errstate(invalid="ignore"):
+            return np.asarray((counts.higher + (counts.equal - 1) / 2) / n_others)

@@ -111,6 +111,73 @@ def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     return len(np.unique(items[items >= 0])) / n_items
 
 
+def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
+    """Return the mean self-information -log₂ p of what is recommended, in bits, p being the share of users who know it.
+
+    Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems", PNAS 107(10), 2010. An item
+    that nobody knows counts as known to as few as the least known of the others.
+
+    Parameters
+    ----------
+    recommended : int array, shape (n_users, k)
+        -1 for "none".
+    known_share : float array, shape (n_items,)
+
+    Returns
+    -------
+    float
+        The mean over all places that are filled; NaN if none is.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.novelty([[0, 1]], [0.5, 0.125])
+    2.0
+    """
+    items, shares = np.asarray(recommended), np.asarray(known_share, np.float64)
+    known = shares > 0
+    if not known.any() or not (items >= 0).any():
+        return float("nan")
+    information = -np.log2(np.where(known, shares, shares[known].min()))
+    return float(information[items[items >= 0]].mean())
+
+
+def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
+    """Return how unlike each other a user's recommended items are: the mean of 1 - cosine over pairs of them.
+
+    Ziegler, McNee, Konstan, Lausen, "Improving Recommendation Lists Through Topic Diversification", WWW 2005.
+
+    Parameters
+    ----------
+    recommended : int array, shape (n_users, k)
+        -1 for "none".
+    item_factors : float array, shape (n_items, n_factors)
+
+    Returns
+    -------
+    float
+        The mean over the users with two items or more; NaN if there are none.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
+    0.6666666666666667
+    """
+    items, factors = np.asarray(recommended), np.asarray(item_factors, np.float64)
+    norms = np.linalg.norm(factors, axis=1, keepdims=True)
+    directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
+    # Σ over pairs of two items of a·b is (‖Σ a‖² - Σ ‖a‖²) / 2; a row of zeros at the end stands for "none".
+    squares = np.append((directions**2).sum(axis=1), 0)
+    directions = np.vstack([directions, np.zeros((1, directions.shape[1]))])
+    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((0, 1))
+    counts = (items >= 0).sum(axis=1)
+    n_pairs = counts * (counts - 1) / 2
+    cosines = ((np.asarray(sums) ** 2).sum(axis=1) - squares[items].sum(axis=1)) / 2
+    some = n_pairs > 0
+    return float(np.mean(1 - cosines[some] / n_pairs[some])) if some.any() else float("nan")
+
+
 def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
     """Return all ranking metrics at once: ``precision, recall, hit_rate, ndcg, map, mrr``.
 

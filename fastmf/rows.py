@@ -40,6 +40,15 @@ def union(a: Rows, b: Rows, n_items: int) -> Rows:
     return rows_of_pairs(rows, np.concatenate([a.indices, b.indices]), n_rows, n_items)
 
 
+def difference(a: Rows, b: Rows, n_items: int) -> Rows:
+    """Return, row by row, what the first list has, of items below ``n_items``, and the second has not."""
+    n_rows = len(a.indptr) - 1
+    rows, others = (np.repeat(np.arange(n_rows), np.diff(r.indptr)) for r in (a, b))
+    kept = a.indices < n_items
+    kept[kept] = ~np.isin(rows[kept] * n_items + a.indices[kept], others * n_items + b.indices)
+    return rows_of_pairs(rows[kept], a.indices[kept], n_rows, n_items)
+
+
 def same_for_all(items: Int32Array, n_users: int) -> Rows:
     """Return one list, ascending, repeated for every user."""
     return Rows(np.arange(n_users + 1, dtype=np.int64) * len(items), np.tile(items, n_users))

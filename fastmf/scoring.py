@@ -1,32 +1,72 @@
 """The k best items of each user: batches of users against all items, and filters."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from fastmf import ids
-from fastmf.answers import Batches, Recommendations, Similar
-from fastmf.backend import get_backend
+from fastmf._version import __version__
+from fastmf.answers import Batches, Recommendations, Similar, add_scans
+from fastmf.backend import Kernels, get_backend
 from fastmf.errors import ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.fitted import Fitted
 from fastmf.parameters import require_integer
 from fastmf.rows import rows_of_pairs, same_for_all, take_rows, union
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
-from fastmf_kernels.topk.arrays import Rows, TopK, no_rows
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, no_rows, without_layout
 
 ItemFilter = Sequence[Any] | Mapping[Any, Sequence[Any]] | Interactions | None
-_BATCH = 8192
+# Users that are answered together, and most answers of theirs.
+_BATCH, _CELLS = 8192, 1 << 20
+# Up to so many queries are quicker than laying the items out for them.
+_FEW = 8
+
+
+def index_items(
+    items: Float32Array, *, pruning: bool = True, backend: str = "cpu", n_threads: int | None = None
+) -> ItemIndex:
+    """Lay items out once for many calls of `top_k`.
+
+    Parameters
+    ----------
+    items : float32 array, shape (n_items, n_factors)
+    pruning : bool
+        Whether items that cannot be among the best may be left out before they are scored. The answers are the same.
+    backend : {"cpu", "reference", "cuda"}
+        That of the calls.
+    n_threads : int, optional
+        All cores if None.
+
+    Returns
+    -------
+    ItemIndex
+        What `top_k` takes in place of the items.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmf
+    >>> index = fastmf.index_items(np.array([[1, 2], [3, 4]]))
+    >>> fastmf.top_k(np.array([1, 0]), index, k=1).indices.tolist()
+    [[1]]
+    """
+    items = np.ascontiguousarray(items, np.float32)
+    if items.ndim != 2:
+        raise ParameterError(f"items have shape {items.shape}; expected (n_items, n_factors)")
+    return get_backend(backend).index_items(items, pruning, n_threads)
 
 
 def top_k(
     queries: Float32Array,
-    items: Float32Array,
+    items: Float32Array | ItemIndex,
     k: int,
     *,
     exclude: tuple[Int64Array, Int32Array] | None = None,
+    pruning: bool = True,
     backend: str = "cpu",
     n_threads: int | None = None,
 ) -> TopK:
@@ -37,11 +77,15 @@ def top_k(
     Parameters
     ----------
     queries : float32 array, shape (n_queries, n_factors) or (n_factors,)
-    items : float32 array, shape (n_items, n_factors)
+    items : float32 array, shape (n_items, n_factors), or ItemIndex
+        What `index_items` has made of them is several times as fast for few queries.
     k : int
         At least 1; it may be larger than ``n_items``.
     exclude : (indptr, indices), optional
         Items not to return to query r: ``indices[indptr[r]:indptr[r + 1]]``.
+    pruning : bool
+        Whether items that cannot be among the best may be left out before they are scored. The answers are the same;
+        with an `ItemIndex` it was settled there.
     backend : {"cpu", "reference", "cuda"}
     n_threads : int, optional
         All cores if None.
@@ -49,6 +93,7 @@ def top_k(
     Returns
     -------
     scores : float32 array, shape (n_queries, k)
+        Summed in float64 and rounded once.
     indices : int32 array, shape (n_queries, k)
         Best first, of equal scores the lower index first. Rows with fewer than k candidates are padded with index -1
         and score -inf.
@@ -67,14 +112,21 @@ def top_k(
     """
     require_integer("k", k, minimum=1)
     queries = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
-    items = np.ascontiguousarray(items, np.float32)
-    if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
+    kernels = get_backend(backend)
+    factors = items.factors if isinstance(items, ItemIndex) else np.ascontiguousarray(items, np.float32)
+    if queries.ndim != 2 or factors.ndim != 2 or queries.shape[1] != factors.shape[1]:
         raise ParameterError(
-            f"queries have shape {queries.shape} and items {items.shape}; expected (n_queries, n_factors) and "
+            f"queries have shape {queries.shape} and items {factors.shape}; expected (n_queries, n_factors) and "
             "(n_items, n_factors), with the same n_factors"
         )
-    rows = no_rows(len(queries)) if exclude is None else _checked_rows(exclude, len(queries), len(items))
-    return get_backend(backend).top_k(queries, items, int(k), rows, n_threads)
+    rows = no_rows(len(queries)) if exclude is None else _checked_rows(exclude, len(queries), len(factors))
+    index = items if isinstance(items, ItemIndex) else _index_for(len(queries), factors, kernels, pruning)
+    return kernels.top_k(queries, index, int(k), rows, n_threads).top
+
+
+def _index_for(n_queries: int, items: Float32Array, kernels: Kernels, pruning: bool = True) -> ItemIndex:
+    """Lay items out, unless there are so few queries that it would take longer than they do."""
+    return without_layout(items) if n_queries <= _FEW else kernels.index_items(items, pruning, None)
 
 
 def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_items: int) -> Rows:
@@ -108,6 +160,18 @@ class _Filter(NamedTuple):
     rows: Rows | None
 
 
+class _Request(NamedTuple):
+    """What is looked for: for each user, the k best items of a catalogue that no filter takes away."""
+
+    k: int
+    catalogue: ItemIndex
+    listed: Int32Array | None
+    exclude: Rows
+    allowed_rows: Rows | None
+    denied: Int32Array | None
+    denied_rows: Rows | None
+
+
 class Scorer:
     """Answers "which items next" for the users of a fitted model.
 
@@ -135,7 +199,8 @@ class Scorer:
         deny: ItemFilter = None,
     ) -> Recommendations:
         """Find the k best items of each user; see `fastmf.models.FactorModel.recommend`."""
-        batches = list(self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny).batches)
+        parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny)
+        batches = [parts.compute(number) for number in range(parts.n_batches)]
         if len(batches) == 1:
             return batches[0]
         indices = np.concatenate([batch.users for batch in batches]) if batches else np.empty(0, np.int32)
@@ -145,6 +210,7 @@ class Scorer:
             np.concatenate([batch.items for batch in batches]) if batches else np.empty((0, k), np.int32),
             np.concatenate([batch.scores for batch in batches]) if batches else np.empty((0, k), np.float32),
             self._fitted.item_ids,
+            add_scans(batch.scan for batch in batches),
         )
 
     def recommend_in_batches(
@@ -167,15 +233,37 @@ class Scorer:
         else:
             indices = ids.require_known(self._fitted.user_ids, users, "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
-        return Batches(len(indices), self._batches(indices, int(k), *filters))
+        request = self._request(indices, int(k), *filters)
+        size = max(1, min(_BATCH, _CELLS // k))
+
+        def compute(number: int) -> Recommendations:
+            return self._answer(request, indices[number * size : (number + 1) * size])
+
+        return Batches(len(indices), size, compute, partial(self._fingerprint, request, indices, size))
+
+    def _request(self, users: Int32Array, k: int, exclude: Rows, allow: _Filter, deny: _Filter) -> _Request:
+        """Choose the catalogue: what nobody may be given is no part of it, where that is worth the effort."""
+        listed, denied = allow.items, deny.items
+        if denied is not None and allow.rows is None and len(users) > _FEW:
+            everything = np.arange(self._fitted.n_items, dtype=np.int32) if listed is None else listed
+            listed, denied = np.setdiff1d(everything, denied), None
+        if listed is None:
+            return _Request(k, self._fitted.index("items", self._kernels), None, exclude, allow.rows, denied, deny.rows)
+        index = _index_for(len(users), self._items[listed], self._kernels)
+        return _Request(k, index, listed, exclude, allow.rows, denied, deny.rows)
 
     def top_items(self, users: Int32Array, k: int, exclude: Rows) -> Int32Array:
         """Return the indices of the k best items of users given by index, shape (n, k), padded with -1."""
-        return self._top_k(users, self._items, k, exclude).indices
+        index = self._fitted.index("items", self._kernels)
+        return self._kernels.top_k(self._queries(users), index, k, exclude, self._n_threads).top.indices
 
-    def scores(self, users: Int32Array) -> Float32Array:
-        """Score all items for users given by index, shape (n, n_items): in the right order, not as predictions."""
-        return np.asarray(self._queries(users) @ self._items.T)
+    def count_better(self, users: Int32Array, wanted: Rows, exclude: Rows) -> Counts:
+        """Count, for items of users given by index, the other items that score higher, and those that score the same.
+
+        ``wanted`` and ``exclude`` have a row for each of ``users``.
+        """
+        index = self._fitted.index("items", self._kernels, pruning=False)
+        return self._kernels.count_better(self._queries(users), index, wanted, exclude, self._n_threads)
 
     def exclusion(self, exclude: str | Interactions | None) -> Rows:
         """Resolve an ``exclude`` argument to item indices for every user of the model."""
@@ -187,44 +275,52 @@ class Scorer:
             return self._rows_of(exclude)
         raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
 
-    def _batches(
-        self, users: Int32Array, k: int, exclude: Rows, allow: _Filter, deny: _Filter
-    ) -> Iterator[Recommendations]:
-        for start in range(0, len(users), _BATCH):
-            batch = users[start : start + _BATCH]
-            barred = take_rows(exclude, batch)
-            if deny.items is not None:
-                barred = union(barred, same_for_all(deny.items, len(batch)), self._fitted.n_items)
-            if deny.rows is not None:
-                barred = union(barred, take_rows(deny.rows, batch), self._fitted.n_items)
-            top = self._best(batch, k, barred, allow)
-            yield Recommendations(
-                batch,
-                self._fitted.user_ids.take(pa.array(batch)),
-                top.indices,
-                self._predictions(batch, top.scores),
-                self._fitted.item_ids,
-            )
+    def _answer(self, request: _Request, users: Int32Array) -> Recommendations:
+        barred = take_rows(request.exclude, users)
+        if request.denied is not None:
+            barred = union(barred, same_for_all(request.denied, len(users)), self._fitted.n_items)
+        if request.denied_rows is not None:
+            barred = union(barred, take_rows(request.denied_rows, users), self._fitted.n_items)
+        found = self._best(request, users, barred)
+        return Recommendations(
+            users,
+            self._fitted.user_ids.take(pa.array(users)),
+            found.top.indices,
+            self._predictions(users, found.top.scores),
+            self._fitted.item_ids,
+            found.scan,
+        )
 
-    def _best(self, users: Int32Array, k: int, barred: Rows, allow: _Filter) -> TopK:
-        if allow.rows is not None:
-            candidates = take_rows(allow.rows, users)
-            return self._kernels.top_k_among(self._queries(users), self._items, k, candidates, barred, self._n_threads)
-        if allow.items is None:
-            return self._top_k(users, self._items, k, barred)
-        # Only the allowed items are scored; their order is kept, so ties go to the lower index as ever.
+    def _best(self, request: _Request, users: Int32Array, barred: Rows) -> Found:
+        queries, listed = self._queries(users), request.listed
+        if request.allowed_rows is not None:
+            candidates = take_rows(request.allowed_rows, users)
+            top = self._kernels.top_k_among(queries, self._items, request.k, candidates, barred, self._n_threads)
+            return Found(top, Scan(0, 0, len(candidates.indices)))
+        if listed is None:
+            return self._kernels.top_k(queries, request.catalogue, request.k, barred, self._n_threads)
+        # The order of the listed items is kept, so ties go to the lower index as ever.
         position = np.full(self._fitted.n_items, -1, np.int32)
-        position[allow.items] = np.arange(len(allow.items), dtype=np.int32)
+        position[listed] = np.arange(len(listed), dtype=np.int32)
         rows = np.repeat(np.arange(len(users)), np.diff(barred.indptr))
         kept = position[barred.indices] >= 0
-        among = rows_of_pairs(rows[kept], position[barred.indices[kept]], len(users), len(allow.items))
-        top = self._top_k(users, self._items[allow.items], k, among)
-        found = top.indices >= 0
-        top.indices[found] = allow.items[top.indices[found]]
-        return top
+        among = rows_of_pairs(rows[kept], position[barred.indices[kept]], len(users), len(listed))
+        found = self._kernels.top_k(queries, request.catalogue, request.k, among, self._n_threads)
+        real = found.top.indices >= 0
+        found.top.indices[real] = listed[found.top.indices[real]]
+        return found
 
-    def _top_k(self, users: Int32Array, items: Float32Array, k: int, exclude: Rows) -> TopK:
-        return self._kernels.top_k(self._queries(users), items, k, exclude, self._n_threads)
+    def _fingerprint(self, request: _Request, users: Int32Array, size: int) -> str:
+        """Hash everything that the answers depend on."""
+        digest = hashlib.blake2b(f"{__version__} {pa.__version__} {request.k} {size}".encode(), digest_size=12)
+        rows = (request.exclude, request.allowed_rows, request.denied_rows)
+        of_rows = (array for lists in rows for array in (() if lists is None else lists))
+        listed = (array for array in (request.listed, request.denied) if array is not None)
+        for array in (*self._fitted.factors, *self._fitted.link, users, *of_rows, *listed):
+            digest.update(f"{np.shape(array)} ".encode() + np.ascontiguousarray(array).tobytes())
+        for vocabulary in (self._fitted.user_ids, self._fitted.item_ids):
+            digest.update(pa.RecordBatch.from_arrays([vocabulary], ["id"]).serialize())
+        return digest.hexdigest()
 
     def _queries(self, users: Int32Array) -> Float32Array:
         factors = np.asarray(self._fitted.factors.user_factors[users])
@@ -276,27 +372,16 @@ class Scorer:
         return rows_of_pairs(users[known], items[known], self._fitted.n_users, self._fitted.n_items)
 
 
-def similar(
-    factors: Float32Array,
-    all_ids: pa.Array,
-    wanted_ids: Any,
-    k: int,
-    kind: str,
-    backend: str,
-    n_threads: int | None,
-) -> Similar:
-    """Find the rows of ``factors`` nearest to some of them by cosine, themselves left out.
+def similar(fitted: Fitted, wanted_ids: Any, k: int, kind: str, backend: str, n_threads: int | None) -> Similar:
+    """Find the items (or users) whose factors are nearest to those of some of them by cosine, themselves left out.
 
     Parameters
     ----------
-    factors : float32 array, shape (n, n_factors)
-    all_ids : Arrow array
-        The outside id of each row.
+    fitted : Fitted
     wanted_ids : id or array-like of ids
     k : int
         At most n - 1.
-    kind : str
-        "item" or "user", for names and errors.
+    kind : {"item", "user"}
     backend : str
     n_threads : int, optional
 
@@ -304,12 +389,12 @@ def similar(
     -------
     Similar
     """
+    kernels, all_ids = get_backend(backend), fitted.item_ids if kind == "item" else fitted.user_ids
     require_integer("k", k, minimum=1)
     if k >= len(all_ids):
         raise ParameterError(f"k is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
     wanted = ids.require_known(all_ids, wanted_ids, f"{kind}_ids")
-    norms = np.linalg.norm(factors, axis=1, keepdims=True)
-    directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
+    index = fitted.index(f"{kind} directions", kernels)
     itself = Rows(np.arange(len(wanted) + 1, dtype=np.int64), wanted)
-    top = get_backend(backend).top_k(directions[wanted], directions, int(k), itself, n_threads)
+    top = kernels.top_k(index.factors[wanted], index, int(k), itself, n_threads).top
     return Similar(all_ids.take(pa.array(wanted)), top.indices, top.scores, all_ids, kind)

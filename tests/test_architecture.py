@@ -107,7 +107,11 @@ def test_only_jit_talks_to_numba() -> None:
         return {i.importer for i in IMPORTS if i.packages[1] == package}
 
     assert importers("numba") == {"fastmf_kernels._jit", "fastmf_kernels._builder"}
-    assert importers("llvmlite") == {"fastmf_kernels._builder", "fastmf_kernels._vectors"}
+    assert importers("llvmlite") == {
+        "fastmf_kernels._builder",
+        "fastmf_kernels._score_vectors",
+        "fastmf_kernels._vectors",
+    }
     assert {i.importer for i in IMPORTS if i.imported == "fastmf_kernels._vectors"} == {"fastmf_kernels._jit"}
 
 

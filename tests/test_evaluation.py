@@ -1,5 +1,6 @@
 """`fastmf.evaluate` against a twin that predicts every pair, sorts, and counts."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +58,10 @@ def twin(
         "n_unknown": sum(user >= N_USERS or item >= N_ITEMS for user, item, _ in test),
     }
     table = model.predict(np.repeat(range(N_USERS), N_ITEMS), np.tile(range(N_ITEMS), N_USERS)).reshape(N_USERS, -1)
-    values: dict[str, list[float]] = {name: [] for name in (*metrics.RANKING_METRICS, "auc")}
+    values: dict[str, list[float]] = {name: [] for name in (*metrics.RANKING_METRICS, *FULL_RANK, "diversity")}
+    popularity = np.bincount(model.fitted.seen.indices, minlength=N_ITEMS)
+    lowest, information = popularity[popularity > 0].min(), []
+    directions = model.item_factors / np.linalg.norm(model.item_factors, axis=1, keepdims=True)
     offered: set[int] = set()
     ranked_users = sorted({user for user, _, rating in test if user < N_USERS and rating >= relevant_from})
     for user in ranked_users:
@@ -80,11 +84,21 @@ def twin(
         others = [scores[item] for item in ranked if item not in relevant]
         if wanted and others:
             values["auc"].append(np.mean([(a > b) + (a == b) / 2 for a in wanted for b in others]))
-    figures |= {f"{name}@{k}" if name != "auc" else name: float(np.mean(each)) for name, each in values.items()}
+        if wanted and len(ranked) > 1:
+            above = [(scores[b] > a) + (scores[b] == a) / 2 for a in wanted for b in ranked]
+            values["mean_percentile_rank"].append((np.sum(above) / len(wanted) - 0.5) / (len(ranked) - 1))
+        information += [-math.log2(max(popularity[item], lowest) / N_USERS) for item in ranked[:k]]
+        if len(ranked[:k]) > 1:
+            cosines = [directions[a] @ directions[b] for a, b in itertools.combinations(ranked[:k], 2)]
+            values["diversity"].append(1 - np.mean(cosines))
+    values["novelty"] = information
+    figures |= {name if name in FULL_RANK else f"{name}@{k}": np.mean(each) for name, each in values.items() if each}
     return figures | {f"coverage@{k}": len(offered) / N_ITEMS, "n_users": len(ranked_users)}
 
 
-ALL = ("rmse", "mae", *metrics.RANKING_METRICS, "coverage", "auc")
+FULL_RANK = ("auc", "mean_percentile_rank")
+AT_K = (*metrics.RANKING_METRICS, "coverage", "novelty", "diversity")
+ALL = ("rmse", "mae", *AT_K, *FULL_RANK)
 
 
 @pytest.mark.parametrize("k", [1, 7, N_ITEMS])
@@ -93,16 +107,17 @@ def test_every_figure_is_that_of_the_twin(k: int, model: FactorModel) -> None:
 
     figures = fastmf.evaluate(model, test, k=k, metrics=ALL)
 
+    if k == 1:  # one item has nothing to be unlike
+        assert math.isnan(figures.pop("diversity@1"))
     assert figures == pytest.approx(twin(model, triples(test), triples(train), k), rel=1e-5)
-    assert figures.keys() == {"rmse", "mae", "auc", "n_users", "n_ratings", "n_unknown"} | {
-        f"{name}@{k}" for name in (*metrics.RANKING_METRICS, "coverage")
-    }
+    assert figures.keys() >= {"rmse", "mae", *FULL_RANK, "n_users", "n_ratings", "n_unknown"}
 
 
-def test_by_default_there_is_everything_but_auc_at_10(als: FactorModel) -> None:
+def test_by_default_there_is_what_is_usual_at_10(als: FactorModel) -> None:
     train, test = data()
     expected = twin(als, triples(test), triples(train), 10)
-    del expected["auc"]
+    for name in ("auc", "mean_percentile_rank", "novelty@10", "diversity@10"):
+        del expected[name]
 
     assert fastmf.evaluate(als, test) == pytest.approx(expected, rel=1e-5)
 
@@ -223,7 +238,6 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
     whole = fastmf.evaluate(als, test, k=5, metrics=ALL)
 
     monkeypatch.setattr("fastmf.evaluation._BATCH", 4)
-    monkeypatch.setattr("fastmf.evaluation._AUC_BATCH", 3)
 
     assert fastmf.evaluate(als, test, k=5, metrics=ALL) == pytest.approx(whole)
 

@@ -226,3 +226,25 @@ def test_what_makes_no_sense_is_refused(ask: Callable[[], float], message: str) 
         ask()
 
     assert message in str(error.value)
+
+
+# Novelty and diversity -----------------------------------------------------------------------------------------------
+
+
+def test_novelty_by_hand() -> None:
+    shares = [0.5, 0.25, 0, 1]
+    assert metrics.novelty([[0, 1], [3, -1]], shares) == pytest.approx((1 + 2 + 0) / 3)
+    assert metrics.novelty([[2]], shares) == 2  # nobody knows it: as if it were the least known
+    assert math.isnan(metrics.novelty([[-1]], shares))
+    assert math.isnan(metrics.novelty([[0]], [0, 0]))
+
+
+def test_diversity_by_hand() -> None:
+    factors = np.array([[2, 0], [0, 3], [-1, 0], [0, 0]])
+    assert metrics.diversity([[0, 1]], factors) == 1
+    assert metrics.diversity([[0, 2]], factors) == 2
+    assert metrics.diversity([[0, 1], [0, 2], [1, -1]], factors) == 1.5  # a single item has no pair
+    assert metrics.diversity([[0, 3, -1]], factors) == 1  # no direction: like nothing
+    assert metrics.diversity([[0, 1, 2]], factors) == pytest.approx((1 + 2 + 1) / 3)
+    assert math.isnan(metrics.diversity([[0]], factors))
+    assert math.isnan(metrics.diversity(np.empty((0, 3), int), factors))

@@ -407,6 +407,59 @@ def test_recommend_to_parquet_that_fails_half_way_keeps_the_old_file(
     assert [path.name for path in tmp_path.iterdir()] == ["recs.parquet"]
 
 
+def test_recommend_to_a_directory_of_parts(als: FactorModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_BATCH", 2)
+    out = tmp_path / "recs"
+
+    n_rows = als.recommend_to_parquet(out, k=3, partitioned=True)
+
+    assert [file.name for file in sorted(out.iterdir())] == ["part-00000.parquet", "part-00001.parquet"]
+    assert pq.read_table(out).select(["user_id", "rank", "item_id"]) == als.recommend(k=3).to_arrow().drop_columns(
+        "score"
+    )
+    assert n_rows == 3 * N_USERS
+    als.recommend_to_parquet(out, k=2, partitioned=True, overwrite=True)
+    assert len(pq.read_table(out)) == 2 * N_USERS
+    with pytest.raises(OutputExistsError, match="recs is a directory; expected the name of a file"):
+        als.recommend_to_parquet(out, k=2, overwrite=True)
+    (out / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match="recs holds more than parts of recommendations"):
+        als.recommend_to_parquet(out, k=2, partitioned=True, overwrite=True)
+    assert (out / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"k": 3},
+        {"exclude": None},
+        {"users": USERS[1:]},
+        {"users": USERS[::-1]},
+        {"deny": ITEMS[:1]},
+        {"deny": ITEMS[1:2]},
+        {"allow": ITEMS[1:]},
+        {"allow": dict.fromkeys(USERS, ITEMS)},
+        {"deny": {USERS[0]: ITEMS[:2]}},
+    ],
+)
+def test_only_the_same_request_has_the_same_fingerprint(als: FactorModel, changed: dict[str, Any]) -> None:
+    def fingerprint(model: FactorModel, **request: Any) -> str:
+        full = {"users": None, "k": 4, "exclude": "seen", "allow": None, "deny": None, **request}
+        return scoring.Scorer(model.fitted, "cpu", None).recommend_in_batches(**full).fingerprint()
+
+    first = fingerprint(als)
+    assert fingerprint(als) == first
+    assert fingerprint(als, **changed) != first
+    other = fastmf.ALS(n_factors=4, n_epochs=4).fit(testing.power_law(N_USERS, N_ITEMS, 200, n_factors=3, seed=1))
+    assert fingerprint(other) != first
+
+
+def test_the_scan_is_reported(als: FactorModel) -> None:
+    scan = als.recommend(k=3).scan
+    assert (scan.n_screened, scan.n_skipped) == (4, 0)  # 30 users are four tiles, 25 items are one
+    assert 3 * N_USERS <= scan.n_scored <= N_USERS * N_ITEMS
+
+
 def test_recommend_to_parquet_for_nobody_is_an_error(als: FactorModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no users to recommend to"):
         als.recommend_to_parquet(tmp_path / "recs.parquet", users=[], k=3)
@@ -553,6 +606,27 @@ def test_top_k_does_not_depend_on_threads(n_threads: int | None) -> None:
     expected = fastmf.top_k(many, CATALOGUE, 5, backend="reference")
     np.testing.assert_array_equal(indices, expected.indices)
     np.testing.assert_allclose(scores, expected.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("pruning", [True, False])
+@pytest.mark.parametrize("n_queries", [1, 20])
+def test_top_k_in_an_index(n_queries: int, pruning: bool, backend: str) -> None:
+    queries = np.tile(QUERIES, (20, 1))[:n_queries]
+    index = fastmf.index_items(CATALOGUE, pruning=pruning, backend=backend)
+    expected = fastmf.top_k(queries, CATALOGUE, 4, backend="reference")
+
+    scores, indices = fastmf.top_k(queries, index, 4, backend=backend)
+
+    np.testing.assert_array_equal(indices, expected.indices)
+    np.testing.assert_array_equal(scores, expected.scores)
+    found = fastmf.top_k(queries, CATALOGUE, 4, pruning=pruning, backend=backend)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+
+
+def test_an_index_of_no_table_is_refused() -> None:
+    with pytest.raises(ParameterError, match=r"items have shape \(3,\); expected \(n_items, n_factors\)"):
+        fastmf.index_items(np.ones(3))
 
 
 def test_top_k_takes_any_layout_and_float_type() -> None:

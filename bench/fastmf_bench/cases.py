@@ -253,14 +253,33 @@ def _topk() -> Iterator[Case]:
             ("all items", no_rows(n_queries)),
             ("seen left out", rows_of_pairs(seen.users, seen.items, n_queries, n_items)),
         ):
-            name = f"top_k, {kind}, {n_queries} queries × {n_items} items, {n_factors} factors, k = {k}"
-            yield Case(name, partial(_top_k, queries, items, k, exclude), 0)
+            for pruning in (True, False):
+                name = f"top_k, {kind}, {n_queries} queries × {n_items} items, {n_factors} factors, k = {k}"
+                name += ", pruned" if pruning else ""
+                yield Case(name, partial(_top_k, queries, items, k, exclude, pruning), 0)
+        name = f"count_better, {n_queries} queries × {n_items} items, {n_factors} factors"
+        yield Case(
+            name, partial(_count_better, queries, items, rows_of_pairs(seen.users, seen.items, n_queries, n_items)), 0
+        )
 
 
 def _top_k(
-    queries: Float32Array, items: Float32Array, k: int, exclude: Rows, kernels: Kernels, n_threads: int | None
+    queries: Float32Array,
+    items: Float32Array,
+    k: int,
+    exclude: Rows,
+    pruning: bool,
+    kernels: Kernels,
+    n_threads: int | None,
 ) -> Arrays:
-    return [*kernels.top_k(queries, items, k, exclude, n_threads)]
+    return [*kernels.top_k(queries, kernels.index_items(items, pruning, n_threads), k, exclude, n_threads).top]
+
+
+def _count_better(
+    queries: Float32Array, items: Float32Array, seen: Rows, kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    index = kernels.index_items(items, False, n_threads)
+    return [*kernels.count_better(queries, index, seen, no_rows(len(queries)), n_threads)]
 
 
 def _factors(n_users: int, n_items: int, n_factors: int) -> Factors:

@@ -3,7 +3,8 @@
 example:
   fastmf recommend model --output recs.parquet -k 10
 
-The file has the columns user_id, rank (from 1), item_id and score.
+The file has the columns user_id, rank (from 1), item_id and score. It appears when it is whole; a command that was
+interrupted goes on where it has stopped when it is given again.
 """
 
 import argparse
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("model", metavar="MODEL", help="model directory")
     parser.add_argument("--output", required=True, metavar="RECS.parquet", help="file to write")
+    parser.add_argument("--partitioned", action="store_true", help="write a directory of several files instead")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("-k", type=positive_integer, default=10, help="items a user (default: %(default)s)")
     parser.add_argument("--users", metavar="USERS.parquet", help="users to recommend to (default: all)")
@@ -39,6 +41,7 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.k,
         users=users,
         exclude=None if parsed.include_seen else "seen",
+        partitioned=parsed.partitioned,
         overwrite=parsed.overwrite,
     )
     print_result({"output": parsed.output, "n_users": n_users, "n_rows": n_rows}, parsed.json)

@@ -318,17 +318,18 @@ class FactorModel(HyperParameters, ABC):
         exclude: "str | Interactions | None" = "seen",
         allow: "ItemFilter" = None,
         deny: "ItemFilter" = None,
+        partitioned: bool = False,
         overwrite: bool = False,
     ) -> int:
-        """Write the k best items of each user to a Parquet file, batch by batch, in bounded memory.
+        """Write the k best items of each user to Parquet, in bounded memory: a file, or ``partitioned`` a directory.
 
-        The file has the columns of `Recommendations.to_arrow`, and appears whole or not at all. The parameters are
-        those of `recommend`.
+        It has the columns of `Recommendations.to_arrow` and appears whole or not at all; the same call again goes on
+        where an interrupted one has stopped. Other parameters are those of `recommend`.
 
         Returns
         -------
         int
-            Number of rows written.
+            Number of rows.
 
         Raises
         ------
@@ -338,10 +339,9 @@ class FactorModel(HyperParameters, ABC):
         from fastmf.output import write_recommendations
         from fastmf.scoring import Scorer
 
-        batches = Scorer(self.fitted, self.backend, self.n_threads).recommend_in_batches(
-            users, k, exclude=exclude, allow=allow, deny=deny
-        )
-        return write_recommendations(batches, path, overwrite=overwrite, shown=self.verbose)
+        scorer = Scorer(self.fitted, self.backend, self.n_threads)
+        batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny)
+        return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
     def similar_items(self, item_ids: Any, k: int = 10) -> "Similar":
         """Find the k items whose factors point most nearly the same way (cosine), the item itself left out.
@@ -357,7 +357,7 @@ class FactorModel(HyperParameters, ABC):
         """
         from fastmf.scoring import similar
 
-        return similar(self.item_factors, self.item_ids, item_ids, k, "item", self.backend, self.n_threads)
+        return similar(self.fitted, item_ids, k, "item", self.backend, self.n_threads)
 
     def similar_users(self, user_ids: Any, k: int = 10) -> "Similar":
         """Find the k users whose factors point most nearly the same way (cosine), the user himself left out.
@@ -373,7 +373,7 @@ class FactorModel(HyperParameters, ABC):
         """
         from fastmf.scoring import similar
 
-        return similar(self.user_factors, self.user_ids, user_ids, k, "user", self.backend, self.n_threads)
+        return similar(self.fitted, user_ids, k, "user", self.backend, self.n_threads)
 
     def restore(self, fitted: Fitted, history: list[Record]) -> None:
         """Take over the result of an earlier fit, as `fastmf.load` does."""

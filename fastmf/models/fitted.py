@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fastmf.backend import Kernels
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.topk.arrays import Rows
+from fastmf_kernels.topk.arrays import ItemIndex, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Fitted:
     seen: Rows
     data: dict[str, Any]
     state: dict[str, Float32Array] = field(default_factory=dict)
+    _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_users(self) -> int:
@@ -55,6 +57,29 @@ class Fitted:
         """Item factors with their biases as a last column, or as they are in a model without: what queries meet."""
         _, item_factors, _, item_biases, _ = self.factors
         return np.column_stack([item_factors, item_biases]) if item_biases.any() else item_factors
+
+    def index(self, kind: str, kernels: Kernels, pruning: bool = True) -> ItemIndex:
+        """Return what queries are searched in, laid out for a backend at its first use, and kept.
+
+        Parameters
+        ----------
+        kind : {"items", "item directions", "user directions"}
+            Items with their biases; items or users of length 1, whose products are cosines.
+        kernels : Kernels
+        pruning : bool
+            Whether what cannot be among the best may be left out.
+        """
+        key = kernels.name, kind, pruning
+        if key not in self._indexes:  # two threads may both come here: they make the same
+            self._indexes[key] = kernels.index_items(self._rows(kind), pruning, None)
+        return self._indexes[key]
+
+    def _rows(self, kind: str) -> Float32Array:
+        if kind == "items":
+            return self.items_with_biases
+        factors = self.factors.item_factors if kind == "item directions" else self.factors.user_factors
+        norms = np.linalg.norm(factors, axis=1, keepdims=True)
+        return np.asarray(np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0))
 
     def copy(self) -> "Fitted":
         """Copy what training changes."""

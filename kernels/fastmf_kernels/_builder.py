@@ -11,11 +11,13 @@ import numpy as np
 from llvmlite import ir  # noqa: TID251
 from numba import types  # noqa: TID251
 from numba.core import cgutils  # noqa: TID251
+from numba.core.registry import cpu_target  # noqa: TID251
 from numba.extending import intrinsic, models, register_model  # noqa: TID251
 
 WIDTH = 16
 
-_FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_FLOAT, _DOUBLE, _INT32, _INT64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
+_BYTES = ir.VectorType(ir.IntType(8), 4 * WIDTH)
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 ZERO = ir.Constant(_VECTOR, [0.0] * WIDTH)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
@@ -30,7 +32,7 @@ class Builder:
     @property
     def has_32_registers_of_16(self) -> bool:
         """Whether a block of 16 × 16 sums fits the registers."""
-        return "+avx512f" in self._context.codegen().magic_tuple()[2]
+        return _has(self._context, "avx512f")
 
     def number(self, value: float) -> ir.Value:
         """Return a constant."""
@@ -85,8 +87,101 @@ class Builder:
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """Return a·b + c, in one instruction where there is one."""
         of_three = ir.FunctionType(a.type, [a.type] * 3)
-        name = "llvm.fmuladd.v16f32" if a.type == _VECTOR else "llvm.fmuladd.f32"
+        count, kind = (f"v{a.type.count}", a.type.element) if isinstance(a.type, ir.VectorType) else ("", a.type)
+        name = f"llvm.fmuladd.{count}{'f32' if kind == _FLOAT else 'f64'}"
         return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, name), [a, b, c])
+
+    def all(self, scalar: ir.Value, count: int) -> ir.Value:
+        """Make a vector of one number."""
+        undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
+        first = self.with_element(undefined, scalar, 0)
+        return self.ir.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, count), [0] * count))
+
+    def floats(self, pointer: ir.Value, count: int, position: int) -> ir.Value:
+        """Load a vector of float32 numbers, the one at ``position`` of those that start at a pointer."""
+        return self._vector(self.at(pointer, position * count), ir.VectorType(_FLOAT, count), 4)
+
+    def integers(self, pointer: ir.Value, count: int) -> ir.Value:
+        """Load a vector of int32 numbers."""
+        return self._vector(pointer, ir.VectorType(_INT32, count), 4)
+
+    def load_bytes(self, pointer: ir.Value) -> ir.Value:
+        """Load 64 bytes."""
+        return self._vector(pointer, _BYTES, 1)
+
+    def _vector(self, pointer: ir.Value, kind: ir.Type, align: int) -> ir.Value:
+        vector = self.ir.load(self.ir.bitcast(pointer, kind.as_pointer()))
+        vector.align = align
+        return vector
+
+    def no_integers(self) -> ir.Value:
+        """Return 16 zeros."""
+        return ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH)
+
+    def add_byte_products(self, totals: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+        """Add to each of 16 int32 numbers the four products of its four bytes (AVX-512 VNNI)."""
+        kind, signed = totals.type, self.ir.bitcast(signed, _BYTES)
+        if not _has(self._context, "avx512vnni"):
+            wide = ir.VectorType(_INT32, 4 * WIDTH)
+            products = self.ir.mul(self.ir.zext(unsigned, wide), self.ir.sext(signed, wide))
+            for part in range(4):
+                of_part = ir.Constant(kind, [4 * lane + part for lane in range(WIDTH)])
+                totals = self.ir.add(totals, self.ir.shuffle_vector(products, products, of_part))
+            return totals
+        of_three = ir.FunctionType(kind, [kind, _BYTES, _BYTES])
+        function = cgutils.get_or_insert_function(self.ir.module, of_three, "llvm.x86.avx512.vpdpbusd.512")
+        return self.ir.call(function, [totals, unsigned, signed])
+
+    def to_integers(self, numbers: ir.Value, largest: float) -> ir.Value:
+        """Round numbers toward 0, those beyond ± largest to that, and NaN to - largest."""
+        count = numbers.type.count
+        low, high = (self.all(self.number(sign * largest), count) for sign in (-1, 1))
+        numbers = self.ir.select(self.ir.fcmp_ordered(">", numbers, low), numbers, low)
+        numbers = self.ir.select(self.ir.fcmp_ordered("<", numbers, high), numbers, high)
+        return self.ir.fptosi(numbers, ir.VectorType(_INT32, count))
+
+    def not_below(self, numbers: ir.Value, bounds: ir.Value) -> ir.Value:
+        """Tell where numbers are not below a bound: they, or the bound, may be NaN."""
+        return self.ir.fcmp_unordered(">=", numbers, bounds)
+
+    def bits(self, low: ir.Value, high: ir.Value) -> ir.Value:
+        """Make one number of 32 truth values."""
+        low, high = (
+            self.ir.zext(self.ir.bitcast(half, ir.IntType(WIDTH)), ir.IntType(2 * WIDTH)) for half in (low, high)
+        )
+        return self.ir.or_(low, self.ir.shl(high, ir.Constant(high.type, WIDTH)))
+
+    def any(self, truths: ir.Value) -> ir.Value:
+        """Tell whether one of 16 truth values is true."""
+        bits = self.ir.bitcast(truths, ir.IntType(WIDTH))
+        return self.ir.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    def only_if(self, condition: ir.Value, body: Callable[[], None]) -> None:
+        """Emit what runs only under a condition that seldom holds."""
+        with self.ir.if_then(condition, likely=False):
+            body()
+
+    def trailing_zeros(self, number: ir.Value) -> ir.Value:
+        """Return the position of the lowest bit that is set."""
+        of_one = ir.FunctionType(number.type, [number.type, ir.IntType(1)])
+        name = f"llvm.cttz.i{number.type.width}"
+        function = cgutils.get_or_insert_function(self.ir.module, of_one, name)
+        return self.ir.call(function, [number, ir.Constant(ir.IntType(1), 0)])
+
+    def narrow(self, number: ir.Value) -> ir.Value:
+        """Turn an int64 number into int32."""
+        return self.ir.trunc(number, _INT32)
+
+    def widen(self, number: ir.Value) -> ir.Value:
+        """Turn an int32 number into int64."""
+        return self.ir.sext(number, _INT64)
+
+    def doubles(self, numbers: ir.Value) -> ir.Value:
+        """Turn float32 numbers into float64, a vector of them or one."""
+        kind = numbers.type
+        return self.ir.fpext(
+            numbers, ir.VectorType(_DOUBLE, kind.count) if isinstance(kind, ir.VectorType) else _DOUBLE
+        )
 
     def square_root(self, scalar: ir.Value) -> ir.Value:
         """Return √ of one number."""
@@ -124,15 +219,15 @@ class Builder:
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """Return the sum of 16 numbers: halves are added, then halves of that."""
-        width = WIDTH
+        width, add = WIDTH, self.ir.add if vector.type.element == _INT32 else self.ir.fadd
         while width > 1:
-            undefined = ir.Constant(ir.VectorType(_FLOAT, width), ir.Undefined)
+            undefined = ir.Constant(ir.VectorType(vector.type.element, width), ir.Undefined)
             width //= 2
             halves = (
                 self.ir.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INT32, width), list(places)))
                 for places in (range(width), range(width, 2 * width))
             )
-            vector = self.ir.fadd(*halves)
+            vector = add(*halves)
         return self.element(vector, 0)
 
     def loop(
@@ -166,6 +261,15 @@ class Builder:
         return results
 
 
+def has_byte_products() -> bool:
+    """Whether four products of bytes and their sum are one instruction here (AVX-512 VNNI)."""
+    return _has(cpu_target.target_context, "avx512vnni")
+
+
+def _has(context: Any, feature: str) -> bool:
+    return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
+
+
 class Held(types.Type):  # type: ignore[misc]
     """A row of 16·n numbers that a kernel holds in registers."""
 
@@ -184,7 +288,9 @@ Emit = Callable[..., Any]
 _NUMBERS = {
     None: types.void,
     bool: types.boolean,
+    np.int64: types.int64,
     np.float32: types.float32,
+    np.float64: types.float64,
     tuple[np.float32, np.float32]: types.UniTuple(types.float32, 2),
 }
 

@@ -53,10 +53,21 @@ def vector_code(plain: Callable[P, R]) -> Callable[P, R] | None:
     if numba.config.DISABLE_JIT or PLAIN_LOOPS:
         return None
     try:
-        from fastmf_kernels import _vectors
+        from fastmf_kernels import _score_vectors, _vectors
     except (ImportError, AttributeError):
         return None
-    return _vectors.compiled_as(getattr(_vectors, plain.__name__))(plain)  # type: ignore[no-any-return]
+    home = _score_vectors if plain.__module__.endswith("topk.tiles") else _vectors
+    return _vectors.compiled_as(getattr(home, plain.__name__))(plain)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def has_byte_products() -> bool:
+    """Whether this processor multiplies and adds bytes several times as fast as float32 numbers."""
+    try:
+        from fastmf_kernels import _builder
+    except (ImportError, AttributeError):
+        return False
+    return not PLAIN_LOOPS and not numba.config.DISABLE_JIT and _builder.has_byte_products()
 
 
 class Kernel(Generic[P, R]):

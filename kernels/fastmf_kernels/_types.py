@@ -1,5 +1,7 @@
 """Names for the array types that kernels take."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,5 +9,6 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
-Index = int | np.uint64
+UInt8Array = npt.NDArray[np.uint8]
+Index = int | np.integer[Any]
 """A place in an array; unsigned ones spare kernels the test for negative indices."""

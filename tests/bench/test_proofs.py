@@ -30,9 +30,9 @@ def test_every_suite_rests_on_kernels_that_are_proven() -> None:
 
 def swapped_neighbours(kernels: Kernels) -> Kernels:
     def top_k(*arguments: Any) -> Any:
-        top = kernels.top_k(*arguments)
-        top.indices[:, :2] = top.indices[:, 1::-1].copy()
-        return top
+        found = kernels.top_k(*arguments)
+        found.top.indices[:, :2] = found.top.indices[:, 1::-1].copy()
+        return found
 
     return kernels._replace(top_k=top_k)
 

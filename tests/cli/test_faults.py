@@ -75,9 +75,58 @@ def test_killed_while_recommending(crowd: Path, tmp_path: Path, start_fastmf: Ca
 
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "recs.parquet").read_text() == "earlier"
-    (half,) = set(tmp_path.iterdir()) - {tmp_path / "recs.parquet"}
-    assert half.name.startswith(".recs.parquet.tmp-")  # hidden, and no name that reads as Parquet
+    (parts,) = set(tmp_path.iterdir()) - {tmp_path / "recs.parquet"}
+    assert parts.name.startswith(".recs.parquet.parts-")
+    (half,) = parts.iterdir()
+    assert half.name.startswith(".part-00000.parquet.tmp-")  # hidden, and no name that reads as Parquet
     assert half.stat().st_size > 0
+
+
+# The process is killed when its third part is to get its name.
+KILLED_AT_THE_THIRD_PART = """
+import os, signal
+replace, calls = os.replace, []
+def replace_or_die(source, target):
+    calls.append(target)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = replace_or_die
+"""
+
+
+@pytest.mark.parametrize("how", [(), ("--partitioned",)], ids=["a file", "a directory"])
+def test_killed_while_recommending_and_resumed(
+    how: tuple[str, ...],
+    crowd: Path,
+    tmp_path: Path,
+    run_fastmf: Callable[..., Done],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def recommend(output: str, **arguments: Any) -> Done:
+        return run_fastmf("recommend", crowd, "--output", output, "-k", 5, *how, **arguments)
+
+    def bytes_of(output: str) -> list[tuple[str, bytes]]:
+        path = tmp_path / output
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return [(file.name if path.is_dir() else "", file.read_bytes()) for file in files]
+
+    recommend("whole")
+    recommend("killed", prelude=KILLED_AT_THE_THIRD_PART, status=-9)
+    assert not (tmp_path / "killed").exists()
+    (parts,) = tmp_path.glob(".killed.parts-*")
+    finished = {file.name: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")}
+    assert sorted(finished) == ["part-00000.parquet", "part-00001.parquet"]
+
+    # Other answers are another output: what was finished is not taken for theirs.
+    run_fastmf("recommend", crowd, "--output", "killed", "-k", 4, "--json", *how)
+    shutil.rmtree(tmp_path / "killed") if how else (tmp_path / "killed").unlink()
+    assert {file.name: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")} == finished
+
+    done = recommend("killed")
+    assert "done before" in done.stderr
+    assert bytes_of("killed") == bytes_of("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
 def test_killed_while_saving(

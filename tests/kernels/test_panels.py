@@ -6,6 +6,7 @@ import pytest
 from fastmf_kernels._jit import device
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.linalg import panels, rows
+from fastmf_kernels.topk import tiles
 
 LENGTHS = (0, 1, 2, 7, 8, 9, 16, 33, 100)
 
@@ -16,7 +17,7 @@ def numbers(*shape: int, seed: int = 0) -> Float32Array:
 
 def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
-    compiled = getattr(rows if hasattr(rows, name) and not hasattr(panels, name) else panels, name)
+    compiled = next(getattr(module, name) for module in (panels, rows, tiles) if hasattr(module, name))
 
     # An intrinsic cannot be called from Python: the plain function's parameters are passed on one by one.
     count = len(arguments)
@@ -47,6 +48,7 @@ def test_every_loop_has_its_vector_code() -> None:
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
         *("substitute_block", "substitute_block_back", "dot_product"),
         *("hold_row", "put_row", "multiply_row", "move_row", "combine_rows", "inverse_roots", "exponential"),
+        *("screen_floats", "screen_bytes", "count_from", "lowest_bit", "exact_product", "product_in_order"),
     }
 
 
@@ -168,3 +170,66 @@ def test_exponential(x: float) -> None:
 def test_inverse_roots() -> None:
     plain, compiled = run_both("inverse_roots", np.float32(2), np.float32(1e6))
     np.testing.assert_allclose(compiled[0], plain[0], rtol=3e-7)
+
+
+def whole(*shape: int, high: int, seed: int = 0) -> Float32Array:
+    """Draw whole numbers, whose sums of products are exact."""
+    return np.random.default_rng(seed).integers(-high, high + 1, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_factors", [1, 2, 17, 64])
+def test_screen_floats(n_factors: int) -> None:
+    queries, items = whole(3, n_factors, 8, high=3), whole(4, n_factors, 32, high=3, seed=1)
+    items[1, 0, 5] = np.nan
+    limits = whole(3, 4, 8, high=20, seed=2)
+    limits[1, 0, 3], limits[1, 0, 4] = -np.inf, np.inf
+    scores, passed = np.zeros((8, 32), np.float32), np.zeros(8, np.int32)
+    arguments = queries, 8 * n_factors, items, 32 * n_factors, n_factors, limits, 32, np.float32(0.5), scores, passed
+    plain, compiled = run_both("screen_floats", *arguments)
+    for expected, found in zip(plain, compiled, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert 0 < np.unpackbits(compiled[4].view(np.uint8)).sum() < 256
+    nothing = np.full((3, 4, 8), np.inf, np.float32)
+    nothing[:, 1] = 0
+    items[1, 0, 5] = 0
+    _, (*_, anything) = run_both("screen_floats", *arguments[:5], nothing, *arguments[6:])
+    assert not anything
+
+
+@pytest.mark.parametrize("n_quads", [1, 3, 16])
+def test_screen_bytes(n_quads: int) -> None:
+    rng = np.random.default_rng(n_quads)
+    queries = rng.integers(-127, 128, (3, n_quads, 8, 4)).astype(np.int8).view(np.int32)[..., 0].copy()
+    items = rng.integers(1, 256, (4, n_quads, 32, 4)).astype(np.uint8)
+    limits = np.stack([whole(4, 8, high=40 * n_quads, seed=seed) for seed in range(3)])
+    limits[1, 0, :3] = -np.inf, np.inf, np.nan
+    offsets, terms = (
+        whole(3, 8, high=500, seed=4).astype(np.int32),
+        np.array([[0, 0, 0, 0], [100, 1, 2, 0]], np.float32),
+    )
+    passed = np.zeros(8, np.int32)
+    position = queries, 8 * n_quads, items, 128 * n_quads, n_quads, limits, 32, offsets, 8, terms, 4, passed
+    plain, compiled = run_both("screen_bytes", *position)
+    np.testing.assert_array_equal(compiled[-2], plain[-2])
+    assert compiled[-2][0] == -1  # all pass
+    assert compiled[-2][1] == 0
+    assert compiled[-1] == plain[-1]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("least", [-(2**31), -5, 0, 3, 2**31 - 1])
+def test_count_from(least: int, n: int) -> None:
+    numbers_ = np.random.default_rng(n).integers(-8, 8, 100).astype(np.int32)
+    numbers_[::7] = 2**31 - 1
+    assert_same("count_from", numbers_, 3, n, least)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 12, 2**31, 2**32 - 2**20])
+def test_lowest_bit(bits: int) -> None:
+    assert_same("lowest_bit", bits)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("name", ["exact_product", "product_in_order"])
+def test_products_of_rows(name: str, n: int) -> None:
+    assert_same(name, whole(120, high=9), 3, whole(150, high=9, seed=1), 17, n)

@@ -9,13 +9,31 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fastmf.backend import Kernels
+from fastmf.backend import Kernels, get_backend
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk.arrays import Rows, TopK, no_rows
+from fastmf_kernels.topk import cpu_index
+from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK, no_rows, without_layout
 
 THREADS = (1, 2, None)
-# A tile of the CPU kernel holds 256 items, a block 64 queries: sizes on both sides of a border.
-N_ITEMS = (1, 15, 255, 256, 257, 700)
+# A tile of the CPU kernel holds 32 items and 8 queries, a block 64 queries: sizes on both sides of a border.
+N_ITEMS = (1, 15, 31, 32, 33, 255, 700)
+LAYOUTS = ("pruned", "full", "none")
+
+
+def indexed(kernels: Kernels, items: Float32Array, layout: str = "pruned") -> ItemIndex:
+    return without_layout(items) if layout == "none" else kernels.index_items(items, layout == "pruned", None)
+
+
+def find(
+    kernels: Kernels,
+    queries: Float32Array,
+    items: Float32Array,
+    k: int,
+    exclude: Rows,
+    n_threads: int | None = None,
+    layout: str = "pruned",
+) -> TopK:
+    return kernels.top_k(queries, indexed(kernels, items, layout), k, exclude, n_threads).top
 
 
 def dyadic(shape: tuple[int, int], seed: int, high: int = 200) -> Float32Array:
@@ -70,20 +88,64 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("k", [1, 2, 10, 299, 300, 310])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("k", [1, 2, 10, 100, 299, 300, 310])
 @pytest.mark.parametrize("name", INPUTS)
-def test_top_k(name: str, k: int, kernels: Kernels, reference: Kernels) -> None:
+def test_top_k(name: str, k: int, layout: str, kernels: Kernels, reference: Kernels) -> None:
     queries, items = INPUTS[name]
-    everything = queries, items, k, no_rows(len(queries)), None
-    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+    for exclude in (no_rows(len(queries)), random_rows(len(queries), len(items), 0.3, 4)):
+        everything = queries, items, k, exclude
+        assert_same(find(kernels, *everything, layout=layout), find(reference, *everything))
 
 
-@pytest.mark.parametrize("k", [1, 2, 10, 299, 300, 310])
+@pytest.mark.parametrize("k", [1, 10, 100])
 @pytest.mark.parametrize("name", INPUTS)
-def test_top_k_with_exclusions(name: str, k: int, kernels: Kernels, reference: Kernels) -> None:
+def test_screening_by_floats_in_order_of_norm(
+    name: str, k: int, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What processors do that have no quick products of bytes."""
+    monkeypatch.setattr(cpu_index, "has_byte_products", lambda: False)
     queries, items = INPUTS[name]
-    everything = queries, items, k, random_rows(len(queries), len(items), 0.3, 4), None
-    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+    everything = queries, items, k, random_rows(len(queries), len(items), 0.3, 4)
+    assert_same(find(get_backend("cpu"), *everything), find(reference, *everything))
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("name", INPUTS)
+def test_screening_by_bytes(name: str, k: int, reference: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_index, "has_byte_products", lambda: True)
+    queries, items = INPUTS[name]
+    everything = queries, items, k, random_rows(len(queries), len(items), 0.3, 4)
+    assert_same(find(get_backend("cpu"), *everything), find(reference, *everything))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spread", [0, 1, 4])
+def test_nothing_is_lost_by_screening(spread: float, seed: int, kernels: Kernels) -> None:
+    """Factors that round, of equal norms and of very different ones: the three layouts agree bit for bit."""
+    rng = np.random.default_rng(seed)
+    n_factors = (5, 16, 33, 130)[seed]
+    queries, items = (rng.standard_normal((n, n_factors)) for n in (100, 2000))
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    items *= np.exp(spread * rng.standard_normal((2000, 1)))
+    if seed == 3:
+        items[:, 0] *= 1000  # what a byte makes of the other factors is little
+    everything = queries.astype(np.float32), items.astype(np.float32), 10, random_rows(100, 2000, 0.1, seed)
+    expected = find(kernels, *everything, layout="none")
+    for layout in ("pruned", "full"):
+        assert_same(find(kernels, *everything, layout=layout), expected)
+
+
+def test_short_vectors_are_skipped() -> None:
+    cpu = get_backend("cpu")
+    rng = np.random.default_rng(3)
+    queries, items = (rng.standard_normal((n, 16), np.float32) for n in (64, 5000))
+    items[500:] *= np.float32(0.01)
+    scan = cpu.top_k(queries, cpu.index_items(items, True, None), 10, no_rows(64), None).scan
+    assert scan.n_skipped > 0.8 * (scan.n_skipped + scan.n_screened)
+    full = cpu.top_k(queries, cpu.index_items(items, False, None), 10, no_rows(64), None).scan
+    assert (full.n_screened, full.n_skipped) == (8 * 157, 0)
+    assert scan.n_scored < full.n_scored < 64 * 1000
 
 
 @pytest.mark.parametrize("k", [1, 2, 10, 310])
@@ -101,25 +163,28 @@ def test_top_k_among(name: str, k: int, kernels: Kernels, reference: Kernels) ->
 def test_shapes(n_items: int, n_factors: int, kernels: Kernels, reference: Kernels) -> None:
     queries, items = dyadic((65, n_factors), 6), dyadic((n_items, n_factors), 7)
     exclude = random_rows(65, n_items, 0.1, 8)
-    assert_same(kernels.top_k(queries, items, 7, exclude, None), reference.top_k(queries, items, 7, exclude, None))
+    for layout in LAYOUTS:
+        assert_same(
+            find(kernels, queries, items, 7, exclude, layout=layout), find(reference, queries, items, 7, exclude)
+        )
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, 63, 64, 65, 129])
 def test_number_of_queries(n_queries: int, kernels: Kernels, reference: Kernels) -> None:
-    everything = dyadic((n_queries, 8), 6), dyadic((260, 8), 7), 5, no_rows(n_queries), None
-    assert_same(kernels.top_k(*everything), reference.top_k(*everything))
+    everything = dyadic((n_queries, 8), 6), dyadic((260, 8), 7), 5, no_rows(n_queries)
+    assert_same(find(kernels, *everything), find(reference, *everything))
 
 
 def test_reference_by_hand(reference: Kernels) -> None:
     items = np.array([[2], [np.nan], [5], [2], [-np.inf], [7]], np.float32)
-    top = reference.top_k(np.array([[1], [-1]], np.float32), items, 5, rows([[5], [0, 2]]), None)
+    top = find(reference, np.array([[1], [-1]], np.float32), items, 5, rows([[5], [0, 2]]), None)
     assert top.indices.tolist() == [[2, 0, 3, -1, -1], [4, 3, 5, -1, -1]]
     assert top.scores.tolist() == [[5, 2, 2, -np.inf, -np.inf], [np.inf, -2, -7, -np.inf, -np.inf]]
 
 
 def test_ties_go_to_the_lower_index(kernels: Kernels) -> None:
     queries, items = np.ones((2, 4), np.float32), np.ones((1000, 4), np.float32)
-    top = kernels.top_k(queries, items, 6, rows([[], [0, 2, 3]]), None)
+    top = find(kernels, queries, items, 6, rows([[], [0, 2, 3]]), None)
     assert top.indices.tolist() == [[0, 1, 2, 3, 4, 5], [1, 4, 5, 6, 7, 8]]
     candidates = rows([[999, 3, 500], [7, 8]])
     top = kernels.top_k_among(queries, items, 2, candidates, rows([[], [7]]), None)
@@ -129,7 +194,7 @@ def test_ties_go_to_the_lower_index(kernels: Kernels) -> None:
 def test_padding(kernels: Kernels) -> None:
     queries, items = np.ones((3, 2), np.float32), dyadic((20, 2), 9)
     exclude = rows([range(20), range(1, 20), []])
-    top = kernels.top_k(queries, items, 25, exclude, None)
+    top = find(kernels, queries, items, 25, exclude, None)
     assert (top.indices >= 0).sum(axis=1).tolist() == [0, 1, 20]
     assert np.isneginf(top.scores).sum(axis=1).tolist() == [25, 24, 5]
     assert top.indices[1, 0] == 0
@@ -146,7 +211,7 @@ def test_rounded_scores(n_factors: int, n_queries: int, kernels: Kernels) -> Non
     rng = np.random.default_rng(10)
     queries, items = (rng.standard_normal((n, n_factors), np.float32) for n in (n_queries, 900))
     exact = queries.astype(np.float64) @ items.astype(np.float64).T
-    top = kernels.top_k(queries, items, 50, no_rows(n_queries), None)
+    top = find(kernels, queries, items, 50, no_rows(n_queries), None)
     best = -np.sort(-exact, axis=1)[:, :50]
     tolerance = 4e-7 * n_factors
     np.testing.assert_allclose(top.scores, best, rtol=0, atol=tolerance)
@@ -158,11 +223,11 @@ def test_rounded_scores(n_factors: int, n_queries: int, kernels: Kernels) -> Non
 def test_a_single_query_equals_the_batch(name: str, kernels: Kernels) -> None:
     queries, items = INPUTS[name]
     exclude = random_rows(len(queries), len(items), 0.2, 11)
-    batch = kernels.top_k(queries, items, 9, exclude, None)
+    batch = find(kernels, queries, items, 9, exclude, None)
     for r in range(0, len(queries), 3):
         start, stop = exclude.indptr[r : r + 2]
         own = Rows(np.array([0, stop - start]), exclude.indices[start:stop])
-        single = kernels.top_k(queries[r : r + 1], items, 9, own, None)
+        single = find(kernels, queries[r : r + 1], items, 9, own, None)
         assert_same(single, TopK(batch.scores[r : r + 1], batch.indices[r : r + 1]))
 
 
@@ -171,6 +236,31 @@ def test_same_bits_for_any_threads(n_threads: int | None, kernels: Kernels) -> N
     rng = np.random.default_rng(12)
     queries, items = (rng.standard_normal((n, 17), np.float32) for n in (200, 500))
     exclude, candidates = random_rows(200, 500, 0.1, 13), random_rows(200, 500, 0.5, 14)
-    assert_same(kernels.top_k(queries, items, 20, exclude, n_threads), kernels.top_k(queries, items, 20, exclude, 1))
+    assert_same(find(kernels, queries, items, 20, exclude, n_threads), find(kernels, queries, items, 20, exclude, 1))
     among = queries, items, 20, candidates, exclude
     assert_same(kernels.top_k_among(*among, n_threads), kernels.top_k_among(*among, 1))
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if name != "overflowing"])
+def test_count_better(name: str, kernels: Kernels, reference: Kernels) -> None:
+    queries, items = INPUTS[name]
+    wanted, exclude = (random_rows(len(queries), len(items), share, 15) for share in (0.05, 0.3))
+    found, expected = (
+        backend.count_better(queries, backend.index_items(items, False, None), wanted, exclude, None)
+        for backend in (kernels, reference)
+    )
+    np.testing.assert_array_equal(found.higher, expected.higher)
+    np.testing.assert_array_equal(found.equal, expected.equal)
+
+
+def test_count_better_by_hand(kernels: Kernels) -> None:
+    items = np.array([[2], [5], [2], [7], [np.nan]], np.float32)
+    counts = kernels.count_better(
+        np.array([[1], [-1]], np.float32),
+        kernels.index_items(items, False, None),
+        rows([[0, 2], [1]]),
+        rows([[3], []]),
+        None,
+    )
+    assert counts.higher.tolist() == [1, 1, 2]
+    assert counts.equal.tolist() == [2, 2, 1]

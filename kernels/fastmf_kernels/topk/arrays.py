@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
+from fastmf_kernels._types import Float32Array, Int32Array, Int64Array, UInt8Array
 
 
 class Rows(NamedTuple):
@@ -34,6 +34,84 @@ class TopK(NamedTuple):
 
     scores: Float32Array
     indices: Int32Array
+
+
+class ItemIndex(NamedTuple):
+    """Items as a backend wants them for `top_k`; all but ``factors`` is its own affair, and may be empty.
+
+    Attributes
+    ----------
+    factors : float32 array, shape (n_items, n_factors)
+    pruning : bool
+        Whether items that cannot be among the best may be left out before they are scored.
+    order : int32 array, shape (32·n_panels,)
+        Items by their place in the panels; -1 for none.
+    norms : float32 array, shape (n_panels,)
+        The largest norm in each panel, rounded up.
+    floats : float32 array, shape (n_panels, n_factors, 32)
+    bytes : uint8 array, shape (n_panels, n_quads, 32, 4)
+    terms : float32 array, shape (n_panels, 4)
+        What must be known of a panel of bytes.
+    """
+
+    factors: Float32Array
+    pruning: bool
+    order: Int32Array
+    norms: Float32Array
+    floats: Float32Array
+    bytes: UInt8Array
+    terms: Float32Array
+
+
+class Scan(NamedTuple):
+    """What a search has looked at.
+
+    Attributes
+    ----------
+    n_screened : int
+        Tiles of 8 queries × 32 items whose scores were bounded.
+    n_skipped : int
+        Tiles that were left out, because their items' vectors are too short.
+    n_scored : int
+        Pairs that were scored.
+    """
+
+    n_screened: int
+    n_skipped: int
+    n_scored: int
+
+
+class Found(NamedTuple):
+    """The answer to a search, and what it took."""
+
+    top: TopK
+    scan: Scan
+
+
+class Counts(NamedTuple):
+    """How many items score higher than an item, and how many the same.
+
+    Attributes
+    ----------
+    higher, equal : int64 arrays
+    """
+
+    higher: Int64Array
+    equal: Int64Array
+
+
+def without_layout(items: Float32Array) -> ItemIndex:
+    """Return items as they are as an index: for a few queries, which are not worth laying them out."""
+    n_factors = items.shape[1]
+    return ItemIndex(
+        items,
+        False,
+        np.empty(0, np.int32),
+        np.empty(0, np.float32),
+        np.empty((0, n_factors, 32), np.float32),
+        np.empty((0, -(-n_factors // 4), 32, 4), np.uint8),
+        np.empty((0, 4), np.float32),
+    )
 
 
 def no_rows(n_queries: int) -> Rows:

@@ -1,32 +1,60 @@
-"""Blocked product with selection on all cores; the contract is that of `fastmf_kernels.topk.reference`.
+"""Top-k on all cores; the contract is that of `fastmf_kernels.topk.reference`.
 
-A block of queries meets the items tile by tile. The scores of a tile stay in the cache; a row of 16 of them is looked
-at only when one beats the query's threshold, the worst score kept so far. The kept ones form a heap with the worst on
-top. Excluded items are looked up last, for the few scores that pass.
+Candidates are found by what bounds their scores from above (`cpu_scan`, `cpu_index`), and only they are scored
+(`cpu_best`). Of all pairs of a query and an item these are few.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from fastmf_kernels._jit import device, parallel, prange, threads
-from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.linalg.panels import dot_product
-from fastmf_kernels.topk.arrays import Rows, TopK
+from fastmf_kernels._jit import run_tasks
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK
+from fastmf_kernels.topk.cpu_best import Best, Search, full_at, make_best
+from fastmf_kernels.topk.cpu_count import count_panels
+from fastmf_kernels.topk.cpu_index import lay_out
+from fastmf_kernels.topk.cpu_scan import (
+    Block,
+    make_block,
+    scan_bytes,
+    scan_candidates,
+    scan_floats,
+    scan_rows,
+)
+from fastmf_kernels.topk.tiles import ROWS
 
-_TILE = 256
-_GROUP = 16
-_QUERY_BLOCK = 64
+_BLOCK = 64
+# Numbers in the buffers of a block.
+_MOST_BUFFERED = 1 << 22
+# Products that the calling thread has done before others would have started.
+_FEW = 1 << 24
+_TASKS_A_THREAD = 4
 
 
-def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_threads: int | None = None) -> TopK:
+def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
+    """Lay items out for `top_k`; see the reference."""
+    return lay_out(items, pruning)
+
+
+def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query; see the reference."""
+    search = Search(queries, index.factors, exclude, k, full_at(k))
+    if not len(index.norms):
+        top = _one_by_one(search, len(index.factors), n_threads, partial(scan_rows, search))
+        return Found(top, Scan(0, 0, len(queries) * len(index.factors)))
     top = _empty(len(queries), k)
-    if len(queries) == 1:
-        # Laying the items out in tiles would cost more than the scores; so would starting threads.
-        _score_one_by_one.serial(queries, items, exclude, top)
-    else:
-        with threads(n_threads):
-            _score_all(queries, _tiles(items), len(items), exclude, top)
-    return top
+    n_rows = _rows_of_a_block(len(queries), k, n_threads)
+    scan = scan_bytes if len(index.bytes) else scan_floats
+    counts = np.zeros((-(-len(queries) // n_rows), len(Scan._fields)), np.int64)
+
+    def task(number: int, block: Block) -> None:
+        start = number * n_rows
+        scan(search, index, start, min(start + n_rows, len(queries)), block, top, counts[number])
+
+    run_tasks(task, len(counts), _threads_for(search, n_threads), lambda: make_block(n_rows, k, index))
+    return Found(top, Scan(*counts.sum(axis=0).tolist()))
 
 
 def top_k_among(
@@ -38,155 +66,54 @@ def top_k_among(
     n_threads: int | None = None,
 ) -> TopK:
     """Find the k best among each query's own candidates; see the reference."""
-    top = _empty(len(queries), k)
-    with threads(n_threads):
-        _score_candidates(queries, items, candidates, exclude, top)
+    search = Search(queries, items, exclude, k, full_at(k))
+    longest = int(np.diff(candidates.indptr).max(initial=0))
+    return _one_by_one(search, longest, n_threads, partial(scan_candidates, search, candidates))
+
+
+def count_better(
+    queries: Float32Array, index: ItemIndex, wanted: Rows, exclude: Rows, n_threads: int | None = None
+) -> Counts:
+    """Count, for some items of each query, how many others score higher, and how many the same; see the reference."""
+    counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
+    search = Search(queries, index.factors, exclude, 1, 1)
+    n_rows = _rows_of_a_block(len(queries), 1, n_threads)
+
+    def task(number: int, block: Block) -> None:
+        start = number * n_rows
+        count_panels(search, index, wanted, start, min(start + n_rows, len(queries)), block, counts)
+
+    n_tasks = -(-len(queries) // n_rows)
+    run_tasks(task, n_tasks, _threads_for(search, n_threads), lambda: make_block(n_rows, 1, index))
+    return counts
+
+
+def _one_by_one(
+    search: Search, n_candidates: int, n_threads: int | None, scan: Callable[[int, int, Best, TopK], None]
+) -> TopK:
+    """Let queries go through their candidates in no other layout than theirs."""
+    n_queries, top = len(search.queries), _empty(len(search.queries), search.k)
+
+    def task(number: int, best: Best) -> None:
+        start = number * _BLOCK
+        scan(start, min(start + _BLOCK, n_queries), best, top)
+
+    n_tasks = -(-n_queries // _BLOCK)
+    run_tasks(task, n_tasks, _threads_for(search, n_threads), lambda: make_best(1, search.k, n_candidates))
     return top
+
+
+def _threads_for(search: Search, n_threads: int | None) -> int | None:
+    """Return 1 for what the calling thread has done before others would have started."""
+    return 1 if search.queries.size * len(search.factors) < _FEW else n_threads
+
+
+def _rows_of_a_block(n_queries: int, k: int, n_threads: int | None) -> int:
+    """Return how many queries, whole tiles of them, go through the index together."""
+    by_memory = max(ROWS, min(_BLOCK, _MOST_BUFFERED // (2 * k) // ROWS * ROWS))
+    by_threads = -(-n_queries // ((n_threads or 8) * _TASKS_A_THREAD * ROWS)) * ROWS
+    return max(ROWS, min(by_memory, by_threads))
 
 
 def _empty(n_queries: int, k: int) -> TopK:
     return TopK(np.full((n_queries, k), -np.inf, np.float32), np.full((n_queries, k), -1, np.int32))
-
-
-def _tiles(items: Float32Array) -> Float32Array:
-    """Items in tiles with the factors outermost, shape (n_tiles, n_factors, _TILE), the last one padded with zeros."""
-    n_items, n_factors = items.shape
-    n_tiles = -(-n_items // _TILE)
-    padded = np.zeros((n_tiles * _TILE, n_factors), np.float32)
-    padded[:n_items] = items
-    return np.ascontiguousarray(padded.reshape(n_tiles, _TILE, n_factors).transpose(0, 2, 1))
-
-
-@parallel
-def _score_all(queries: Float32Array, tiles: Float32Array, n_items: int, exclude: Rows, top: TopK) -> None:
-    n_queries = queries.shape[0]
-    for block in prange((n_queries + _QUERY_BLOCK - 1) // _QUERY_BLOCK):
-        _score_block(queries, tiles, n_items, exclude, top, block * _QUERY_BLOCK)
-
-
-@device
-def _score_block(
-    queries: Float32Array, tiles: Float32Array, n_items: int, exclude: Rows, top: TopK, start: int
-) -> None:
-    stop = min(start + _QUERY_BLOCK, queries.shape[0])
-    scores = np.empty(_TILE, np.float32)
-    for t in range(tiles.shape[0]):
-        first = t * _TILE
-        size = min(_TILE, n_items - first)
-        for r in range(start, stop):
-            _score_tile(queries[r], tiles[t], scores)
-            for v in range(size, _TILE):
-                scores[v] = -np.inf
-            _offer_tile(scores, first, exclude, r, top.scores[r], top.indices[r])
-    for r in range(start, stop):
-        _sort_heap(top.scores[r], top.indices[r])
-
-
-@device
-def _score_tile(query: Float32Array, tile: Float32Array, scores: Float32Array) -> None:
-    """Scores = queryᵀ tile, four factors at a time to spare loads and stores of the scores."""
-    n_factors = query.size
-    scores[:] = np.float32(0)
-    whole = n_factors - n_factors % 4
-    for f in range(0, whole, 4):
-        q0, q1, q2, q3 = query[f], query[f + 1], query[f + 2], query[f + 3]
-        t0, t1, t2, t3 = tile[f], tile[f + 1], tile[f + 2], tile[f + 3]
-        for v in range(_TILE):
-            scores[v] += (q0 * t0[v] + q1 * t1[v]) + (q2 * t2[v] + q3 * t3[v])
-    for f in range(whole, n_factors):
-        q0, t0 = query[f], tile[f]
-        for v in range(_TILE):
-            scores[v] += q0 * t0[v]
-
-
-@device
-def _offer_tile(
-    scores: Float32Array, first: int, exclude: Rows, r: int, heap: Float32Array, indices: Int32Array
-) -> None:
-    for group in range(0, _TILE, _GROUP):
-        passing = 0
-        for v in range(_GROUP):
-            passing += scores[group + v] > heap[0]
-        if passing:
-            for v in range(group, group + _GROUP):
-                _offer(scores[v], first + v, exclude, r, heap, indices)
-
-
-@parallel
-def _score_one_by_one(queries: Float32Array, items: Float32Array, exclude: Rows, top: TopK) -> None:
-    for r in prange(queries.shape[0]):
-        heap, indices = top.scores[r], top.indices[r]
-        for item in range(items.shape[0]):
-            _offer(_score(queries, r, items, item), item, exclude, r, heap, indices)
-        _sort_heap(heap, indices)
-
-
-@parallel
-def _score_candidates(queries: Float32Array, items: Float32Array, candidates: Rows, exclude: Rows, top: TopK) -> None:
-    for r in prange(queries.shape[0]):
-        heap, indices = top.scores[r], top.indices[r]
-        for j in range(candidates.indptr[r], candidates.indptr[r + 1]):
-            item = candidates.indices[j]
-            _offer(_score(queries, r, items, item), item, exclude, r, heap, indices)
-        _sort_heap(heap, indices)
-
-
-@device
-def _score(queries: Float32Array, r: int, items: Float32Array, item: int) -> np.float32:
-    n_factors = queries.shape[1]
-    return dot_product(queries, r * n_factors, items, np.int64(item) * n_factors, n_factors)
-
-
-@device
-def _offer(score: np.float32, item: int, exclude: Rows, r: int, heap: Float32Array, indices: Int32Array) -> None:
-    """Put an item into the heap if it beats the worst there and is not excluded.
-
-    Items come in ascending order, so an equal score later on never displaces an earlier one.
-    """
-    if score > heap[0] and not _contains(exclude, r, item):
-        _sift_down(heap, indices, heap.size, score, item)
-
-
-@device
-def _contains(rows: Rows, r: int, item: int) -> bool:
-    """Binary search for ``item`` in row ``r``."""
-    low, high = rows.indptr[r], rows.indptr[r + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if rows.indices[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < rows.indptr[r + 1] and rows.indices[low] == item)
-
-
-@device
-def _is_worse(score_a: np.float32, index_a: int, score_b: np.float32, index_b: int) -> bool:
-    """Whether a ranks after b: a lower score, or the same score and a higher index."""
-    return bool(score_a < score_b or (score_a == score_b and index_a > index_b))
-
-
-@device
-def _sift_down(heap: Float32Array, indices: Int32Array, size: int, score: np.float32, index: int) -> None:
-    """Fill the root of ``heap[:size]`` with (score, index) and let it sink: every parent is worse than its children."""
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        if child + 1 < size and _is_worse(heap[child + 1], indices[child + 1], heap[child], indices[child]):
-            child += 1
-        if not _is_worse(heap[child], indices[child], score, index):
-            break
-        heap[hole], indices[hole] = heap[child], indices[child]
-        hole = child
-    heap[hole], indices[hole] = score, index
-
-
-@device
-def _sort_heap(heap: Float32Array, indices: Int32Array) -> None:
-    """Turn the heap into a list, best first."""
-    for size in range(heap.size - 1, 0, -1):
-        score, index = heap[size], indices[size]
-        heap[size], indices[size] = heap[0], indices[0]
-        _sift_down(heap, indices, size, score, index)

@@ -3,16 +3,36 @@
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.topk.arrays import Rows, TopK
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, without_layout
 
 
-def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_threads: int | None = None) -> TopK:
+def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
+    """Lay items out for `top_k`.
+
+    Parameters
+    ----------
+    items : float32 array, shape (n_items, n_factors)
+    pruning : bool
+        Whether items that cannot be among the best may be left out before they are scored; the answers are the same.
+    n_threads : int, optional
+        Not used here.
+
+    Returns
+    -------
+    ItemIndex
+        Good for this backend only.
+    """
+    return without_layout(items)
+
+
+def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query.
 
     Parameters
     ----------
     queries : float32 array, shape (n_queries, n_factors)
-    items : float32 array, shape (n_items, n_factors)
+    index : ItemIndex
+        From `index_items` or `without_layout`.
     k : int
         At least 1; it may be larger than ``n_items``.
     exclude : Rows
@@ -22,13 +42,14 @@ def top_k(queries: Float32Array, items: Float32Array, k: int, exclude: Rows, n_t
 
     Returns
     -------
-    TopK
-        Best first; of equal scores the lower index comes first. A score that is NaN or -inf is no candidate.
+    Found
+        Best first; of equal scores the lower index comes first. Scores are rounded to float32 from float64, and
+        compared as that. A score that is NaN or -inf is no candidate.
     """
-    scores = queries.astype(np.float64) @ items.astype(np.float64).T
+    scores = queries.astype(np.float64) @ index.factors.astype(np.float64).T
     for r in range(len(queries)):
         scores[r, exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = -np.inf
-    return _select(scores, k)
+    return Found(_select(scores, k), Scan(0, 0, scores.size))
 
 
 def top_k_among(
@@ -64,6 +85,40 @@ def top_k_among(
         barred[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = True
         scores[r, barred] = -np.inf
     return _select(scores, k)
+
+
+def count_better(
+    queries: Float32Array, index: ItemIndex, wanted: Rows, exclude: Rows, n_threads: int | None = None
+) -> Counts:
+    """Count, for some items of each query, how many others score higher, and how many the same.
+
+    Parameters
+    ----------
+    queries : float32 array, shape (n_queries, n_factors)
+    index : ItemIndex
+        From ``index_items(items, pruning=False)``.
+    wanted : Rows
+        The items, for every query.
+    exclude : Rows
+        What is not counted, for every query.
+    n_threads : int, optional
+        Not used here.
+
+    Returns
+    -------
+    Counts
+        A pair of numbers for each of ``wanted.indices``. A score that is NaN is neither higher nor the same.
+    """
+    scores = (queries.astype(np.float64) @ index.factors.astype(np.float64).T).astype(np.float32)
+    counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
+    for r in range(len(queries)):
+        counted = np.ones(len(index.factors), bool)
+        counted[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = False
+        others = scores[r, counted]
+        for j in range(wanted.indptr[r], wanted.indptr[r + 1]):
+            score = scores[r, wanted.indices[j]]
+            counts.higher[j], counts.equal[j] = np.sum(others > score), np.sum(others == score)
+    return counts
 
 
 def _select(exact_scores: Float64Array, k: int) -> TopK:

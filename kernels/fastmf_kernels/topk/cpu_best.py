@@ -1,0 +1,390 @@
+"""The best items of some queries while candidates come in.
+
+A query's candidates are appended to its buffer as they are. When the buffer is full it is *settled*: excluded items go,
+the others get their score, and if more than k are left the k best are kept. The worst of those is what later candidates
+have to beat. Scores are summed in float64 and rounded once, so that they, and with them ties, do not depend on the
+order of summation or on what made an item a candidate.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastmf_kernels._jit import device, inlined
+from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
+from fastmf_kernels.linalg.panels import prefetch
+from fastmf_kernels.topk.arrays import Rows, TopK
+from fastmf_kernels.topk.tiles import COLUMNS, VECTOR, count_from, exact_product, lowest_bit
+
+# A buffer is settled when it has so many items beyond k: more lets more candidates through, less settles more often.
+_LEAST_ROOM, _LARGEST_ROOM = 32, 512
+_FILTER_BITS = 11
+# Up to so many kept items are ranked by counting.
+_FEW = 256
+# So many items ahead of their use factors are asked for.
+_AHEAD = 6
+_NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
+_MAGNITUDE = np.int32(2**31 - 1)
+_MIXER = np.uint32(2654435769)
+_N_APPENDED, _N_SETTLED, _IS_EXACT = range(3)
+Filters = npt.NDArray[np.uint64]
+_KEY, _ITEM = range(2)
+
+
+class Best(NamedTuple):
+    """Buffers of some queries.
+
+    Attributes
+    ----------
+    scores : float32 array, shape (n_rows, capacity)
+    keys : int32 array
+        The same memory: of a settled item the score as a number whose order is that of scores.
+    items : int32 array, shape (n_rows, capacity)
+    counts : int64 array, shape (n_rows, 3)
+        Items in the buffer, how many of them, the first ones, are settled, and whether keys are those of exact scores.
+    worst : int64 array, shape (n_rows, 2)
+        Key and item of the worst of k kept.
+    filters : uint64 array, shape (n_rows, 32)
+        Bits that excluded items have set: one that has not is not excluded.
+    cell : float32 array, shape (1,), and int32 array of the same memory
+        To look at a number as bits.
+    """
+
+    scores: Float32Array
+    keys: Int32Array
+    items: Int32Array
+    counts: Int64Array
+    worst: Int64Array
+    filters: Filters
+    cell: Float32Array
+    bits_of_cell: Int32Array
+
+
+class Search(NamedTuple):
+    """What is looked for: the k items that go best with each query, but for those that are excluded.
+
+    ``full`` is what `full_at` says.
+    """
+
+    queries: Float32Array
+    factors: Float32Array
+    exclude: Rows
+    k: int
+    full: Index
+
+
+def make_best(n_rows: Index, k: Index, n_candidates: Index) -> Best:
+    """Return buffers for so many queries, none of which has more than so many candidates."""
+    capacity = -(-(min(full_at(k), n_candidates) + COLUMNS) // VECTOR) * VECTOR
+    scores, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
+    return Best(
+        scores,
+        scores.view(np.int32),
+        np.empty((n_rows, capacity), np.int32),
+        np.zeros((n_rows, 3), np.int64),
+        np.zeros((n_rows, 2), np.int64),
+        np.zeros((n_rows, 2**_FILTER_BITS // 64), np.uint64),
+        cell,
+        cell.view(np.int32),
+    )
+
+
+def full_at(k: Index) -> Index:
+    """Return how many items a buffer may have before it must be settled: 32 more find room."""
+    return k + min(max(_LEAST_ROOM, k * 3 // 4), _LARGEST_ROOM)
+
+
+@inlined
+def begin_row(search: Search, query: Index, best: Best, row: Index) -> None:
+    """Make a buffer empty, for a query of the search."""
+    best.counts[row, _N_APPENDED] = best.counts[row, _N_SETTLED] = best.counts[row, _IS_EXACT] = 0
+    best.worst[row, _KEY], best.worst[row, _ITEM] = _NO_KEY, _NO_ITEM
+    for word in range(best.filters.shape[1]):
+        best.filters[row, word] = np.uint64(0)
+    for j in range(search.exclude.indptr[query], search.exclude.indptr[query + 1]):
+        place, bit = _place_in_filter(search.exclude.indices[j])
+        best.filters[row, place] |= bit
+
+
+@inlined
+def append_some(
+    bits: Index,
+    order: Int32Array,
+    first: Index,
+    items: Int32Array,
+    counts: Int64Array,
+    row: Index,
+    factors: Float32Array,
+) -> Index:
+    """Put those of 32 items that have their bit set into a query's buffer; returns how many it has then.
+
+    Their factors will be needed, and are asked for. Arrays come one by one: a tuple of them costs a reference count
+    each.
+    """
+    count, n_factors = counts[row, _N_APPENDED], factors.shape[1]
+    bits &= 0xFFFFFFFF
+    while bits != 0:
+        item = np.int64(order[first + lowest_bit(bits)])
+        bits &= bits - 1
+        if item >= 0:
+            items[row, count] = item
+            count += 1
+            prefetch(factors, item * n_factors, (n_factors + VECTOR - 1) // VECTOR)
+    counts[row, _N_APPENDED] = count
+    return count  # type: ignore[no-any-return]
+
+
+@inlined
+def append_with_scores(
+    bits: Index,
+    order: Int32Array,
+    first: Index,
+    items: Int32Array,
+    counts: Int64Array,
+    row: Index,
+    of_items: Float32Array,
+    scores: Float32Array,
+) -> Index:
+    """Put items into a query's buffer, as `append_some`, and their scores as float32 has them."""
+    count = counts[row, _N_APPENDED]
+    bits &= 0xFFFFFFFF
+    while bits != 0:
+        position = lowest_bit(bits)
+        item = order[first + position]
+        bits &= bits - 1
+        if item >= 0:
+            items[row, count] = item
+            scores[row, count] = of_items[position]
+            count += 1
+    counts[row, _N_APPENDED] = count
+    return count  # type: ignore[no-any-return]
+
+
+@inlined
+def append(item: Index, items: Int32Array, counts: Int64Array, row: Index) -> Index:
+    """Put an item into a query's buffer; returns how many it has then."""
+    count = counts[row, _N_APPENDED]
+    items[row, count] = item
+    counts[row, _N_APPENDED] = count + 1
+    return count + 1  # type: ignore[no-any-return]
+
+
+@device
+def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
+    """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
+    queries, factors, filters, k = search.queries, search.factors, best.filters, search.k
+    scores, keys, items, worst = best.scores[row], best.keys[row], best.items[row], best.worst
+    indices, start, stop = search.exclude.indices, search.exclude.indptr[query], search.exclude.indptr[query + 1]
+    n_factors = factors.shape[1]
+    count, kept = best.counts[row, _N_APPENDED], best.counts[row, _N_SETTLED]
+    worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
+    for j in range(kept, count):
+        ahead = np.int64(items[min(j + _AHEAD, count - 1)])
+        prefetch(factors, ahead * n_factors, (n_factors + VECTOR - 1) // VECTOR)
+        item = np.int64(items[j])
+        if _may_be_excluded(filters, row, item) and _contains(indices, start, stop, item):
+            continue
+        score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
+        if not score > -np.inf:
+            continue
+        scores[kept] = score
+        key = key_of_bits(keys[kept])
+        if key > worst_key or (key == worst_key and item < worst_item):
+            keys[kept], items[kept] = key, item
+            kept += 1
+    if kept >= k:
+        worst_key, worst_item = _find_worst(keys, items, kept, k, worst_key)
+        kept = _keep(keys, items, kept, worst_key, worst_item)
+        worst[row, _KEY], worst[row, _ITEM] = worst_key, worst_item
+    best.counts[row, _N_APPENDED] = best.counts[row, _N_SETTLED] = kept
+    return _score_of_key(worst_key, best.cell, best.bits_of_cell)
+
+
+@device
+def settle_roughly(search: Search, query: Index, best: Best, row: Index, margin: np.float32) -> np.float32:
+    """Keep what can be among the k best by scores that are off by ``margin`` at most; nothing is scored anew.
+
+    Returns what the worst of k scores at least, -inf while there are fewer. Where scores are not finite, or too many
+    are too close, the buffer is settled by exact ones, now and from then on.
+    """
+    filters, k, counts = best.filters, search.k, best.counts
+    scores, keys, items = best.scores[row], best.keys[row], best.items[row]
+    indices, start, stop = search.exclude.indices, search.exclude.indptr[query], search.exclude.indptr[query + 1]
+    count, kept = counts[row, _N_APPENDED], counts[row, _N_SETTLED]
+    usable = counts[row, _IS_EXACT] == 0 and margin < np.inf
+    for j in range(kept, count):
+        item = items[j]
+        if _may_be_excluded(filters, row, item) and _contains(indices, start, stop, np.int64(item)):
+            continue
+        usable &= abs(scores[j]) < np.inf
+        keys[kept], items[kept] = key_of_bits(keys[j]), item
+        kept += 1
+    counts[row, _N_APPENDED] = counts[row, _N_SETTLED] = kept
+    least = np.float32(-np.inf)
+    if usable and kept >= k:
+        worst_key, _ = _find_worst(keys, items, kept, k, best.worst[row, _KEY])
+        best.worst[row, _KEY] = worst_key
+        least = _score_of_key(worst_key, best.cell, best.bits_of_cell) - margin
+        best.cell[0] = least - margin
+        kept = _keep(keys, items, kept, np.int64(key_of_bits(best.bits_of_cell[0])), _NO_ITEM)
+        counts[row, _N_APPENDED] = counts[row, _N_SETTLED] = kept
+        usable = kept <= (k + search.full) // 2
+    if usable:
+        return least
+    counts[row, _IS_EXACT] = 1
+    return settle_all(search, query, best, row)
+
+
+@device
+def settle_all(search: Search, query: Index, best: Best, row: Index) -> np.float32:
+    """Settle a buffer as if all in it were new."""
+    best.counts[row, _N_SETTLED] = 0
+    best.worst[row, _KEY], best.worst[row, _ITEM] = _NO_KEY, _NO_ITEM
+    return settle(search, query, best, row)
+
+
+@device
+def write_row(search: Search, query: Index, best: Best, row: Index, top: TopK) -> None:
+    """Write the items of a settled buffer, best first."""
+    keys, items, count = best.keys[row], best.items[row], best.counts[row, _N_SETTLED]
+    scores, indices = top.scores[query], top.indices[query]
+    if count > _FEW:
+        sorted_ = _sorted(keys, items, count)
+        for place in range(count):
+            scores[place] = _score_of_key(sorted_[place] >> 32, best.cell, best.bits_of_cell)
+            indices[place] = np.int32(_NO_ITEM - (sorted_[place] & np.int64(0xFFFFFFFF)))
+    else:
+        n_vectors = _fill_up(keys, count)
+        for j in range(count):
+            rank = _rank(keys, items, count, n_vectors, j)
+            scores[rank] = _score_of_key(np.int64(keys[j]), best.cell, best.bits_of_cell)
+            indices[rank] = items[j]
+
+
+@inlined
+def _score_of_key(key: Index, cell: Float32Array, bits_of_cell: Int32Array) -> np.float32:
+    """Turn a key into the score; that of nothing is -inf."""
+    if key == _NO_KEY:
+        return np.float32(-np.inf)
+    bits_of_cell[0] = key_of_bits(np.int32(key))
+    return cell[0]  # type: ignore[no-any-return]
+
+
+@inlined
+def key_of_bits(bits: np.int32) -> np.int32:
+    """Turn the bits of a float32 into a number of the same order, and such a number into bits; -0 becomes 0."""
+    if bits >= 0:
+        return bits
+    return np.int32(0) if bits == np.int32(_NO_KEY) else np.int32(bits ^ _MAGNITUDE)
+
+
+@inlined
+def _place_in_filter(item: np.int32) -> tuple[Index, np.uint64]:
+    mixed = np.uint32(np.uint32(item) * _MIXER) >> np.uint32(32 - _FILTER_BITS)
+    return np.int64(mixed >> np.uint32(6)), np.uint64(1) << np.uint64(mixed & np.uint32(63))
+
+
+@inlined
+def _may_be_excluded(filters: Filters, row: Index, item: Index) -> bool:
+    word, bit = _place_in_filter(np.int32(item))
+    return filters[row, word] & bit != np.uint64(0)  # type: ignore[no-any-return]
+
+
+@inlined
+def _contains(indices: Int32Array, low: Any, stop: Any, item: Index) -> bool:
+    """Binary search in ``indices[low:stop]``."""
+    high = stop
+    while low < high:
+        middle = (low + high) // 2
+        if indices[middle] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < stop and indices[low] == item)
+
+
+@device
+def _find_worst(keys: Int32Array, items: Int32Array, n: Index, k: Index, worst_before: Index) -> tuple[Index, Index]:
+    """Return the key of the k-th best of n, and the highest item that is kept of those that have it.
+
+    The higher key is better, of equal ones the lower item. By bisection over numbers, not positions: counting goes
+    sixteen at a time. All n are at least ``worst_before``.
+    """
+    least, most = keys[0], keys[0]
+    for j in range(1, n):
+        least, most = min(least, keys[j]), max(most, keys[j])
+    n_vectors = _fill_up(keys, n)
+    low, high = max(np.int64(least), worst_before), np.int64(most)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if count_from(keys, 0, n_vectors, middle) >= k:
+            low = middle
+        else:
+            high = middle - 1
+    if count_from(keys, 0, n_vectors, low) == k:
+        return low, np.int64(_NO_ITEM)
+    above = count_from(keys, 0, n_vectors, low + 1)
+    first, last = np.int64(0), np.int64(_NO_ITEM)
+    while first < last:
+        middle = (first + last) >> 1
+        count = above
+        for j in range(n):
+            count += (keys[j] == low) & (items[j] <= middle)
+        if count >= k:
+            last = middle
+        else:
+            first = middle + 1
+    return low, last
+
+
+@inlined
+def _fill_up(keys: Int32Array, n: Index) -> Index:
+    """Let whole vectors of n keys end with those of nothing; returns how many vectors they are."""
+    n_vectors = (n + VECTOR - 1) // VECTOR
+    for j in range(n, n_vectors * VECTOR):
+        keys[j] = _NO_KEY
+    return n_vectors
+
+
+@device
+def _keep(keys: Int32Array, items: Int32Array, n: Index, worst_key: Index, worst_item: Index) -> Index:
+    """Move what is not worse than the worst to the front; returns how many that are."""
+    kept = 0
+    for j in range(n):
+        key, item = keys[j], items[j]
+        keys[kept], items[kept] = key, item
+        kept += (key > worst_key) | ((key == worst_key) & (item <= worst_item))
+    return kept
+
+
+@inlined
+def _rank(keys: Int32Array, items: Int32Array, n: Index, n_vectors: Index, j: Index) -> Index:
+    """Count what is better than number j of n: quicker than sorting where n is small."""
+    key = np.int64(keys[j])
+    better = count_from(keys, 0, n_vectors, key + 1)
+    if count_from(keys, 0, n_vectors, key) > better + 1:
+        for i in range(n):
+            better += (keys[i] == key) & (items[i] < items[j])
+    return better
+
+
+@device
+def _sorted(keys: Int32Array, items: Int32Array, n: Index) -> Int64Array:
+    """Return keys and items, in one number each, the best first: sorted by merging."""
+    source, target = np.empty(n, np.int64), np.empty(n, np.int64)
+    for j in range(n):
+        source[j] = (np.int64(keys[j]) << 32) | np.int64(_NO_ITEM - items[j])
+    width = 1
+    while width < n:
+        for start in range(0, n, 2 * width):
+            middle, stop = min(start + width, n), min(start + 2 * width, n)
+            a, b = np.int64(start), np.int64(middle)
+            for place in range(start, stop):
+                first, second = source[min(a, n - 1)], source[min(b, n - 1)]
+                takes_first = (b >= stop) | ((a < middle) & (first > second))
+                target[place] = first if takes_first else second
+                a, b = a + np.int64(takes_first), b + np.int64(not takes_first)
+        source, target = target, source
+        width *= 2
+    return source

@@ -1,0 +1,314 @@
+"""Queries meet items: a block of queries goes through the panels of an index, or a query through rows of factors."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._jit import device, inlined, kernel
+from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
+from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK
+from fastmf_kernels.topk.cpu_best import (
+    Best,
+    Search,
+    append,
+    append_some,
+    append_with_scores,
+    begin_row,
+    make_best,
+    settle,
+    settle_all,
+    settle_roughly,
+    write_row,
+)
+from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST
+from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, screen_bytes, screen_floats
+
+_BOUND, _SLACK, _OTHER_SLACK = range(3)
+# More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
+_ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
+_TINY = np.float32(1e-40)
+_INFINITY = np.float32(np.inf)
+
+
+class Block(NamedTuple):
+    """A block of queries, in tiles of 8, as the panels of an index meet it, and its buffers.
+
+    Attributes
+    ----------
+    floats : float32 array, shape (n_tiles, n_factors, 8)
+    quads : int32 array, shape (n_tiles, n_quads, 8)
+        Factors rounded to a·y, four bytes y in a number.
+    limits : float32 array, shape (n_tiles, 4, 8)
+        What `tiles.screen_floats` and `tiles.screen_bytes` ask for.
+    offsets : int32 array, shape (n_tiles, 8)
+    scales : float32 array, shape (n_tiles, 8)
+        What a score that must be reached is multiplied with to be compared: 1, or 1/a.
+    norms : float32 array, shape (n_tiles, 8)
+        ‖p‖, rounded up.
+    reach : float32 array, shape (n_tiles, 8)
+        How long the vector of an item must be to be of interest.
+    passed : int32 array, shape (8,)
+    scores : float32 array, shape (8, 32)
+    active : int64 array, shape (n_tiles,)
+    best : Best
+    """
+
+    floats: Float32Array
+    quads: Int32Array
+    limits: Float32Array
+    offsets: Int32Array
+    scales: Float32Array
+    norms: Float32Array
+    reach: Float32Array
+    passed: Int32Array
+    scores: Float32Array
+    active: Int64Array
+    best: Best
+
+
+def make_block(n_rows: Index, k: Index, index: ItemIndex) -> Block:
+    """Return space for a block of so many queries."""
+    n_tiles, n_factors = -(-n_rows // ROWS), index.factors.shape[1]
+    return Block(
+        np.zeros((n_tiles, n_factors, ROWS), np.float32),
+        np.zeros((n_tiles, index.bytes.shape[1], ROWS), np.int32),
+        np.zeros((n_tiles, 4, ROWS), np.float32),
+        np.zeros((n_tiles, ROWS), np.int32),
+        np.zeros((n_tiles, ROWS), np.float32),
+        np.zeros((n_tiles, ROWS), np.float32),
+        np.zeros((n_tiles, ROWS), np.float32),
+        np.zeros(ROWS, np.int32),
+        np.zeros((ROWS, COLUMNS), np.float32),
+        np.zeros(n_tiles, np.int64),
+        make_best(n_tiles * ROWS, k, len(index.factors)),
+    )
+
+
+@kernel
+def scan_floats(
+    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
+) -> None:
+    """Search the whole index for the queries ``start:stop``; adds to tiles screened, tiles skipped, pairs scored."""
+    begin_block(search, start, stop, block)
+    for row in range(block.reach.size):
+        round_to_floats(search, start + row, stop, block, row // ROWS, row % ROWS)
+    passed, active, reach, limits, order, norms = _arrays(block, index)
+    items, counted, scores = block.best.items, block.best.counts, block.best.scores
+    panels, of_queries, of_tile = index.floats, block.floats, block.scores
+    n_panels, n_factors, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
+    pruning, n_skipped, n_scored, longest = index.pruning, 0, 0, largest(norms)
+    for p in range(n_panels):
+        t, norm = 0, norms[p]
+        while t < n_active:
+            tile = active[t]
+            if pruning and _is_out_of_reach(reach, tile, norm):
+                n_active -= 1
+                active[t] = active[n_active]
+                n_skipped += n_panels - p
+                continue
+            if screen_floats(
+                of_queries,
+                tile * n_factors * ROWS,
+                panels,
+                p * n_factors * COLUMNS,
+                n_factors,
+                limits,
+                tile * 4 * ROWS,
+                norm,
+                of_tile,
+                passed,
+            ):
+                for r in range(ROWS):
+                    row = tile * ROWS + r
+                    if passed[r] != 0 and row < n_rows:
+                        before = counted[row, 0]
+                        count = append_with_scores(
+                            np.int64(passed[r]), order, p * COLUMNS, items, counted, row, of_tile[r], scores
+                        )
+                        n_scored += count - before
+                        if count > full:
+                            least = settle_roughly(
+                                search, start + row, block.best, row, limits[tile, _SLACK, r] * longest
+                            )
+                            _raise_limits(block, tile, r, least)
+            t += 1
+    counts[0] += n_panels * block.active.size - n_skipped
+    counts[1] += n_skipped
+    counts[2] += n_scored
+    for query in range(start, stop):
+        row = query - start
+        settle_roughly(search, query, block.best, row, limits[row // ROWS, _SLACK, row % ROWS] * longest)
+        settle_all(search, query, block.best, row)
+        write_row(search, query, block.best, query - start, top)
+
+
+@kernel
+def scan_bytes(
+    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
+) -> None:
+    """Search the whole index, as `scan_floats`."""
+    begin_block(search, start, stop, block)
+    for row in range(block.reach.size):
+        _round_to_bytes(search, start + row, stop, block, row // ROWS, row % ROWS)
+    passed, active, reach, limits, order, norms = _arrays(block, index)
+    items, counted, factors = block.best.items, block.best.counts, search.factors
+    panels, of_queries, offsets, terms = index.bytes, block.quads, block.offsets, index.terms
+    n_panels, n_quads, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
+    n_skipped, n_scored = 0, 0
+    for p in range(n_panels):
+        t, norm = 0, norms[p]
+        while t < n_active:
+            tile = active[t]
+            if _is_out_of_reach(reach, tile, norm):
+                n_active -= 1
+                active[t] = active[n_active]
+                n_skipped += n_panels - p
+                continue
+            if screen_bytes(
+                of_queries,
+                tile * n_quads * ROWS,
+                panels,
+                p * n_quads * COLUMNS * QUAD,
+                n_quads,
+                limits,
+                tile * 4 * ROWS,
+                offsets,
+                tile * ROWS,
+                terms,
+                p * 4,
+                passed,
+            ):
+                for r in range(ROWS):
+                    row = tile * ROWS + r
+                    if passed[r] != 0 and row < n_rows:
+                        before = counted[row, 0]
+                        count = append_some(np.int64(passed[r]), order, p * COLUMNS, items, counted, row, factors)
+                        n_scored += count - before
+                        if count > full:
+                            least = settle(search, start + row, block.best, row)
+                            _raise_limits(block, tile, r, least)
+            t += 1
+    counts[0] += n_panels * block.active.size - n_skipped
+    counts[1] += n_skipped
+    counts[2] += n_scored
+    for query in range(start, stop):
+        settle(search, query, block.best, query - start)
+        write_row(search, query, block.best, query - start, top)
+
+
+@kernel
+def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> None:
+    """Score every item for the queries ``start:stop``, one query after the other, in no other layout than theirs."""
+    for query in range(start, stop):
+        begin_row(search, query, best, 0)
+        for item in range(search.factors.shape[0]):
+            if append(item, best.items, best.counts, 0) > search.full:
+                settle(search, query, best, 0)
+        settle(search, query, best, 0)
+        write_row(search, query, best, 0, top)
+
+
+@kernel
+def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index, best: Best, top: TopK) -> None:
+    """Score the candidates of the queries ``start:stop``."""
+    for query in range(start, stop):
+        begin_row(search, query, best, 0)
+        for j in range(candidates.indptr[query], candidates.indptr[query + 1]):
+            if append(candidates.indices[j], best.items, best.counts, 0) > search.full:
+                settle(search, query, best, 0)
+        settle(search, query, best, 0)
+        write_row(search, query, best, 0, top)
+
+
+@inlined
+def _arrays(
+    block: Block, index: ItemIndex
+) -> tuple[Int32Array, Int64Array, Float32Array, Float32Array, Int32Array, Float32Array]:
+    return block.passed, block.active, block.reach, block.limits, index.order, index.norms
+
+
+@inlined
+def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None:
+    """Begin the queries of a block; what fills up the last tile asks for what nothing reaches."""
+    for tile in range(block.active.size):
+        block.active[tile] = tile
+        for r in range(ROWS):
+            query = start + tile * ROWS + r
+            for part in range(3):
+                block.limits[tile, part, r] = np.float32(0)
+            block.limits[tile, _BOUND, r] = block.reach[tile, r] = -_INFINITY if query < stop else _INFINITY
+            block.offsets[tile, r] = 0
+            if query < stop:
+                begin_row(search, query, block.best, tile * ROWS + r)
+                total = np.float64(0)
+                for f in range(search.queries.shape[1]):
+                    total += np.float64(search.queries[query, f]) * np.float64(search.queries[query, f])
+                norm = np.sqrt(total) * (1 + 2.0**-22) + 1e-45
+                block.norms[tile, r] = np.float32(norm) if norm < LONGEST else _INFINITY
+
+
+@device
+def round_to_floats(search: Search, query: Index, stop: Index, block: Block, tile: Index, r: Index) -> None:
+    """Lay a query's factors out; what rounding of its scores may cost is its slack times an item's norm."""
+    n_factors = search.queries.shape[1]
+    for f in range(n_factors):
+        block.floats[tile, f, r] = search.queries[query, f] if query < stop else np.float32(0)
+    block.scales[tile, r] = np.float32(1)
+    block.limits[tile, _SLACK, r] = block.norms[tile, r] * np.float32((n_factors + 8) * _ROUNDING) + _TINY
+
+
+@device
+def _round_to_bytes(search: Search, query: Index, stop: Index, block: Block, tile: Index, r: Index) -> None:
+    """Round a query's factors p to a·y, and find what rounding may cost: ‖p - ay‖/a and ‖ay‖/a."""
+    n_factors = search.queries.shape[1]
+    largest = np.float32(0)
+    if query < stop:
+        for f in range(n_factors):
+            largest = max(largest, abs(search.queries[query, f]))
+    usable = largest > SHORTEST and block.norms[tile, r] < LONGEST
+    inverse = np.float32(HIGHEST) / largest if usable else np.float32(0)
+    error, size, total = np.float32(0), np.float32(0), np.int64(0)
+    for quad in range(block.quads.shape[1]):
+        together = np.int64(0)
+        for c in range(QUAD):
+            f = quad * QUAD + c
+            if usable and f < n_factors:
+                y = np.rint(search.queries[query, f] * inverse)
+                error += (search.queries[query, f] * inverse - y) ** 2
+                size += y * y
+                total += np.int64(y)
+                together |= (np.int64(y) & 255) << (8 * c)
+        block.quads[tile, quad, r] = np.int32(together)
+    if query < stop:
+        block.scales[tile, r] = inverse
+        block.offsets[tile, r] = np.int32(MIDDLE * total)
+        more = block.norms[tile, r] * inverse * _LITTLE
+        block.limits[tile, _SLACK, r] = np.sqrt(error) * np.float32(1.001) + more if usable else _INFINITY
+        block.limits[tile, _OTHER_SLACK, r] = np.sqrt(size) * np.float32(1.001)
+
+
+@inlined
+def _is_out_of_reach(reach: Float32Array, tile: Index, norm: np.float32) -> bool:
+    """Whether no query of a tile has use for vectors that are not longer than this: |p·q| ≤ ‖p‖‖q‖."""
+    longer = norm * (np.float32(1) + _LITTLE)
+    out_of_reach = True
+    for r in range(ROWS):
+        out_of_reach &= longer < reach[tile, r]
+    return out_of_reach
+
+
+@inlined
+def _raise_limits(block: Block, tile: Index, r: Index, score: np.float32) -> None:
+    """Ask for what the worst of k scores at least."""
+    if score > -np.inf:
+        block.limits[tile, _BOUND, r] = (score - _TINY) * block.scales[tile, r]
+        block.reach[tile, r] = score / block.norms[tile, r]
+
+
+@device
+def largest(numbers: Float32Array) -> np.float32:
+    """Return the largest of some numbers that are not below 0."""
+    most = np.float32(0)
+    for number in numbers:
+        most = max(most, number)
+    return most
