@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmf import ids, metrics
+from fastmf.backend import get_backend
 from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
 from fastmf.models.base import FactorModel
@@ -139,15 +140,20 @@ class _Ranking:
         self, model: FactorModel, users: Int32Array, items: Int32Array, exclude: str | Interactions | None
     ) -> None:
         self._fitted: Fitted = model.fitted
+        self._kernels = get_backend(model.backend)
         self._scorer = Scorer(self._fitted, model.backend, model.n_threads)
         self._barred = self._scorer.exclusion(exclude)
         known = users >= 0
         if not known.any():
             raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
-        order = np.lexsort((items[known], users[known]))
-        users, items = users[known][order], items[known][order]
-        self._users, counts = np.unique(users, return_counts=True)
-        self._relevant = Rows(np.concatenate([[0], np.cumsum(counts)]), items)
+        users, items = users[known], items[known].astype(np.int32)
+        # Grouped by item first, so that the items of a user are in order.
+        n_items, nothing = int(items.max()) + 1, np.zeros(len(users), np.float32)
+        by_item = self._kernels.coo_to_csr(items, users, nothing, n_items, None)
+        by_user = self._kernels.transpose(by_item, self._fitted.n_users, None)
+        # Users without a relevant item have no entries: without them the others' follow one another as before.
+        self._users = np.flatnonzero(np.diff(by_user.indptr)).astype(np.int32)
+        self._relevant = Rows(np.append(by_user.indptr[self._users], len(users)), by_user.indices)
 
     def figures(self, wanted: Sequence[str], cut_offs: Sequence[int]) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -166,7 +172,8 @@ class _Ranking:
     def _figures_at(self, k: int, recommended: Int32Array, wanted: Sequence[str]) -> dict[str, float]:
         figures = {}
         if any(name in metrics.RANKING_METRICS for name in wanted):
-            figures = metrics.ranking_metrics(recommended, self._relevant, k)
+            hits = self._kernels.find_hits(np.ascontiguousarray(recommended), self._relevant, None)
+            figures = metrics.of_hits(hits, np.diff(self._relevant.indptr))
         figures["coverage"] = metrics.coverage(recommended, self._fitted.n_items)
         if "novelty" in wanted:
             counts = np.bincount(self._fitted.seen.indices, minlength=self._fitted.n_items)

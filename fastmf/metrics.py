@@ -187,11 +187,29 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
         If the shapes do not fit together, or no user has a relevant item.
     """
     hits, n_relevant = _hits(recommended, relevant, k)
-    some = n_relevant > 0
+    return of_hits(hits, n_relevant)
+
+
+def of_hits(hits: npt.ArrayLike, n_relevant: npt.ArrayLike) -> dict[str, float]:
+    """Return what `ranking_metrics` does, given which places hold a relevant item, and how many items are relevant.
+
+    Parameters
+    ----------
+    hits : bool array, shape (n_users, k)
+    n_relevant : int array, shape (n_users,)
+
+    Raises
+    ------
+    ParameterError
+        If no user has a relevant item.
+    """
+    of_users, counts = np.asarray(hits, np.float64), np.asarray(n_relevant)
+    some = counts > 0
     if not some.any():
         raise ParameterError("no user has a relevant item; expected at least one")
-    hits, n_relevant = hits[some], n_relevant[some]
-    return {name: float(function(hits, n_relevant).mean()) for name, function in _PER_USER.items()}
+    if not some.all():
+        of_users, counts = of_users[some], counts[some]
+    return {name: float(function(of_users, counts).mean()) for name, function in _PER_USER.items()}
 
 
 def _precision(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:

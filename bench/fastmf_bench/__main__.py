@@ -138,7 +138,9 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--items", type=positive_integer, metavar="N", help="its items")
     group.add_argument("--ratings", type=positive_integer, metavar="N", help="its ratings")
     group.add_argument("--file", type=Path, metavar="PARQUET", help="train on a file of ratings instead")
-    group.add_argument("--data", type=Path, metavar="DIR", help="real data sets, for the suite quality; see below")
+    group.add_argument(
+        "--data", type=Path, metavar="DIR", help="real data sets, for the suites quality and topk; see below"
+    )
     group.add_argument(
         "--seeds", type=int, nargs="+", default=list(range(5)), help="of the suite quality (default: 0-4)"
     )

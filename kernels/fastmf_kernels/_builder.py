@@ -172,9 +172,12 @@ class Builder:
         """Turn an int64 number into int32."""
         return self.ir.trunc(number, _INT32)
 
-    def widen(self, number: ir.Value) -> ir.Value:
-        """Turn an int32 number into int64."""
-        return self.ir.sext(number, _INT64)
+    def how_many(self, truths: ir.Value) -> ir.Value:
+        """Count those of 16 truth values that are true."""
+        bits = self.ir.bitcast(truths, ir.IntType(WIDTH))
+        of_one = ir.FunctionType(bits.type, [bits.type])
+        count = cgutils.get_or_insert_function(self.ir.module, of_one, f"llvm.ctpop.i{WIDTH}")
+        return self.ir.zext(self.ir.call(count, [bits]), _INT64)
 
     def doubles(self, numbers: ir.Value) -> ir.Value:
         """Turn float32 numbers into float64, a vector of them or one."""
@@ -219,7 +222,7 @@ class Builder:
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """Return the sum of 16 numbers: halves are added, then halves of that."""
-        width, add = WIDTH, self.ir.add if vector.type.element == _INT32 else self.ir.fadd
+        width = WIDTH
         while width > 1:
             undefined = ir.Constant(ir.VectorType(vector.type.element, width), ir.Undefined)
             width //= 2
@@ -227,7 +230,7 @@ class Builder:
                 self.ir.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INT32, width), list(places)))
                 for places in (range(width), range(width, 2 * width))
             )
-            vector = add(*halves)
+            vector = self.ir.fadd(*halves)
         return self.element(vector, 0)
 
     def loop(

@@ -121,10 +121,9 @@ def count_from(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value, least: i
 
     def body(t: ir.Value, counts: list[ir.Value]) -> list[ir.Value]:
         vector = b.integers(b.at(numbers, b.ir.mul(t, b.index(WIDTH))), WIDTH)
-        # A lane that is true is -1.
-        return [b.ir.sub(counts[0], b.ir.sext(b.ir.icmp_signed(">=", vector, bound), vector.type))]
+        return [b.ir.add(counts[0], b.how_many(b.ir.icmp_signed(">=", vector, bound)))]
 
-    return b.widen(b.sum(b.loop(n, [b.no_integers()], body)[0]))
+    return b.loop(n, [b.index(0)], body)[0]
 
 
 def lowest_bit(b: Builder, bits: ir.Value) -> ir.Value:

@@ -98,7 +98,7 @@ def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
     arrays.save(tmp_path)
     assert all(len(set(row)) == 100 and max(row) < 400 for row in arrays.seen.reshape(30, 100).tolist())
 
-    figures = topk.scan_fastmf(Laps(1), str(tmp_path), k=5, seen=seen, n_threads=1)
+    figures = topk.scan_fastmf(Laps(1), str(tmp_path), k=5, seen=seen, n_threads=1, pruning=seen)
 
     assert figures == {"agreement": 1.0}
     best = np.argsort(-scores(arrays, seen), axis=1)[:, :5]

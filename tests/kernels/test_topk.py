@@ -264,3 +264,14 @@ def test_count_better_by_hand(kernels: Kernels) -> None:
     )
     assert counts.higher.tolist() == [1, 1, 2]
     assert counts.equal.tolist() == [2, 2, 1]
+
+
+def test_find_hits(kernels: Kernels, reference: Kernels) -> None:
+    rng = np.random.default_rng(16)
+    indices, wanted = rng.integers(-1, 30, (50, 7)).astype(np.int32), random_rows(50, 30, 0.2, 17)
+    hits = kernels.find_hits(indices, wanted, None)
+    assert hits.dtype == np.bool_
+    np.testing.assert_array_equal(hits, reference.find_hits(indices, wanted, None))
+    assert 0 < hits.sum() < hits.size
+    assert kernels.find_hits(indices[:0], no_rows(0), None).shape == (0, 7)
+    assert kernels.find_hits(np.array([[-1, 4]], np.int32), rows([[4]]), None).tolist() == [[False, True]]

@@ -1,4 +1,7 @@
-"""Top-k: seconds to recommend to many users, beside the matrix product that any full scan contains."""
+"""Top-k: seconds to recommend to many users, beside the matrix product that any full scan contains.
+
+Tasks called "top-k" score every pair, ``pruning=False``; the others leave out what cannot be among the best.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +12,7 @@ import scipy.sparse
 import fastmf
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
-from fastmf_bench.problems import SHAPES, Shape, open_problem
+from fastmf_bench.problems import SHAPES, Problem, Shape, from_split, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import COPY, SCORING, SCORING_ITEMS
@@ -18,7 +21,13 @@ from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 _N_FACTORS = 64
 _SEEN = 100
 _BATCH = 1000
-_JUDGED = 200
+_JUDGED, _JUDGED_SCORES = 200, 50_000_000
+_LARGE_USERS = 5000
+RANDOM, LARGE = "random factors", "random factors, 5k × 1M"
+_RANKING = (*fastmf.metrics.RANKING_METRICS, "coverage")
+REAL, _PARTS = "movielens-1m", ("train", "test")
+PRUNED, QUERIES, EVALUATE = "top-10, seen left out", "one query at a time", "evaluate for all users"
+MATVEC, RECOMMEND_ALL = "matrix-vector product alone", "fastmf, recommend to all"
 _TRAINED = (("ml-1m", 6040), ("ml-20m", 10_000), ("many-items", 1000))
 _QUERY_ITEMS = 100_000
 _QUERIES_A_LAP = 50
@@ -46,28 +55,43 @@ class Arrays(NamedTuple):
 
 
 def run(session: Session) -> None:
-    """Race full scans on random factors, then scans of trained factors, then single queries."""
-    n_users = 2000 if session.options.quick else 20_000
-    random = _random_arrays(n_users, SCORING_ITEMS, session.options.seed)
+    """Race scans of random factors, then of trained factors, then single queries, then whole evaluations."""
+    quick = session.options.quick
+    random = _random_arrays(2000 if quick else 20_000, SCORING_ITEMS, session.options.seed)
     folder = random.save(session.options.folder / "topk-random")
-    for k in (10,) if session.options.quick else (10, 100):
-        _race(session, f"top-{k}", "random factors", folder, k, seen=False)
-    _race(session, "top-10, seen left out", "random factors", folder, 10, seen=True)
-    for name, n_queries in _TRAINED[:1] if session.options.quick else _TRAINED:
+    for k in (10,) if quick else (10, 100):
+        _race(session, f"top-{k}", RANDOM, folder, k, seen=False)
+    _race(session, PRUNED, RANDOM, folder, 10, seen=True)
+    if not quick:
+        with session.noting(LARGE):
+            large = _random_arrays(_LARGE_USERS, 1_000_000, session.options.seed, 128)
+            folder = large.save(session.options.folder / "topk-large")
+            for k in (10, 100):
+                _race(session, f"top-{k}", LARGE, folder, k, seen=False)
+    for name, n_queries in _TRAINED[:1] if quick else _TRAINED:
         with session.noting(name):
-            trained = _trained(session, SHAPES[name], n_queries)
-            _race(session, "top-10, seen left out", f"factors trained on {name}", trained, 10, seen=True)
+            _race_trained(session, session.problem(SHAPES[name]), n_queries)
+    if session.options.data is not None:
+        with session.noting(REAL):
+            train, test = (session.options.data / REAL / "splits" / f"pmf_demo_{part}.parquet" for part in _PARTS)
+            _race_trained(session, from_split(REAL, train, test, session.options.folder), 6040)
     _race_queries(session)
+    name = "ml-1m" if quick else "ml-20m"
+    with session.noting(name):
+        _race_evaluation(session, SHAPES[name])
 
 
 def _race(session: Session, task: str, problem: str, folder: str, k: int, seen: bool) -> None:
-    n_threads = session.options.n_threads
+    n_threads, pruning = session.options.n_threads, task == PRUNED
     common = {"folder": folder, "k": k}
+    ours = {**common, "seen": seen, "n_threads": n_threads}
+    other = f"{OURS}, {'full scan' if pruning else 'pruned'}"
     contestants = [
-        Contestant(OURS, "topk.fastmf", {**common, "seen": seen, "n_threads": n_threads}),
+        Contestant(OURS, "topk.fastmf", {**ours, "pruning": pruning}),
+        Contestant(other, "topk.fastmf", {**ours, "pruning": not pruning}),
         Contestant("matmul alone", "topk.matmul", {"folder": folder}),
     ]
-    usual = problem == "random factors"
+    usual = problem == RANDOM
     if usual and not seen:
         contestants.append(Contestant("numpy", "topk.numpy", common))
         if session.has("faiss"):
@@ -85,33 +109,53 @@ def _race_queries(session: Session) -> None:
         session.options.folder / "topk-queries"
     )
     contestants = [
-        Contestant(OURS, "topk.fastmf_query", {"folder": folder, "k": 10}),
-        Contestant("matrix-vector product alone", "topk.matvec", {"folder": folder}, blas_threads=1),
+        Contestant(OURS, "topk.fastmf_query", {"folder": folder, "k": 10, "indexed": False}),
+        Contestant(f"{OURS}, in an index", "topk.fastmf_query", {"folder": folder, "k": 10, "indexed": True}),
+        Contestant(MATVEC, "topk.matvec", {"folder": folder}, blas_threads=1),
     ]
     work = Work(_QUERIES_A_LAP, "queries", COPY, cost=4 * _N_FACTORS * _QUERY_ITEMS)
     settings = {"n_factors": _N_FACTORS, "k": 10, "n_threads": 1}
-    session.race("topk", "one query at a time", f"{_QUERY_ITEMS:,} random items", settings, contestants, work)
+    session.race("topk", QUERIES, f"{_QUERY_ITEMS:,} random items", settings, contestants, work)
 
 
-def _random_arrays(n_users: int, n_items: int, seed: int) -> Arrays:
+def _race_evaluation(session: Session, shape: Shape) -> None:
+    problem, n_threads = session.problem(shape), session.options.n_threads
+    model = problem.folder / "topk-model"
+    if not model.exists():
+        session.say(f"topk: training on {shape}")
+        session.work("topk.train_model", {"problem": str(problem.folder), "model": str(model), "n_threads": n_threads})
+    common = {"model": str(model), "n_threads": n_threads}
+    contestants = [
+        Contestant(OURS, "topk.evaluate", {**common, "problem": str(problem.folder)}),
+        Contestant(RECOMMEND_ALL, "topk.recommend_all", common),
+    ]
+    settings = {"n_factors": _N_FACTORS, "k": 10}
+    session.race("topk", EVALUATE, problem.name, settings, contestants, Work(shape.n_users, "users"))
+
+
+def _random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = _N_FACTORS) -> Arrays:
     rng = np.random.default_rng(seed)
     # Squared uniform numbers crowd at the low indices, as popular items would; adding 0, 1, 2, ... keeps them apart.
     seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * (n_items - _SEEN)).astype(np.int32), axis=1)
     seen += np.arange(_SEEN, dtype=np.int32)
     return Arrays(
-        rng.standard_normal((n_users, _N_FACTORS), np.float32),
-        rng.standard_normal((n_items, _N_FACTORS), np.float32),
+        rng.standard_normal((n_users, n_factors), np.float32),
+        rng.standard_normal((n_items, n_factors), np.float32),
         np.arange(n_users + 1, dtype=np.int64) * _SEEN,
         seen.ravel(),
     )
 
 
-def _trained(session: Session, shape: Shape, n_queries: int) -> str:
-    problem = session.problem(shape)
+def _race_trained(session: Session, problem: Problem, n_queries: int) -> None:
+    folder = _trained(session, problem, n_queries)
+    _race(session, PRUNED, f"factors trained on {problem.name}", folder, 10, seen=True)
+
+
+def _trained(session: Session, problem: Problem, n_queries: int) -> str:
     folder = problem.folder / f"topk-{n_queries}"
     if not (folder / "seen.npy").exists():
         arguments = {"problem": str(problem.folder), "folder": str(folder), "n_queries": n_queries}
-        session.say(f"topk: training on {shape}")
+        session.say(f"topk: training on {problem.shape}")
         session.work("topk.train", {**arguments, "n_threads": session.options.n_threads})
     return str(folder)
 
@@ -129,13 +173,39 @@ def train(pace: Pace, problem: str, folder: str, n_queries: int, n_threads: int)
     return {}
 
 
-def scan_fastmf(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -> dict[str, Any]:
+def train_model(_: Pace, problem: str, model: str, n_threads: int) -> dict[str, Any]:
+    """Save a model to evaluate."""
+    ratings = open_problem(problem).train()
+    fastmf.ImplicitALS(n_factors=_N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings).save(model)
+    return {}
+
+
+def evaluate(pace: Pace, model: str, problem: str, n_threads: int) -> dict[str, Any]:
+    """Rank the test items of all users, by all usual metrics of rankings."""
+    loaded, test = fastmf.load(model).set_params(n_threads=n_threads), open_problem(problem).test()
+    figures = fastmf.evaluate(loaded, test, k=10, metrics=_RANKING)
+    while pace():
+        fastmf.evaluate(loaded, test, k=10, metrics=_RANKING)
+    return {"ndcg@10": figures["ndcg@10"], "users ranked": figures["n_users"]}
+
+
+def recommend_all(pace: Pace, model: str, n_threads: int) -> dict[str, Any]:
+    """Recommend to all users, into memory."""
+    loaded = fastmf.load(model).set_params(n_threads=n_threads)
+    scan = loaded.recommend(k=10).scan
+    while pace():
+        loaded.recommend(k=10)
+    return {"tiles skipped": scan.n_skipped / (scan.n_skipped + scan.n_screened), "pairs scored": scan.n_scored}
+
+
+def scan_fastmf(pace: Pace, folder: str, k: int, seen: bool, n_threads: int, pruning: bool) -> dict[str, Any]:
     """Recommend with `fastmf.top_k`."""
     arrays = Arrays.load(folder)
     exclude = (arrays.indptr, arrays.seen) if seen else None
 
     def work() -> Int32Array:
-        return fastmf.top_k(arrays.users, arrays.items, k, exclude=exclude, n_threads=n_threads).indices
+        items = fastmf.index_items(arrays.items, pruning=pruning)
+        return fastmf.top_k(arrays.users, items, k, exclude=exclude, n_threads=n_threads).indices
 
     indices = work()
     while pace():
@@ -208,13 +278,14 @@ def scan_matmul(pace: Pace, folder: str) -> dict[str, Any]:
     return {"note": "no answer comes of it"}
 
 
-def query_fastmf(pace: Pace, folder: str, k: int) -> dict[str, Any]:
+def query_fastmf(pace: Pace, folder: str, k: int, indexed: bool) -> dict[str, Any]:
     """Ask `fastmf.top_k` for one user after the other."""
     arrays = Arrays.load(folder)
-    fastmf.top_k(arrays.users[:1], arrays.items, k, n_threads=1)
+    items = fastmf.index_items(arrays.items) if indexed else arrays.items
+    fastmf.top_k(arrays.users[:1], items, k, n_threads=1)
     while pace():
         for user in arrays.users:
-            fastmf.top_k(user, arrays.items, k, n_threads=1)
+            fastmf.top_k(user, items, k, n_threads=1)
     return {}
 
 
@@ -230,7 +301,7 @@ def query_matvec(pace: Pace, folder: str) -> dict[str, Any]:
 
 def _agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float:
     """Return the share of the first users' items that exact float64 scores put among the first k, too."""
-    n = min(_JUDGED, len(arrays.users))
+    n = min(_JUDGED, len(arrays.users), max(1, _JUDGED_SCORES // len(arrays.items)))
     scores = arrays.users[:n].astype(np.float64) @ arrays.items.astype(np.float64).T
     if seen:
         scores[np.repeat(np.arange(n), np.diff(arrays.indptr[: n + 1])), arrays.seen[: arrays.indptr[n]]] = -np.inf
@@ -240,6 +311,9 @@ def _agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float
 
 TASKS: dict[str, Task] = {
     "topk.train": train,
+    "topk.train_model": train_model,
+    "topk.evaluate": evaluate,
+    "topk.recommend_all": recommend_all,
     "topk.fastmf": scan_fastmf,
     "topk.implicit": scan_implicit,
     "topk.faiss": scan_faiss,

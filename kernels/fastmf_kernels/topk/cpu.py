@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 
 from fastmf_kernels._jit import run_tasks
-from fastmf_kernels._types import Float32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK
 from fastmf_kernels.topk.cpu_best import Best, Search, full_at, make_best
-from fastmf_kernels.topk.cpu_count import count_panels
+from fastmf_kernels.topk.cpu_count import count_panels, mark_hits
 from fastmf_kernels.topk.cpu_index import lay_out
 from fastmf_kernels.topk.cpu_scan import (
     Block,
@@ -26,11 +26,11 @@ from fastmf_kernels.topk.cpu_scan import (
 from fastmf_kernels.topk.tiles import ROWS
 
 _BLOCK = 64
-# Numbers in the buffers of a block.
-_MOST_BUFFERED = 1 << 22
+# Bytes that a block of queries may take, beyond those of 8 queries.
+_MOST_MEMORY = 1 << 25
 # Products that the calling thread has done before others would have started.
 _FEW = 1 << 24
-_TASKS_A_THREAD = 4
+_TASKS_A_THREAD, _MOST_BLOCKS = 4, 16
 
 
 def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
@@ -40,18 +40,20 @@ def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None
 
 def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query; see the reference."""
-    search = Search(queries, index.factors, exclude, k, full_at(k))
+    rough = len(index.floats) > 0
+    search = Search(queries, index.factors, exclude, k, full_at(k, scored=not rough))
     if not len(index.norms):
         top = _one_by_one(search, len(index.factors), n_threads, partial(scan_rows, search))
         return Found(top, Scan(0, 0, len(queries) * len(index.factors)))
     top = _empty(len(queries), k)
-    n_rows = _rows_of_a_block(len(queries), k, n_threads)
-    scan = scan_bytes if len(index.bytes) else scan_floats
-    counts = np.zeros((-(-len(queries) // n_rows), len(Scan._fields)), np.int64)
+    n_rows = _rows_of_a_block(search, n_threads)
+    scan = scan_floats if rough else scan_bytes
+    size = n_rows * _blocks_of_a_task(len(queries), n_rows, n_threads)
+    counts = np.zeros((-(-len(queries) // size), len(Scan._fields)), np.int64)
 
     def task(number: int, block: Block) -> None:
-        start = number * n_rows
-        scan(search, index, start, min(start + n_rows, len(queries)), block, top, counts[number])
+        start = number * size
+        scan(search, index, start, min(start + size, len(queries)), block, top, counts[number])
 
     run_tasks(task, len(counts), _threads_for(search, n_threads), lambda: make_block(n_rows, k, index))
     return Found(top, Scan(*counts.sum(axis=0).tolist()))
@@ -77,7 +79,7 @@ def count_better(
     """Count, for some items of each query, how many others score higher, and how many the same; see the reference."""
     counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
     search = Search(queries, index.factors, exclude, 1, 1)
-    n_rows = _rows_of_a_block(len(queries), 1, n_threads)
+    n_rows = _rows_of_a_block(search, n_threads)
 
     def task(number: int, block: Block) -> None:
         start = number * n_rows
@@ -86,6 +88,13 @@ def count_better(
     n_tasks = -(-len(queries) // n_rows)
     run_tasks(task, n_tasks, _threads_for(search, n_threads), lambda: make_block(n_rows, 1, index))
     return counts
+
+
+def find_hits(indices: Int32Array, wanted: Rows, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the items found for each query are among those wanted for it; see the reference."""
+    hits = np.empty(indices.shape, np.bool_)
+    mark_hits(indices, wanted, hits)
+    return hits
 
 
 def _one_by_one(
@@ -99,7 +108,12 @@ def _one_by_one(
         scan(start, min(start + _BLOCK, n_queries), best, top)
 
     n_tasks = -(-n_queries // _BLOCK)
-    run_tasks(task, n_tasks, _threads_for(search, n_threads), lambda: make_best(1, search.k, n_candidates))
+    run_tasks(
+        task,
+        n_tasks,
+        _threads_for(search, n_threads),
+        lambda: make_best(1, search.k, n_candidates, len(search.factors)),
+    )
     return top
 
 
@@ -108,11 +122,17 @@ def _threads_for(search: Search, n_threads: int | None) -> int | None:
     return 1 if search.queries.size * len(search.factors) < _FEW else n_threads
 
 
-def _rows_of_a_block(n_queries: int, k: int, n_threads: int | None) -> int:
+def _rows_of_a_block(search: Search, n_threads: int | None) -> int:
     """Return how many queries, whole tiles of them, go through the index together."""
-    by_memory = max(ROWS, min(_BLOCK, _MOST_BUFFERED // (2 * k) // ROWS * ROWS))
-    by_threads = -(-n_queries // ((n_threads or 8) * _TASKS_A_THREAD * ROWS)) * ROWS
+    n_bytes = 2 * 8 * search.k + len(search.factors) // 8
+    by_memory = min(_BLOCK, _MOST_MEMORY // n_bytes // ROWS * ROWS)
+    by_threads = -(-len(search.queries) // ((n_threads or 8) * _TASKS_A_THREAD * ROWS)) * ROWS
     return max(ROWS, min(by_memory, by_threads))
+
+
+def _blocks_of_a_task(n_queries: int, n_rows: int, n_threads: int | None) -> int:
+    """Return how many blocks to run at a call of a kernel, which takes as long as a few queries."""
+    return max(1, min(_MOST_BLOCKS, n_queries // n_rows // ((n_threads or 8) * _TASKS_A_THREAD)))
 
 
 def _empty(n_queries: int, k: int) -> TopK:

@@ -1,7 +1,7 @@
 """The best items of some queries while candidates come in.
 
-A query's candidates are appended to its buffer as they are. When the buffer is full it is *settled*: excluded items go,
-the others get their score, and if more than k are left the k best are kept. The worst of those is what later candidates
+A query's candidates are appended to its buffer, but for excluded ones. When the buffer is full it is *settled*: what is
+new in it is scored, and of more than k items the k best are kept. The worst of those is what later candidates
 have to beat. Scores are summed in float64 and rounded once, so that they, and with them ties, do not depend on the
 order of summation or on what made an item a candidate.
 """
@@ -15,20 +15,19 @@ from fastmf_kernels._jit import device, inlined
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
 from fastmf_kernels.linalg.panels import prefetch
 from fastmf_kernels.topk.arrays import Rows, TopK
-from fastmf_kernels.topk.tiles import COLUMNS, VECTOR, count_from, exact_product, lowest_bit
+from fastmf_kernels.topk.tiles import COLUMNS, VECTOR, count_from, exact_product
 
 # A buffer is settled when it has so many items beyond k: more lets more candidates through, less settles more often.
-_LEAST_ROOM, _LARGEST_ROOM = 32, 512
-_FILTER_BITS = 11
+# Where settling scores every new item, fewer are worth it.
+_LEAST_ROOM, _LEAST_ROOM_IF_SCORED, _LARGEST_ROOM = 32, 16, 512
 # Up to so many kept items are ranked by counting.
 _FEW = 256
 # So many items ahead of their use factors are asked for.
 _AHEAD = 6
 _NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
 _MAGNITUDE = np.int32(2**31 - 1)
-_MIXER = np.uint32(2654435769)
-_N_APPENDED, _N_SETTLED, _IS_EXACT = range(3)
-Filters = npt.NDArray[np.uint64]
+N_APPENDED, _N_SETTLED, _IS_EXACT = range(3)
+Bits = npt.NDArray[np.uint64]
 _KEY, _ITEM = range(2)
 
 
@@ -45,8 +44,8 @@ class Best(NamedTuple):
         Items in the buffer, how many of them, the first ones, are settled, and whether keys are those of exact scores.
     worst : int64 array, shape (n_rows, 2)
         Key and item of the worst of k kept.
-    filters : uint64 array, shape (n_rows, 32)
-        Bits that excluded items have set: one that has not is not excluded.
+    excluded : uint64 array, shape (n_rows, at least n_items / 64)
+        A bit for each item; only while a query is dealt with is any set.
     cell : float32 array, shape (1,), and int32 array of the same memory
         To look at a number as bits.
     """
@@ -56,7 +55,7 @@ class Best(NamedTuple):
     items: Int32Array
     counts: Int64Array
     worst: Int64Array
-    filters: Filters
+    excluded: Bits
     cell: Float32Array
     bits_of_cell: Int32Array
 
@@ -74,9 +73,9 @@ class Search(NamedTuple):
     full: Index
 
 
-def make_best(n_rows: Index, k: Index, n_candidates: Index) -> Best:
-    """Return buffers for so many queries, none of which has more than so many candidates."""
-    capacity = -(-(min(full_at(k), n_candidates) + COLUMNS) // VECTOR) * VECTOR
+def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
+    """Return buffers for so many queries, none of which has more than so many candidates among the items."""
+    capacity = -(-(min(full_at(k, scored=False), n_candidates) + COLUMNS) // VECTOR) * VECTOR
     scores, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
     return Best(
         scores,
@@ -84,107 +83,65 @@ def make_best(n_rows: Index, k: Index, n_candidates: Index) -> Best:
         np.empty((n_rows, capacity), np.int32),
         np.zeros((n_rows, 3), np.int64),
         np.zeros((n_rows, 2), np.int64),
-        np.zeros((n_rows, 2**_FILTER_BITS // 64), np.uint64),
+        np.zeros((n_rows, n_items // 64 + 1), np.uint64),
         cell,
         cell.view(np.int32),
     )
 
 
-def full_at(k: Index) -> Index:
-    """Return how many items a buffer may have before it must be settled: 32 more find room."""
-    return k + min(max(_LEAST_ROOM, k * 3 // 4), _LARGEST_ROOM)
+def full_at(k: int, scored: bool = True) -> int:
+    """Return how many items a buffer may have before it must be settled: 32 more find room.
+
+    ``scored`` tells whether settling scores every new item, or goes by rough scores that it has already.
+    """
+    least, share = (_LEAST_ROOM_IF_SCORED, k // 4) if scored else (_LEAST_ROOM, k * 3 // 4)
+    return k + min(max(least, share), _LARGEST_ROOM)
 
 
 @inlined
 def begin_row(search: Search, query: Index, best: Best, row: Index) -> None:
     """Make a buffer empty, for a query of the search."""
-    best.counts[row, _N_APPENDED] = best.counts[row, _N_SETTLED] = best.counts[row, _IS_EXACT] = 0
+    best.counts[row, N_APPENDED] = best.counts[row, _N_SETTLED] = best.counts[row, _IS_EXACT] = 0
     best.worst[row, _KEY], best.worst[row, _ITEM] = _NO_KEY, _NO_ITEM
-    for word in range(best.filters.shape[1]):
-        best.filters[row, word] = np.uint64(0)
+    excluded, indices = best.excluded, search.exclude.indices
     for j in range(search.exclude.indptr[query], search.exclude.indptr[query + 1]):
-        place, bit = _place_in_filter(search.exclude.indices[j])
-        best.filters[row, place] |= bit
+        excluded[row, np.uint64(indices[j]) >> np.uint64(6)] |= _bit(indices[j])
 
 
 @inlined
-def append_some(
-    bits: Index,
-    order: Int32Array,
-    first: Index,
-    items: Int32Array,
-    counts: Int64Array,
-    row: Index,
-    factors: Float32Array,
-) -> Index:
-    """Put those of 32 items that have their bit set into a query's buffer; returns how many it has then.
+def end_row(search: Search, query: Index, best: Best, row: Index) -> None:
+    """Leave a buffer as the next query wants it."""
+    excluded, indices = best.excluded, search.exclude.indices
+    for j in range(search.exclude.indptr[query], search.exclude.indptr[query + 1]):
+        excluded[row, np.uint64(indices[j]) >> np.uint64(6)] = np.uint64(0)
 
-    Their factors will be needed, and are asked for. Arrays come one by one: a tuple of them costs a reference count
-    each.
+
+@inlined
+def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: Bits, row: Index) -> Index:
+    """Put an item into a query's buffer, unless it is excluded; returns how many it has then.
+
+    Arrays come one by one: a tuple of them costs a reference count each.
     """
-    count, n_factors = counts[row, _N_APPENDED], factors.shape[1]
-    bits &= 0xFFFFFFFF
-    while bits != 0:
-        item = np.int64(order[first + lowest_bit(bits)])
-        bits &= bits - 1
-        if item >= 0:
-            items[row, count] = item
-            count += 1
-            prefetch(factors, item * n_factors, (n_factors + VECTOR - 1) // VECTOR)
-    counts[row, _N_APPENDED] = count
+    count = counts[row, N_APPENDED]
+    if not is_excluded(excluded, row, item):
+        items[row, count] = item
+        count += 1
+        counts[row, N_APPENDED] = count
     return count  # type: ignore[no-any-return]
-
-
-@inlined
-def append_with_scores(
-    bits: Index,
-    order: Int32Array,
-    first: Index,
-    items: Int32Array,
-    counts: Int64Array,
-    row: Index,
-    of_items: Float32Array,
-    scores: Float32Array,
-) -> Index:
-    """Put items into a query's buffer, as `append_some`, and their scores as float32 has them."""
-    count = counts[row, _N_APPENDED]
-    bits &= 0xFFFFFFFF
-    while bits != 0:
-        position = lowest_bit(bits)
-        item = order[first + position]
-        bits &= bits - 1
-        if item >= 0:
-            items[row, count] = item
-            scores[row, count] = of_items[position]
-            count += 1
-    counts[row, _N_APPENDED] = count
-    return count  # type: ignore[no-any-return]
-
-
-@inlined
-def append(item: Index, items: Int32Array, counts: Int64Array, row: Index) -> Index:
-    """Put an item into a query's buffer; returns how many it has then."""
-    count = counts[row, _N_APPENDED]
-    items[row, count] = item
-    counts[row, _N_APPENDED] = count + 1
-    return count + 1  # type: ignore[no-any-return]
 
 
 @device
 def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
     """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
-    queries, factors, filters, k = search.queries, search.factors, best.filters, search.k
+    queries, factors, k = search.queries, search.factors, search.k
     scores, keys, items, worst = best.scores[row], best.keys[row], best.items[row], best.worst
-    indices, start, stop = search.exclude.indices, search.exclude.indptr[query], search.exclude.indptr[query + 1]
     n_factors = factors.shape[1]
-    count, kept = best.counts[row, _N_APPENDED], best.counts[row, _N_SETTLED]
+    count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_SETTLED]
     worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
     for j in range(kept, count):
         ahead = np.int64(items[min(j + _AHEAD, count - 1)])
         prefetch(factors, ahead * n_factors, (n_factors + VECTOR - 1) // VECTOR)
         item = np.int64(items[j])
-        if _may_be_excluded(filters, row, item) and _contains(indices, start, stop, item):
-            continue
         score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
         if not score > -np.inf:
             continue
@@ -197,7 +154,7 @@ def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
         worst_key, worst_item = _find_worst(keys, items, kept, k, worst_key)
         kept = _keep(keys, items, kept, worst_key, worst_item)
         worst[row, _KEY], worst[row, _ITEM] = worst_key, worst_item
-    best.counts[row, _N_APPENDED] = best.counts[row, _N_SETTLED] = kept
+    best.counts[row, N_APPENDED] = best.counts[row, _N_SETTLED] = kept
     return _score_of_key(worst_key, best.cell, best.bits_of_cell)
 
 
@@ -208,19 +165,16 @@ def settle_roughly(search: Search, query: Index, best: Best, row: Index, margin:
     Returns what the worst of k scores at least, -inf while there are fewer. Where scores are not finite, or too many
     are too close, the buffer is settled by exact ones, now and from then on.
     """
-    filters, k, counts = best.filters, search.k, best.counts
+    k, counts = search.k, best.counts
     scores, keys, items = best.scores[row], best.keys[row], best.items[row]
-    indices, start, stop = search.exclude.indices, search.exclude.indptr[query], search.exclude.indptr[query + 1]
-    count, kept = counts[row, _N_APPENDED], counts[row, _N_SETTLED]
+    count, kept = counts[row, N_APPENDED], counts[row, _N_SETTLED]
     usable = counts[row, _IS_EXACT] == 0 and margin < np.inf
     for j in range(kept, count):
         item = items[j]
-        if _may_be_excluded(filters, row, item) and _contains(indices, start, stop, np.int64(item)):
-            continue
         usable &= abs(scores[j]) < np.inf
         keys[kept], items[kept] = key_of_bits(keys[j]), item
         kept += 1
-    counts[row, _N_APPENDED] = counts[row, _N_SETTLED] = kept
+    counts[row, N_APPENDED] = counts[row, _N_SETTLED] = kept
     least = np.float32(-np.inf)
     if usable and kept >= k:
         worst_key, _ = _find_worst(keys, items, kept, k, best.worst[row, _KEY])
@@ -228,7 +182,7 @@ def settle_roughly(search: Search, query: Index, best: Best, row: Index, margin:
         least = _score_of_key(worst_key, best.cell, best.bits_of_cell) - margin
         best.cell[0] = least - margin
         kept = _keep(keys, items, kept, np.int64(key_of_bits(best.bits_of_cell[0])), _NO_ITEM)
-        counts[row, _N_APPENDED] = counts[row, _N_SETTLED] = kept
+        counts[row, N_APPENDED] = counts[row, _N_SETTLED] = kept
         usable = kept <= (k + search.full) // 2
     if usable:
         return least
@@ -246,7 +200,8 @@ def settle_all(search: Search, query: Index, best: Best, row: Index) -> np.float
 
 @device
 def write_row(search: Search, query: Index, best: Best, row: Index, top: TopK) -> None:
-    """Write the items of a settled buffer, best first."""
+    """Write the items of a settled buffer, best first, and leave it as the next query wants it."""
+    end_row(search, query, best, row)
     keys, items, count = best.keys[row], best.items[row], best.counts[row, _N_SETTLED]
     scores, indices = top.scores[query], top.indices[query]
     if count > _FEW:
@@ -280,28 +235,14 @@ def key_of_bits(bits: np.int32) -> np.int32:
 
 
 @inlined
-def _place_in_filter(item: np.int32) -> tuple[Index, np.uint64]:
-    mixed = np.uint32(np.uint32(item) * _MIXER) >> np.uint32(32 - _FILTER_BITS)
-    return np.int64(mixed >> np.uint32(6)), np.uint64(1) << np.uint64(mixed & np.uint32(63))
+def _bit(item: Any) -> np.uint64:
+    return np.uint64(1) << (np.uint64(item) & np.uint64(63))
 
 
 @inlined
-def _may_be_excluded(filters: Filters, row: Index, item: Index) -> bool:
-    word, bit = _place_in_filter(np.int32(item))
-    return filters[row, word] & bit != np.uint64(0)  # type: ignore[no-any-return]
-
-
-@inlined
-def _contains(indices: Int32Array, low: Any, stop: Any, item: Index) -> bool:
-    """Binary search in ``indices[low:stop]``."""
-    high = stop
-    while low < high:
-        middle = (low + high) // 2
-        if indices[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < stop and indices[low] == item)
+def is_excluded(excluded: Bits, row: Index, item: Any) -> bool:
+    """Look an item up among those that a query must not be given."""
+    return excluded[row, np.uint64(item) >> np.uint64(6)] & _bit(item) != np.uint64(0)  # type: ignore[no-any-return]
 
 
 @device

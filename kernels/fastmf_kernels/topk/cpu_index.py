@@ -9,63 +9,72 @@ by Cauchy and Schwarz: what is too low by more than that cannot be among the bes
 
 import numpy as np
 
-from fastmf_kernels._jit import has_byte_products, kernel
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, UInt8Array
+from fastmf_kernels._jit import has_byte_products, inlined, kernel
+from fastmf_kernels._types import Float32Array, Index, Int32Array
+from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.topk.arrays import ItemIndex
-from fastmf_kernels.topk.tiles import COLUMNS, QUAD
+from fastmf_kernels.topk.tiles import COLUMNS, QUAD, exact_product
 
 # Between these, no product or quotient of what is below comes near the ends of float32.
 SHORTEST, LONGEST = 1e-12, 1e12
 HIGHEST = 127
 # x is stored as x + 128, which makes it unsigned.
 MIDDLE = 128
+# All bits of a float32 but its sign.
+MAGNITUDE = 2**31 - 1
 
 
 def lay_out(items: Float32Array, pruning: bool) -> ItemIndex:
     """Lay items out for `top_k`; see the reference of ``index_items``."""
     n_items, n_factors = items.shape
     n_panels = -(-n_items // COLUMNS)
-    norms = np.empty(n_items, np.float64)
+    norms = np.empty(n_items, np.float32)
     _measure(items, norms)
     order = np.full(n_panels * COLUMNS, -1, np.int32)
     order[:n_items] = np.argsort(-norms) if pruning else np.arange(n_items)
     with_bytes = pruning and has_byte_products()
+    n_floats, n_bytes = (0, n_panels) if with_bytes else (n_panels, 0)
     index = ItemIndex(
         items,
         pruning,
         order,
         np.empty(n_panels, np.float32),
-        np.empty((0 if with_bytes else n_panels, n_factors, COLUMNS), np.float32),
-        np.empty((n_panels if with_bytes else 0, -(-n_factors // QUAD), COLUMNS, QUAD), np.uint8),
-        np.empty((n_panels if with_bytes else 0, 4), np.float32),
+        np.empty((n_floats, n_factors, COLUMNS), np.float32),
+        np.empty((n_bytes, -(-n_factors // QUAD), COLUMNS, QUAD), np.uint8),
+        np.empty((n_bytes, 4), np.float32),
     )
     _find_largest_norms(order, norms, index.norms)
     if with_bytes:
-        _fill_bytes(items, order, index.norms, index.bytes, index.terms)
+        quads = index.bytes.reshape(-1).view(np.int32).reshape(index.bytes.shape[:3])
+        _fill_bytes(items, items.view(np.int32), order, index.norms, quads, index.terms)
     else:
         _fill_floats(items, order, index.floats)
     return index
 
 
 @kernel
-def _measure(items: Float32Array, norms: Float64Array) -> None:
-    """Find the lengths of factor vectors; one that is not a number counts as infinite."""
+def _measure(items: Float32Array, norms: Float32Array) -> None:
+    """Find the lengths of factor vectors, rounded up; one that is not a number counts as infinite."""
+    n_factors = items.shape[1]
     for i in range(items.shape[0]):
-        total = np.float64(0)
-        for f in range(items.shape[1]):
-            total += np.float64(items[i, f]) * np.float64(items[i, f])
-        norms[i] = np.inf if np.isnan(total) else np.sqrt(total)
+        norms[i] = length(items, i * n_factors, n_factors)
+
+
+@inlined
+def length(rows: Float32Array, i: Index, n: Index) -> np.float32:
+    """Return the length, rounded up, of a vector of n numbers that starts at ``i``; infinite if it is not a number."""
+    norm = np.sqrt(exact_product(rows, i, rows, i, n)) * (1 + 2.0**-22) + 1e-45
+    return np.float32(norm) if norm < np.inf else np.float32(np.inf)
 
 
 @kernel
-def _find_largest_norms(order: Int32Array, norms: Float64Array, largest: Float32Array) -> None:
-    """Find the largest norm of each panel, rounded up."""
+def _find_largest_norms(order: Int32Array, norms: Float32Array, largest: Float32Array) -> None:
     for p in range(largest.size):
-        norm = 0.0
+        norm = np.float32(0)
         for v in range(p * COLUMNS, (p + 1) * COLUMNS):
             if order[v] >= 0:
                 norm = max(norm, norms[order[v]])
-        largest[p] = np.float32(norm) * np.float32(1 + 2.0**-22) + np.float32(1e-45)
+        largest[p] = norm
 
 
 @kernel
@@ -81,30 +90,64 @@ def _fill_floats(items: Float32Array, order: Int32Array, floats: Float32Array) -
 
 @kernel
 def _fill_bytes(
-    items: Float32Array, order: Int32Array, norms: Float32Array, quads: UInt8Array, terms: Float32Array
+    items: Float32Array,
+    bits: Int32Array,
+    order: Int32Array,
+    norms: Float32Array,
+    quads: Int32Array,
+    terms: Float32Array,
 ) -> None:
-    """Store panels quad after quad, rounded, and with them 1/b, N/b and max ‖q - bx‖/b, N being the panel's norm."""
-    n_panels, n_factors = quads.shape[0], items.shape[1]
+    """Store panels quad after quad, rounded, and with them 1/b, N/b and max ‖q - bx‖/b, N being the panel's norm.
+
+    ``bits`` are those of ``items``: without its sign, the bits of a larger number are larger.
+    """
+    n_panels, n_quads, n_factors = quads.shape[0], quads.shape[1], items.shape[1]
+    scaled, rounded = np.zeros(n_quads * QUAD, np.float32), np.zeros(n_quads * QUAD, np.int32)
     for p in range(n_panels):
         largest = np.float32(0)
         for v in range(p * COLUMNS, (p + 1) * COLUMNS):
-            if order[v] >= 0:
+            item = np.int64(order[v])
+            if item >= 0:
+                most = np.int32(0)
                 for f in range(n_factors):
-                    largest = max(largest, abs(items[np.int64(order[v]), f]))
+                    most = max(most, bits[item, f] & np.int32(MAGNITUDE))
+                for f in range(n_factors):
+                    if bits[item, f] & np.int32(MAGNITUDE) == most:
+                        largest = max(largest, abs(items[item, f]))
+                        break
         usable = largest > SHORTEST and norms[p] < LONGEST
         inverse = np.float32(HIGHEST) / largest if usable else np.float32(0)
         worst = np.float32(0)
         for v in range(COLUMNS):
             item = np.int64(order[p * COLUMNS + v])
-            error = np.float32(0)
-            for f in range(quads.shape[1] * QUAD):
-                x = np.float32(0)
-                if item >= 0 and f < n_factors and usable:
-                    x = np.rint(items[item, f] * inverse)
-                    error += (items[item, f] * inverse - x) ** 2
-                quads[p, f // QUAD, v, f % QUAD] = np.uint8(np.int32(x) + MIDDLE)
-            worst = max(worst, error)
+            if item >= 0 and usable:
+                worst = max(worst, round_row(items, item, inverse, scaled, rounded))
+            else:
+                for f in range(rounded.size):
+                    rounded[f] = 0
+            for q in range(n_quads):
+                f = q * QUAD
+                low = (rounded[f] + MIDDLE) | (rounded[f + 1] + MIDDLE) << 8
+                quads[p, q, v] = np.int32(low | (rounded[f + 2] + MIDDLE) << 16 | (rounded[f + 3] + MIDDLE) << 24)
         terms[p, 0] = inverse
         terms[p, 1] = norms[p] * inverse if usable else np.float32(np.inf)
         terms[p, 2] = np.sqrt(worst) * np.float32(1.001) + np.float32(1e-3)
         terms[p, 3] = np.float32(0)
+
+
+@inlined
+def round_row(
+    rows: Float32Array, row: Index, inverse: np.float32, scaled: Float32Array, rounded: Int32Array
+) -> np.float32:
+    """Multiply a row and round it to whole numbers; returns the square of what rounding has changed.
+
+    ``scaled`` is scratch space; it and ``rounded`` are filled up with zeros, which stay.
+    """
+    n_factors = rows.shape[1]
+    for f in range(n_factors):
+        scaled[f] = rows[row, f] * inverse
+    for f in range(n_factors):
+        whole = np.rint(scaled[f])
+        scaled[f] -= whole
+        rounded[f] = np.int32(whole)
+    return dot_product(scaled, 0, scaled, 0, n_factors)

@@ -6,22 +6,23 @@ import numpy as np
 
 from fastmf_kernels._jit import device, inlined, kernel
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
+from fastmf_kernels.linalg.panels import prefetch
 from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK
 from fastmf_kernels.topk.cpu_best import (
+    N_APPENDED,
     Best,
     Search,
     append,
-    append_some,
-    append_with_scores,
     begin_row,
+    is_excluded,
     make_best,
     settle,
     settle_all,
     settle_roughly,
     write_row,
 )
-from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST
-from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, screen_bytes, screen_floats
+from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
+from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, VECTOR, lowest_bit, screen_bytes, screen_floats
 
 _BOUND, _SLACK, _OTHER_SLACK = range(3)
 # More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
@@ -66,7 +67,7 @@ class Block(NamedTuple):
     best: Best
 
 
-def make_block(n_rows: Index, k: Index, index: ItemIndex) -> Block:
+def make_block(n_rows: int, k: int, index: ItemIndex) -> Block:
     """Return space for a block of so many queries."""
     n_tiles, n_factors = -(-n_rows // ROWS), index.factors.shape[1]
     return Block(
@@ -80,7 +81,7 @@ def make_block(n_rows: Index, k: Index, index: ItemIndex) -> Block:
         np.zeros(ROWS, np.int32),
         np.zeros((ROWS, COLUMNS), np.float32),
         np.zeros(n_tiles, np.int64),
-        make_best(n_tiles * ROWS, k, len(index.factors)),
+        make_best(n_tiles * ROWS, k, len(index.factors), len(index.factors)),
     )
 
 
@@ -88,15 +89,48 @@ def make_block(n_rows: Index, k: Index, index: ItemIndex) -> Block:
 def scan_floats(
     search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
 ) -> None:
-    """Search the whole index for the queries ``start:stop``; adds to tiles screened, tiles skipped, pairs scored."""
-    begin_block(search, start, stop, block)
-    for row in range(block.reach.size):
-        round_to_floats(search, start + row, stop, block, row // ROWS, row % ROWS)
+    """Search an index for the queries ``start:stop``; adds to tiles screened, tiles skipped, pairs scored."""
+    margin = largest(index.norms)
+    for first in range(start, stop, block.reach.size):
+        last = min(first + block.reach.size, stop)
+        begin_block(search, first, last, block)
+        for row in range(block.reach.size):
+            round_to_floats(search, first + row, last, block, row // ROWS, row % ROWS)
+        _scan_block_of_floats(search, index, first, last, block, margin, counts)
+        for query in range(first, last):
+            row = query - first
+            settle_roughly(search, query, block.best, row, block.limits[row // ROWS, _SLACK, row % ROWS] * margin)
+            settle_all(search, query, block.best, row)
+            write_row(search, query, block.best, row, top)
+
+
+@kernel
+def scan_bytes(
+    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
+) -> None:
+    """Search an index, as `scan_floats`."""
+    width = index.bytes.shape[1] * QUAD
+    scaled, rounded = np.zeros(width, np.float32), np.zeros(width, np.int32)
+    for first in range(start, stop, block.reach.size):
+        last = min(first + block.reach.size, stop)
+        begin_block(search, first, last, block)
+        for row in range(block.reach.size):
+            _round_to_bytes(search, first + row, last, block, row // ROWS, row % ROWS, scaled, rounded)
+        _scan_block_of_bytes(search, index, first, last, block, counts)
+        for query in range(first, last):
+            settle(search, query, block.best, query - first)
+            write_row(search, query, block.best, query - first, top)
+
+
+@device
+def _scan_block_of_floats(
+    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, longest: np.float32, counts: Int64Array
+) -> None:
     passed, active, reach, limits, order, norms = _arrays(block, index)
-    items, counted, scores = block.best.items, block.best.counts, block.best.scores
+    items, counted, excluded, scores = block.best.items, block.best.counts, block.best.excluded, block.best.scores
     panels, of_queries, of_tile = index.floats, block.floats, block.scores
     n_panels, n_factors, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
-    pruning, n_skipped, n_scored, longest = index.pruning, 0, 0, largest(norms)
+    pruning, n_skipped, n_scored = index.pruning, 0, 0
     for p in range(n_panels):
         t, norm = 0, norms[p]
         while t < n_active:
@@ -121,11 +155,16 @@ def scan_floats(
                 for r in range(ROWS):
                     row = tile * ROWS + r
                     if passed[r] != 0 and row < n_rows:
-                        before = counted[row, 0]
-                        count = append_with_scores(
-                            np.int64(passed[r]), order, p * COLUMNS, items, counted, row, of_tile[r], scores
-                        )
-                        n_scored += count - before
+                        bits, count = np.int64(passed[r]) & np.int64(0xFFFFFFFF), counted[row, N_APPENDED]
+                        while bits != 0:
+                            position = lowest_bit(bits)
+                            item = order[p * COLUMNS + position]
+                            bits &= bits - 1
+                            if item >= 0 and not is_excluded(excluded, row, item):
+                                items[row, count], scores[row, count] = item, of_tile[r, position]
+                                count += 1
+                        n_scored += count - counted[row, N_APPENDED]
+                        counted[row, N_APPENDED] = count
                         if count > full:
                             least = settle_roughly(
                                 search, start + row, block.best, row, limits[tile, _SLACK, r] * longest
@@ -135,26 +174,18 @@ def scan_floats(
     counts[0] += n_panels * block.active.size - n_skipped
     counts[1] += n_skipped
     counts[2] += n_scored
-    for query in range(start, stop):
-        row = query - start
-        settle_roughly(search, query, block.best, row, limits[row // ROWS, _SLACK, row % ROWS] * longest)
-        settle_all(search, query, block.best, row)
-        write_row(search, query, block.best, query - start, top)
 
 
-@kernel
-def scan_bytes(
-    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
+@device
+def _scan_block_of_bytes(
+    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, counts: Int64Array
 ) -> None:
-    """Search the whole index, as `scan_floats`."""
-    begin_block(search, start, stop, block)
-    for row in range(block.reach.size):
-        _round_to_bytes(search, start + row, stop, block, row // ROWS, row % ROWS)
     passed, active, reach, limits, order, norms = _arrays(block, index)
-    items, counted, factors = block.best.items, block.best.counts, search.factors
+    items, counted, excluded, factors = block.best.items, block.best.counts, block.best.excluded, search.factors
     panels, of_queries, offsets, terms = index.bytes, block.quads, block.offsets, index.terms
     n_panels, n_quads, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
-    n_skipped, n_scored = 0, 0
+    n_skipped, n_scored, n_factors = 0, 0, factors.shape[1]
+    n_lines = (n_factors + VECTOR - 1) // VECTOR
     for p in range(n_panels):
         t, norm = 0, norms[p]
         while t < n_active:
@@ -181,9 +212,16 @@ def scan_bytes(
                 for r in range(ROWS):
                     row = tile * ROWS + r
                     if passed[r] != 0 and row < n_rows:
-                        before = counted[row, 0]
-                        count = append_some(np.int64(passed[r]), order, p * COLUMNS, items, counted, row, factors)
-                        n_scored += count - before
+                        bits, count = np.int64(passed[r]) & np.int64(0xFFFFFFFF), counted[row, N_APPENDED]
+                        while bits != 0:
+                            item = np.int64(order[p * COLUMNS + lowest_bit(bits)])
+                            bits &= bits - 1
+                            if item >= 0 and not is_excluded(excluded, row, item):
+                                items[row, count] = item
+                                prefetch(factors, item * n_factors, n_lines)
+                                count += 1
+                        n_scored += count - counted[row, N_APPENDED]
+                        counted[row, N_APPENDED] = count
                         if count > full:
                             least = settle(search, start + row, block.best, row)
                             _raise_limits(block, tile, r, least)
@@ -191,9 +229,6 @@ def scan_bytes(
     counts[0] += n_panels * block.active.size - n_skipped
     counts[1] += n_skipped
     counts[2] += n_scored
-    for query in range(start, stop):
-        settle(search, query, block.best, query - start)
-        write_row(search, query, block.best, query - start, top)
 
 
 @kernel
@@ -202,7 +237,7 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
     for query in range(start, stop):
         begin_row(search, query, best, 0)
         for item in range(search.factors.shape[0]):
-            if append(item, best.items, best.counts, 0) > search.full:
+            if append(np.int32(item), best.items, best.counts, best.excluded, 0) > search.full:
                 settle(search, query, best, 0)
         settle(search, query, best, 0)
         write_row(search, query, best, 0, top)
@@ -214,7 +249,7 @@ def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index,
     for query in range(start, stop):
         begin_row(search, query, best, 0)
         for j in range(candidates.indptr[query], candidates.indptr[query + 1]):
-            if append(candidates.indices[j], best.items, best.counts, 0) > search.full:
+            if append(candidates.indices[j], best.items, best.counts, best.excluded, 0) > search.full:
                 settle(search, query, best, 0)
         settle(search, query, best, 0)
         write_row(search, query, best, 0, top)
@@ -227,7 +262,7 @@ def _arrays(
     return block.passed, block.active, block.reach, block.limits, index.order, index.norms
 
 
-@inlined
+@device
 def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None:
     """Begin the queries of a block; what fills up the last tile asks for what nothing reaches."""
     for tile in range(block.active.size):
@@ -240,11 +275,9 @@ def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None
             block.offsets[tile, r] = 0
             if query < stop:
                 begin_row(search, query, block.best, tile * ROWS + r)
-                total = np.float64(0)
-                for f in range(search.queries.shape[1]):
-                    total += np.float64(search.queries[query, f]) * np.float64(search.queries[query, f])
-                norm = np.sqrt(total) * (1 + 2.0**-22) + 1e-45
-                block.norms[tile, r] = np.float32(norm) if norm < LONGEST else _INFINITY
+                n_factors = search.queries.shape[1]
+                norm = length(search.queries, query * n_factors, n_factors)
+                block.norms[tile, r] = norm if norm < LONGEST else _INFINITY
 
 
 @device
@@ -258,33 +291,41 @@ def round_to_floats(search: Search, query: Index, stop: Index, block: Block, til
 
 
 @device
-def _round_to_bytes(search: Search, query: Index, stop: Index, block: Block, tile: Index, r: Index) -> None:
+def _round_to_bytes(
+    search: Search,
+    query: Index,
+    stop: Index,
+    block: Block,
+    tile: Index,
+    r: Index,
+    scaled: Float32Array,
+    rounded: Int32Array,
+) -> None:
     """Round a query's factors p to a·y, and find what rounding may cost: ‖p - ay‖/a and ‖ay‖/a."""
-    n_factors = search.queries.shape[1]
+    queries, quads, limits, norm = search.queries, block.quads, block.limits, block.norms[tile, r]
     largest = np.float32(0)
     if query < stop:
-        for f in range(n_factors):
-            largest = max(largest, abs(search.queries[query, f]))
-    usable = largest > SHORTEST and block.norms[tile, r] < LONGEST
+        for f in range(queries.shape[1]):
+            largest = max(largest, abs(queries[query, f]))
+    usable = largest > SHORTEST and norm < LONGEST
     inverse = np.float32(HIGHEST) / largest if usable else np.float32(0)
-    error, size, total = np.float32(0), np.float32(0), np.int64(0)
-    for quad in range(block.quads.shape[1]):
-        together = np.int64(0)
-        for c in range(QUAD):
-            f = quad * QUAD + c
-            if usable and f < n_factors:
-                y = np.rint(search.queries[query, f] * inverse)
-                error += (search.queries[query, f] * inverse - y) ** 2
-                size += y * y
-                total += np.int64(y)
-                together |= (np.int64(y) & 255) << (8 * c)
-        block.quads[tile, quad, r] = np.int32(together)
-    if query < stop:
-        block.scales[tile, r] = inverse
-        block.offsets[tile, r] = np.int32(MIDDLE * total)
-        more = block.norms[tile, r] * inverse * _LITTLE
-        block.limits[tile, _SLACK, r] = np.sqrt(error) * np.float32(1.001) + more if usable else _INFINITY
-        block.limits[tile, _OTHER_SLACK, r] = np.sqrt(size) * np.float32(1.001)
+    size, total = np.int64(0), np.int64(0)
+    if usable:
+        error = round_row(queries, query, inverse, scaled, rounded)
+        for f in range(rounded.size):
+            size += rounded[f] * rounded[f]
+            total += rounded[f]
+        limits[tile, _SLACK, r] = np.sqrt(error) * np.float32(1.001) + norm * inverse * _LITTLE
+        limits[tile, _OTHER_SLACK, r] = np.float32(np.sqrt(np.float64(size)) * 1.001)
+    elif query < stop:
+        limits[tile, _SLACK, r] = _INFINITY
+    for quad in range(quads.shape[1]):
+        f = quad * QUAD
+        low = (rounded[f] & 255) | (rounded[f + 1] & 255) << 8
+        high = (rounded[f + 2] & 255) | (rounded[f + 3] & 255) << 8
+        quads[tile, quad, r] = np.int32(low | high << 16) if usable else np.int32(0)
+    block.scales[tile, r] = inverse
+    block.offsets[tile, r] = np.int32(MIDDLE * total)
 
 
 @inlined
@@ -297,7 +338,7 @@ def _is_out_of_reach(reach: Float32Array, tile: Index, norm: np.float32) -> bool
     return out_of_reach
 
 
-@inlined
+@device
 def _raise_limits(block: Block, tile: Index, r: Index, score: np.float32) -> None:
     """Ask for what the worst of k scores at least."""
     if score > -np.inf:

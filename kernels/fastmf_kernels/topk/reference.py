@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, without_layout
 
 
@@ -119,6 +119,31 @@ def count_better(
             score = scores[r, wanted.indices[j]]
             counts.higher[j], counts.equal[j] = np.sum(others > score), np.sum(others == score)
     return counts
+
+
+def find_hits(indices: Int32Array, wanted: Rows, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the items found for each query are among those wanted for it.
+
+    Parameters
+    ----------
+    indices : int32 array, shape (n_queries, k)
+        -1 for none.
+    wanted : Rows
+        For every query.
+    n_threads : int, optional
+        Not used here.
+
+    Returns
+    -------
+    bool array, shape (n_queries, k)
+    """
+    return np.array(
+        [
+            np.isin(row, wanted.indices[wanted.indptr[r] : wanted.indptr[r + 1]]) & (row >= 0)
+            for r, row in enumerate(indices)
+        ],
+        np.bool_,
+    ).reshape(indices.shape)
 
 
 def _select(exact_scores: Float64Array, k: int) -> TopK:
