@@ -99,21 +99,22 @@ def full_at(k: int, scored: bool = True) -> int:
 
 
 @inlined
-def begin_row(search: Search, query: Index, best: Best, row: Index) -> None:
-    """Make a buffer empty, for a query of the search."""
-    best.counts[row, N_APPENDED] = best.counts[row, _N_SETTLED] = best.counts[row, _IS_EXACT] = 0
-    best.worst[row, _KEY], best.worst[row, _ITEM] = _NO_KEY, _NO_ITEM
-    excluded, indices = best.excluded, search.exclude.indices
-    for j in range(search.exclude.indptr[query], search.exclude.indptr[query + 1]):
-        excluded[row, np.uint64(indices[j]) >> np.uint64(6)] |= _bit(indices[j])
+def begin_row(exclude: Rows, query: Index, best: Best, row: Index) -> None:
+    """Make a buffer empty, for a query."""
+    counts, worst, excluded = best.counts, best.worst, best.excluded
+    counts[row, N_APPENDED] = counts[row, _N_SETTLED] = counts[row, _IS_EXACT] = 0
+    worst[row, _KEY], worst[row, _ITEM] = _NO_KEY, _NO_ITEM
+    mark_excluded(exclude.indptr, exclude.indices, query, excluded, row, True)
 
 
-@inlined
-def end_row(search: Search, query: Index, best: Best, row: Index) -> None:
-    """Leave a buffer as the next query wants it."""
-    excluded, indices = best.excluded, search.exclude.indices
-    for j in range(search.exclude.indptr[query], search.exclude.indptr[query + 1]):
-        excluded[row, np.uint64(indices[j]) >> np.uint64(6)] = np.uint64(0)
+@device
+def mark_excluded(
+    indptr: Int64Array, indices: Int32Array, query: Index, excluded: Bits, row: Index, are_excluded: bool
+) -> None:
+    """Set the bits of a query's excluded items, or leave them as the next query wants them."""
+    for j in range(indptr[query], indptr[query + 1]):
+        word = np.uint64(indices[j]) >> np.uint64(6)
+        excluded[row, word] = excluded[row, word] | _bit(indices[j]) if are_excluded else np.uint64(0)
 
 
 @inlined
@@ -201,7 +202,7 @@ def settle_all(search: Search, query: Index, best: Best, row: Index) -> np.float
 @device
 def write_row(search: Search, query: Index, best: Best, row: Index, top: TopK) -> None:
     """Write the items of a settled buffer, best first, and leave it as the next query wants it."""
-    end_row(search, query, best, row)
+    mark_excluded(search.exclude.indptr, search.exclude.indices, query, best.excluded, row, False)
     keys, items, count = best.keys[row], best.items[row], best.counts[row, _N_SETTLED]
     scores, indices = top.scores[query], top.indices[query]
     if count > _FEW:

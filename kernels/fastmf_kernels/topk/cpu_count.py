@@ -5,7 +5,7 @@ import numpy as np
 from fastmf_kernels._jit import inlined, kernel
 from fastmf_kernels._types import BoolArray, Float32Array, Index, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Counts, ItemIndex, Rows
-from fastmf_kernels.topk.cpu_best import Search, end_row
+from fastmf_kernels.topk.cpu_best import Search, mark_excluded
 from fastmf_kernels.topk.cpu_scan import Block, begin_block, round_to_floats
 from fastmf_kernels.topk.tiles import COLUMNS, ROWS, product_in_order, screen_floats
 
@@ -51,7 +51,7 @@ def count_panels(
                 _hide(search.exclude, start + row, p, n_items, cursors, row, of_tile[r])
                 _count(wanted, start, start + row, thresholds, of_tile[r], counts)
     for query in range(start, stop):
-        end_row(search, query, block.best, query - start)
+        mark_excluded(search.exclude.indptr, search.exclude.indices, query, block.best.excluded, query - start, False)
 
 
 @kernel

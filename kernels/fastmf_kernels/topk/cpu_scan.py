@@ -126,7 +126,8 @@ def scan_bytes(
 def _scan_block_of_floats(
     search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, longest: np.float32, counts: Int64Array
 ) -> None:
-    passed, active, reach, limits, order, norms = _arrays(block, index)
+    passed, active, reach, limits = block.passed, block.active, block.reach, block.limits
+    order, norms, scales, lengths = index.order, index.norms, block.scales, block.norms
     items, counted, excluded, scores = block.best.items, block.best.counts, block.best.excluded, block.best.scores
     panels, of_queries, of_tile = index.floats, block.floats, block.scores
     n_panels, n_factors, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
@@ -169,7 +170,9 @@ def _scan_block_of_floats(
                             least = settle_roughly(
                                 search, start + row, block.best, row, limits[tile, _SLACK, r] * longest
                             )
-                            _raise_limits(block, tile, r, least)
+                            if least > -_INFINITY:
+                                limits[tile, _BOUND, r] = (least - _TINY) * scales[tile, r]
+                                reach[tile, r] = least / lengths[tile, r]
             t += 1
     counts[0] += n_panels * block.active.size - n_skipped
     counts[1] += n_skipped
@@ -180,7 +183,8 @@ def _scan_block_of_floats(
 def _scan_block_of_bytes(
     search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, counts: Int64Array
 ) -> None:
-    passed, active, reach, limits, order, norms = _arrays(block, index)
+    passed, active, reach, limits = block.passed, block.active, block.reach, block.limits
+    order, norms, scales, lengths = index.order, index.norms, block.scales, block.norms
     items, counted, excluded, factors = block.best.items, block.best.counts, block.best.excluded, search.factors
     panels, of_queries, offsets, terms = index.bytes, block.quads, block.offsets, index.terms
     n_panels, n_quads, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
@@ -224,7 +228,9 @@ def _scan_block_of_bytes(
                         counted[row, N_APPENDED] = count
                         if count > full:
                             least = settle(search, start + row, block.best, row)
-                            _raise_limits(block, tile, r, least)
+                            if least > -_INFINITY:
+                                limits[tile, _BOUND, r] = (least - _TINY) * scales[tile, r]
+                                reach[tile, r] = least / lengths[tile, r]
             t += 1
     counts[0] += n_panels * block.active.size - n_skipped
     counts[1] += n_skipped
@@ -235,7 +241,7 @@ def _scan_block_of_bytes(
 def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> None:
     """Score every item for the queries ``start:stop``, one query after the other, in no other layout than theirs."""
     for query in range(start, stop):
-        begin_row(search, query, best, 0)
+        begin_row(search.exclude, query, best, 0)
         for item in range(search.factors.shape[0]):
             if append(np.int32(item), best.items, best.counts, best.excluded, 0) > search.full:
                 settle(search, query, best, 0)
@@ -247,19 +253,12 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
 def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index, best: Best, top: TopK) -> None:
     """Score the candidates of the queries ``start:stop``."""
     for query in range(start, stop):
-        begin_row(search, query, best, 0)
+        begin_row(search.exclude, query, best, 0)
         for j in range(candidates.indptr[query], candidates.indptr[query + 1]):
             if append(candidates.indices[j], best.items, best.counts, best.excluded, 0) > search.full:
                 settle(search, query, best, 0)
         settle(search, query, best, 0)
         write_row(search, query, best, 0, top)
-
-
-@inlined
-def _arrays(
-    block: Block, index: ItemIndex
-) -> tuple[Int32Array, Int64Array, Float32Array, Float32Array, Int32Array, Float32Array]:
-    return block.passed, block.active, block.reach, block.limits, index.order, index.norms
 
 
 @device
@@ -274,7 +273,7 @@ def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None
             block.limits[tile, _BOUND, r] = block.reach[tile, r] = -_INFINITY if query < stop else _INFINITY
             block.offsets[tile, r] = 0
             if query < stop:
-                begin_row(search, query, block.best, tile * ROWS + r)
+                begin_row(search.exclude, query, block.best, tile * ROWS + r)
                 n_factors = search.queries.shape[1]
                 norm = length(search.queries, query * n_factors, n_factors)
                 block.norms[tile, r] = norm if norm < LONGEST else _INFINITY
@@ -336,14 +335,6 @@ def _is_out_of_reach(reach: Float32Array, tile: Index, norm: np.float32) -> bool
     for r in range(ROWS):
         out_of_reach &= longer < reach[tile, r]
     return out_of_reach
-
-
-@device
-def _raise_limits(block: Block, tile: Index, r: Index, score: np.float32) -> None:
-    """Ask for what the worst of k scores at least."""
-    if score > -np.inf:
-        block.limits[tile, _BOUND, r] = (score - _TINY) * block.scales[tile, r]
-        block.reach[tile, r] = score / block.norms[tile, r]
 
 
 @device
