@@ -17,6 +17,9 @@ from fastmf.cli.options import (
     read_ratings,
 )
 
+_METRICS_HELP = """some of rmse, mae, precision, recall, hit_rate, ndcg, map, mrr, coverage (these are the default),
+novelty, diversity, auc, mean_percentile_rank"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("test", metavar="TEST.parquet", help="test ratings")
     parser.add_argument("--exclude", metavar="TRAIN.parquet", help="ratings whose items are not ranked")
     parser.add_argument("-k", type=positive_integer, nargs="+", default=[10], help="cut-offs (default: 10)")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics (default: all but auc)")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help=_METRICS_HELP)
     parser.add_argument(
         "--min-relevant-rating",
         type=float,

@@ -48,12 +48,15 @@ def run(parsed: argparse.Namespace) -> int:
     for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
         note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)
         fastmf.ImplicitALS(n_epochs=1, n_factors=16, solver=solver, nonnegative=nonnegative).fit(clicks)
-    note("compiling predictions and top-k", parsed)
+    note("compiling predictions, top-k and evaluation", parsed)
     fastmf.ALS(n_epochs=1).fit(ratings)
     implicit = fastmf.ImplicitALS(n_epochs=1).fit(clicks)
     implicit.recommend(k=3)
-    implicit.recommend([0], k=3)
     implicit.recommend(k=3, allow={0: [1, 2]})
+    fastmf.evaluate(implicit, clicks, k=3, exclude=None, metrics=["ndcg", "auc"])
+    for pruning in (True, False):
+        fastmf.top_k(implicit.user_factors, fastmf.index_items(implicit.item_factors, pruning=pruning), 3)
+    fastmf.top_k(implicit.user_factors[0], implicit.item_factors, 3)
     directory = _jit.cache_directory()
     result = {"seconds": time.perf_counter() - started, "cache": "none" if directory is None else str(directory)}
     print_result(result, parsed.json)

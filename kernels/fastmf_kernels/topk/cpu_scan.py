@@ -27,6 +27,7 @@ from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, VECTOR, lowest_bit, s
 _BOUND, _SLACK, _OTHER_SLACK = range(3)
 # More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
 _ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
+# More than rounding to denormal numbers can change.
 _TINY = np.float32(1e-40)
 _INFINITY = np.float32(np.inf)
 
@@ -90,16 +91,18 @@ def scan_floats(
     search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
 ) -> None:
     """Search an index for the queries ``start:stop``; adds to tiles screened, tiles skipped, pairs scored."""
-    margin = largest(index.norms)
+    longest = largest(index.norms)
     for first in range(start, stop, block.reach.size):
         last = min(first + block.reach.size, stop)
         begin_block(search, first, last, block)
         for row in range(block.reach.size):
             round_to_floats(search, first + row, last, block, row // ROWS, row % ROWS)
-        _scan_block_of_floats(search, index, first, last, block, margin, counts)
+        _scan_block_of_floats(search, index, first, last, block, longest, counts)
         for query in range(first, last):
             row = query - first
-            settle_roughly(search, query, block.best, row, block.limits[row // ROWS, _SLACK, row % ROWS] * margin)
+            settle_roughly(
+                search, query, block.best, row, block.limits[row // ROWS, _SLACK, row % ROWS] * longest + _TINY
+            )
             settle_all(search, query, block.best, row)
             write_row(search, query, block.best, row, top)
 
@@ -168,7 +171,7 @@ def _scan_block_of_floats(
                         counted[row, N_APPENDED] = count
                         if count > full:
                             least = settle_roughly(
-                                search, start + row, block.best, row, limits[tile, _SLACK, r] * longest
+                                search, start + row, block.best, row, limits[tile, _SLACK, r] * longest + _TINY
                             )
                             if least > -_INFINITY:
                                 limits[tile, _BOUND, r] = (least - _TINY) * scales[tile, r]

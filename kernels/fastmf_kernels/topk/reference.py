@@ -107,7 +107,8 @@ def count_better(
     Returns
     -------
     Counts
-        A pair of numbers for each of ``wanted.indices``. A score that is NaN is neither higher nor the same.
+        A pair of numbers for each of ``wanted.indices``. A score that is NaN is neither higher nor the same. Scores are
+        compared as float32; a variant may sum them in float32, too.
     """
     scores = (queries.astype(np.float64) @ index.factors.astype(np.float64).T).astype(np.float32)
     counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
