@@ -141,8 +141,8 @@ def _sgd() -> Iterator[Case]:
     for n_users, n_items, n_ratings, n_factors, tolerance in (
         (200, 200, 200, 17, 1e-6),
         (200, 200, 200, 64, 1e-6),
-        (400, 200, 3000, 8, 1e-4),
-        (1000, 600, 20_000, 33, 1e-4),
+        (400, 200, 3000, 17, 1e-4),
+        (1000, 600, 20_000, 64, 1e-4),
     ):
         ratings = power_law(n_users, n_items, n_ratings)
         if n_ratings == n_users:

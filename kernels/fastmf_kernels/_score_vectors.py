@@ -66,19 +66,17 @@ def screen_bytes(
     n_quads: ir.Value,
     limits: ir.Value,
     k: ir.Value,
-    offsets: ir.Value,
-    m: ir.Value,
     terms: ir.Value,
     t: ir.Value,
     passed: ir.Value,
 ) -> ir.Value:
     """Emit `tiles.screen_bytes`: four products and their sum are one instruction (AVX-512 VNNI)."""
     queries, items, limits, terms = b.at(queries, i), b.at(items, j), b.at(limits, k), b.at(terms, t)
-    parts = [b.floats(limits, _ROWS, part) for part in range(3)]
+    *parts, offsets = [b.floats(limits, _ROWS, part) for part in range(4)]
     factors = [b.all(b.ir.load(b.at(terms, part)), _ROWS) for part in range(3)]
     bound, first, second = (b.ir.fmul(x, y) for x, y in zip(parts, factors, strict=True))
     bound = b.ir.fsub(b.ir.fsub(bound, first), second)
-    least = b.ir.add(b.to_integers(bound, _LARGEST), b.integers(b.at(offsets, m), _ROWS))
+    least = b.ir.add(b.to_integers(bound, _LARGEST), b.to_integers(offsets, _LARGEST))
 
     def body(q: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         of_items = b.at(items, b.ir.mul(q, b.index(4 * 2 * WIDTH)))

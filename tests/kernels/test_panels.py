@@ -203,12 +203,10 @@ def test_screen_bytes(n_quads: int) -> None:
     items = rng.integers(1, 256, (4, n_quads, 32, 4)).astype(np.uint8)
     limits = np.stack([whole(4, 8, high=40 * n_quads, seed=seed) for seed in range(3)])
     limits[1, 0, :3] = -np.inf, np.inf, np.nan
-    offsets, terms = (
-        whole(3, 8, high=500, seed=4).astype(np.int32),
-        np.array([[0, 0, 0, 0], [100, 1, 2, 0]], np.float32),
-    )
+    limits[:, 3] = whole(3, 8, high=500, seed=4)
+    terms = np.array([[0, 0, 0, 0], [100, 1, 2, 0]], np.float32)
     passed = np.zeros(8, np.int32)
-    position = queries, 8 * n_quads, items, 128 * n_quads, n_quads, limits, 32, offsets, 8, terms, 4, passed
+    position = queries, 8 * n_quads, items, 128 * n_quads, n_quads, limits, 32, terms, 4, passed
     plain, compiled = run_both("screen_bytes", *position)
     np.testing.assert_array_equal(compiled[-2], plain[-2])
     assert compiled[-2][0] == -1  # all pass

@@ -24,7 +24,7 @@ from fastmf_kernels.topk.cpu_best import (
 from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
 from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, VECTOR, lowest_bit, screen_bytes, screen_floats
 
-_BOUND, _SLACK, _OTHER_SLACK = range(3)
+_BOUND, _SLACK, _OTHER_SLACK, _OFFSET = range(4)
 # More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
 _ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
 # More than rounding to denormal numbers can change.
@@ -42,7 +42,6 @@ class Block(NamedTuple):
         Factors rounded to a·y, four bytes y in a number.
     limits : float32 array, shape (n_tiles, 4, 8)
         What `tiles.screen_floats` and `tiles.screen_bytes` ask for.
-    offsets : int32 array, shape (n_tiles, 8)
     scales : float32 array, shape (n_tiles, 8)
         What a score that must be reached is multiplied with to be compared: 1, or 1/a.
     norms : float32 array, shape (n_tiles, 8)
@@ -58,7 +57,6 @@ class Block(NamedTuple):
     floats: Float32Array
     quads: Int32Array
     limits: Float32Array
-    offsets: Int32Array
     scales: Float32Array
     norms: Float32Array
     reach: Float32Array
@@ -75,7 +73,6 @@ def make_block(n_rows: int, k: int, index: ItemIndex) -> Block:
         np.zeros((n_tiles, n_factors, ROWS), np.float32),
         np.zeros((n_tiles, index.bytes.shape[1], ROWS), np.int32),
         np.zeros((n_tiles, 4, ROWS), np.float32),
-        np.zeros((n_tiles, ROWS), np.int32),
         np.zeros((n_tiles, ROWS), np.float32),
         np.zeros((n_tiles, ROWS), np.float32),
         np.zeros((n_tiles, ROWS), np.float32),
@@ -189,7 +186,7 @@ def _scan_block_of_bytes(
     passed, active, reach, limits = block.passed, block.active, block.reach, block.limits
     order, norms, scales, lengths = index.order, index.norms, block.scales, block.norms
     items, counted, excluded, factors = block.best.items, block.best.counts, block.best.excluded, search.factors
-    panels, of_queries, offsets, terms = index.bytes, block.quads, block.offsets, index.terms
+    panels, of_queries, terms = index.bytes, block.quads, index.terms
     n_panels, n_quads, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
     n_skipped, n_scored, n_factors = 0, 0, factors.shape[1]
     n_lines = (n_factors + VECTOR - 1) // VECTOR
@@ -210,8 +207,6 @@ def _scan_block_of_bytes(
                 n_quads,
                 limits,
                 tile * 4 * ROWS,
-                offsets,
-                tile * ROWS,
                 terms,
                 p * 4,
                 passed,
@@ -271,10 +266,9 @@ def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None
         block.active[tile] = tile
         for r in range(ROWS):
             query = start + tile * ROWS + r
-            for part in range(3):
+            for part in range(4):
                 block.limits[tile, part, r] = np.float32(0)
             block.limits[tile, _BOUND, r] = block.reach[tile, r] = -_INFINITY if query < stop else _INFINITY
-            block.offsets[tile, r] = 0
             if query < stop:
                 begin_row(search.exclude, query, block.best, tile * ROWS + r)
                 n_factors = search.queries.shape[1]
@@ -327,7 +321,9 @@ def _round_to_bytes(
         high = (rounded[f + 2] & 255) | (rounded[f + 3] & 255) << 8
         quads[tile, quad, r] = np.int32(low | high << 16) if usable else np.int32(0)
     block.scales[tile, r] = inverse
-    block.offsets[tile, r] = np.int32(MIDDLE * total)
+    # Rounded down, if need be: of too low a limit nothing comes but work.
+    offset = np.float64(MIDDLE * total)
+    limits[tile, _OFFSET, r] = np.float32(offset if abs(offset) < 2**24 else offset - abs(offset) * 2.0**-22)
 
 
 @inlined

@@ -77,8 +77,6 @@ def screen_bytes(
     n_quads: Index,
     limits: Float32Array,
     k: Index,
-    offsets: Int32Array,
-    m: Index,
     terms: Float32Array,
     t: Index,
     passed: Int32Array,
@@ -93,9 +91,7 @@ def screen_bytes(
         From ``j`` on, quad after quad, those of the 32 items.
     n_quads : int
     limits : float32 array
-        From ``k`` on, K, E and G of the 8 queries.
-    offsets : int32 array
-        8 from ``m`` on.
+        From ``k`` on, K, E, G and the offset, a whole number, of the 8 queries.
     terms : float32 array
         x, y and z from ``t`` on.
     passed : int32 array, shape (8,)
@@ -106,14 +102,14 @@ def screen_bytes(
     bool
     """
     q, bounds, of_panel = items.reshape(-1), limits.reshape(-1), terms.reshape(-1)
-    signed, more = queries.reshape(-1).view(np.int8), offsets.reshape(-1)
+    signed = queries.reshape(-1).view(np.int8)
     anything = False
     for r in range(ROWS):
         bound = bounds[k + r] * of_panel[t] - bounds[k + ROWS + r] * of_panel[t + 1]
         bound -= bounds[k + 2 * ROWS + r] * of_panel[t + 2]
         if not bound > -_LARGEST:
             bound = -_LARGEST
-        least = np.int64(min(bound, _LARGEST)) + more[m + r]
+        least = np.int64(min(bound, _LARGEST)) + np.int64(bounds[k + 3 * ROWS + r])
         bits = np.int64(0)
         for v in range(COLUMNS):
             total = np.int64(0)
