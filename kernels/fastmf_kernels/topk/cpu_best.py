@@ -22,8 +22,6 @@ from fastmf_kernels.topk.tiles import COLUMNS, VECTOR, count_from, exact_product
 _LEAST_ROOM, _LEAST_ROOM_IF_SCORED, _LARGEST_ROOM = 32, 16, 512
 # Up to so many kept items are ranked by counting.
 _FEW = 256
-# So many items ahead of their use factors are asked for.
-_AHEAD = 6
 _NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
 _MAGNITUDE = np.int32(2**31 - 1)
 N_APPENDED, _N_SETTLED, _IS_EXACT = range(3)
@@ -139,9 +137,9 @@ def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
     n_factors = factors.shape[1]
     count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_SETTLED]
     worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
+    for j in range(kept, count):  # ask for all of them: one by one their cache lines would be waited for
+        prefetch(factors, np.int64(items[j]) * n_factors, (n_factors + VECTOR - 1) // VECTOR)
     for j in range(kept, count):
-        ahead = np.int64(items[min(j + _AHEAD, count - 1)])
-        prefetch(factors, ahead * n_factors, (n_factors + VECTOR - 1) // VECTOR)
         item = np.int64(items[j])
         score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
         if not score > -np.inf:
