@@ -22,7 +22,16 @@ from fastmf_kernels.topk.cpu_best import (
     write_row,
 )
 from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
-from fastmf_kernels.topk.tiles import COLUMNS, QUAD, ROWS, VECTOR, lowest_bit, screen_bytes, screen_floats
+from fastmf_kernels.topk.tiles import (
+    COLUMNS,
+    QUAD,
+    ROWS,
+    VECTOR,
+    exact_product,
+    lowest_bit,
+    screen_bytes,
+    screen_floats,
+)
 
 _BOUND, _SLACK, _OTHER_SLACK, _OFFSET = range(4)
 # More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
@@ -238,11 +247,15 @@ def _scan_block_of_bytes(
 @kernel
 def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> None:
     """Score every item for the queries ``start:stop``, one query after the other, in no other layout than theirs."""
+    queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
+    n_factors = factors.shape[1]
     for query in range(start, stop):
         begin_row(search.exclude, query, best, 0)
-        for item in range(search.factors.shape[0]):
-            if append(np.int32(item), best.items, best.counts, best.excluded, 0) > search.full:
-                settle(search, query, best, 0)
+        least = -_INFINITY
+        for item in range(factors.shape[0]):
+            score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
+            if score >= least and append(np.int32(item), items, counts, excluded, 0) > search.full:
+                least = settle(search, query, best, 0)
         settle(search, query, best, 0)
         write_row(search, query, best, 0, top)
 
@@ -250,11 +263,16 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
 @kernel
 def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index, best: Best, top: TopK) -> None:
     """Score the candidates of the queries ``start:stop``."""
+    queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
+    indices, n_factors = candidates.indices, factors.shape[1]
     for query in range(start, stop):
         begin_row(search.exclude, query, best, 0)
+        least = -_INFINITY
         for j in range(candidates.indptr[query], candidates.indptr[query + 1]):
-            if append(candidates.indices[j], best.items, best.counts, best.excluded, 0) > search.full:
-                settle(search, query, best, 0)
+            place = np.int64(indices[j]) * n_factors
+            score = np.float32(exact_product(queries, query * n_factors, factors, place, n_factors))
+            if score >= least and append(indices[j], items, counts, excluded, 0) > search.full:
+                least = settle(search, query, best, 0)
         settle(search, query, best, 0)
         write_row(search, query, best, 0, top)
 
