@@ -249,7 +249,7 @@ def _find_worst(keys: Int32Array, items: Int32Array, n: Index, k: Index, worst_b
     """Return the key of the k-th best of n, and the highest item that is kept of those that have it.
 
     The higher key is better, of equal ones the lower item. By bisection over numbers, not positions: counting goes
-    sixteen at a time. All n are at least ``worst_before``.
+    sixteen at a time. At least k of the n are not below ``worst_before``.
     """
     least, most = keys[0], keys[0]
     for j in range(1, n):
