@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._types import Int32Array
+from fastmf_kernels._types import Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Rows
 
 IndexArray = npt.NDArray[np.integer[Any]]
@@ -20,6 +20,17 @@ def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns:
     indptr = np.zeros(n_rows + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=n_rows), out=indptr[1:])
     return Rows(indptr, column.astype(np.int32))
+
+
+def sorted_rows(indptr: Int64Array, indices: IndexArray, n_columns: int) -> Rows:
+    """Make rows that are ascending and without repetition of rows that may be so already."""
+    rises = indices[1:] > indices[:-1]
+    borders = indptr[1:-1]
+    rises[borders[(borders > 0) & (borders < len(indices))] - 1] = True
+    if rises.all():
+        return Rows(indptr, indices.astype(np.int32, copy=False))
+    n_rows = len(indptr) - 1
+    return rows_of_pairs(np.repeat(np.arange(n_rows), np.diff(indptr)), indices, n_rows, n_columns)
 
 
 def take_rows(rows: Rows, wanted: Int32Array) -> Rows:

@@ -16,7 +16,7 @@ from fastmf.errors import ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.fitted import Fitted
 from fastmf.parameters import require_integer
-from fastmf.rows import rows_of_pairs, same_for_all, take_rows, union
+from fastmf.rows import rows_of_pairs, same_for_all, sorted_rows, take_rows, union
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, no_rows, without_layout
 
@@ -138,7 +138,7 @@ def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_item
             f"exclude has an indptr of {given[0].dtype} {given[0].shape} and indices of {given[1].dtype} "
             f"{given[1].shape}; expected two integer arrays of one dimension"
         )
-    indptr, indices = (part.astype(np.int64) for part in given)
+    indptr, indices = given[0].astype(np.int64), given[1]
     valid_indptr = indptr.shape == (n_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
     if not valid_indptr or np.any(np.diff(indptr) < 0):
         raise ParameterError(
@@ -149,8 +149,7 @@ def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_item
         raise ParameterError(
             f"exclude names items {indices.min()} to {indices.max()}; expected indices of the {n_items} items, from 0"
         )
-    queries = np.repeat(np.arange(n_queries), np.diff(indptr))
-    return rows_of_pairs(queries, indices, n_queries, n_items)
+    return sorted_rows(indptr, indices, n_items)
 
 
 class _Filter(NamedTuple):

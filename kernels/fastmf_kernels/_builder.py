@@ -20,6 +20,7 @@ _FLOAT, _DOUBLE, _INT32, _INT64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32
 _BYTES = ir.VectorType(ir.IntType(8), 4 * WIDTH)
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 ZERO = ir.Constant(_VECTOR, [0.0] * WIDTH)
+_TRUTHS = ir.VectorType(ir.IntType(1), WIDTH)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 
 
@@ -53,8 +54,21 @@ class Builder:
         return vector
 
     def store(self, vector: ir.Value, pointer: ir.Value) -> None:
-        """Store 16 numbers."""
-        self.ir.store(vector, self.ir.bitcast(pointer, _VECTOR.as_pointer())).align = 4
+        """Store a vector of numbers of 32 bits."""
+        self.ir.store(vector, self.ir.bitcast(pointer, vector.type.as_pointer())).align = 4
+
+    def store_where(self, vector: ir.Value, truths: ir.Value, pointer: ir.Value) -> None:
+        """Store those of 16 numbers for which a truth value is true, one after the other; 16 may be overwritten."""
+        if not self.has_32_registers_of_16:
+            place = self.index(0)
+            for lane in range(WIDTH):
+                self.ir.store(self.element(vector, lane), self.at(pointer, place))
+                place = self.ir.add(place, self.ir.zext(self.element(truths, lane), _INT64))
+            return
+        of_three = ir.FunctionType(vector.type, [vector.type, vector.type, truths.type])
+        name = f"llvm.x86.avx512.mask.compress.v16{'f32' if vector.type == _VECTOR else 'i32'}"
+        function = cgutils.get_or_insert_function(self.ir.module, of_three, name)
+        self.store(self.ir.call(function, [vector, ir.Constant(vector.type, None), truths]), pointer)
 
     def everywhere(self, scalar: ir.Value) -> ir.Value:
         """Make 16 numbers of one."""
@@ -105,6 +119,10 @@ class Builder:
         """Load a vector of int32 numbers."""
         return self._vector(pointer, ir.VectorType(_INT32, count), 4)
 
+    def words(self, pointer: ir.Value, count: int) -> ir.Value:
+        """Load a vector of int64 numbers."""
+        return self._vector(pointer, ir.VectorType(_INT64, count), 8)
+
     def load_bytes(self, pointer: ir.Value) -> ir.Value:
         """Load 64 bytes."""
         return self._vector(pointer, _BYTES, 1)
@@ -151,6 +169,11 @@ class Builder:
         )
         return self.ir.or_(low, self.ir.shl(high, ir.Constant(high.type, WIDTH)))
 
+    def truths(self, bits: ir.Value) -> list[ir.Value]:
+        """Make twice 16 truth values of the bits of one number."""
+        halves = [bits, self.ir.lshr(bits, ir.Constant(bits.type, WIDTH))]
+        return [self.ir.bitcast(self.ir.trunc(half, ir.IntType(WIDTH)), _TRUTHS) for half in halves]
+
     def any(self, truths: ir.Value) -> ir.Value:
         """Tell whether one of 16 truth values is true."""
         bits = self.ir.bitcast(truths, ir.IntType(WIDTH))
@@ -161,23 +184,36 @@ class Builder:
         with self.ir.if_then(condition, likely=False):
             body()
 
-    def trailing_zeros(self, number: ir.Value) -> ir.Value:
-        """Return the position of the lowest bit that is set."""
-        of_one = ir.FunctionType(number.type, [number.type, ir.IntType(1)])
-        name = f"llvm.cttz.i{number.type.width}"
-        function = cgutils.get_or_insert_function(self.ir.module, of_one, name)
-        return self.ir.call(function, [number, ir.Constant(ir.IntType(1), 0)])
+    def in_turn(self, first: int) -> ir.Value:
+        """Return 16 whole numbers, one after the other."""
+        return ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(first, first + WIDTH)))
+
+    def magnitude(self, numbers: ir.Value) -> ir.Value:
+        """Drop the sign of float32 numbers, a vector of them or one."""
+        is_vector = isinstance(numbers.type, ir.VectorType)
+        name = f"llvm.fabs.{f'v{numbers.type.count}' if is_vector else ''}f32"
+        of_one = ir.FunctionType(numbers.type, [numbers.type])
+        return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_one, name), [numbers])
 
     def narrow(self, number: ir.Value) -> ir.Value:
         """Turn an int64 number into int32."""
         return self.ir.trunc(number, _INT32)
 
+    def as_bits(self, truths: ir.Value) -> ir.Value:
+        """Make one number of truth values, a bit each."""
+        return self.ir.bitcast(truths, ir.IntType(truths.type.count))
+
     def how_many(self, truths: ir.Value) -> ir.Value:
-        """Count those of 16 truth values that are true."""
-        bits = self.ir.bitcast(truths, ir.IntType(WIDTH))
-        of_one = ir.FunctionType(bits.type, [bits.type])
-        count = cgutils.get_or_insert_function(self.ir.module, of_one, f"llvm.ctpop.i{WIDTH}")
-        return self.ir.zext(self.ir.call(count, [bits]), _INT64)
+        """Count the truth values that are true."""
+        return self.ir.zext(self.ir.ctpop(self.as_bits(truths)), _INT64)
+
+    def lowest(self, bits: ir.Value) -> ir.Value:
+        """Return the position of the lowest bit that is set."""
+        return self.ir.zext(self.ir.cttz(bits, ir.Constant(ir.IntType(1), 1)), _INT64)
+
+    def without_lowest(self, bits: ir.Value) -> ir.Value:
+        """Clear the lowest bit that is set."""
+        return self.ir.and_(bits, self.ir.sub(bits, ir.Constant(bits.type, 1)))
 
     def doubles(self, numbers: ir.Value) -> ir.Value:
         """Turn float32 numbers into float64, a vector of them or one."""
@@ -221,7 +257,11 @@ class Builder:
         return [self.element(inverse, position) for position in range(len(scalars))]
 
     def sum(self, vector: ir.Value) -> ir.Value:
-        """Return the sum of 16 numbers: halves are added, then halves of that."""
+        """Return the sum of 16 numbers."""
+        return self.fold(vector, self.ir.fadd)
+
+    def fold(self, vector: ir.Value, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        """Make one number of 16: halves are combined, then halves of that."""
         width = WIDTH
         while width > 1:
             undefined = ir.Constant(ir.VectorType(vector.type.element, width), ir.Undefined)
@@ -230,7 +270,7 @@ class Builder:
                 self.ir.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INT32, width), list(places)))
                 for places in (range(width), range(width, 2 * width))
             )
-            vector = self.ir.fadd(*halves)
+            vector = combine(*halves)
         return self.element(vector, 0)
 
     def loop(

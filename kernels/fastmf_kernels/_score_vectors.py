@@ -1,5 +1,6 @@
 """The loops of `fastmf_kernels.topk.tiles` as explicit vector code; see `fastmf_kernels._vectors`."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir  # noqa: TID251
@@ -7,6 +8,7 @@ from llvmlite import ir  # noqa: TID251
 from fastmf_kernels._builder import WIDTH, ZERO, Builder
 
 _ROWS = 8
+N_COUNTS, LIMIT = 4, 1
 _LARGEST = 2.0**30
 
 
@@ -21,16 +23,17 @@ def screen_floats(
     k: ir.Value,
     norm: ir.Value,
     scores: ir.Value,
+    margins: ir.Value,
     passed: ir.Value,
 ) -> ir.Value:
     """Emit `tiles.screen_floats`: all 8 × 32 scores in registers, or with fewer of them 4 × 16 at a time."""
     queries, items, limits = b.at(queries, i), b.at(items, j), b.at(limits, k)
     bounds = b.floats(limits, _ROWS, 0)
-    slack = b.floats(limits, _ROWS, 1)
-    bounds = b.ir.fsub(bounds, b.ir.fmul(slack, b.all(norm, _ROWS)))
+    slack = b.ir.fmul(b.floats(limits, _ROWS, 1), b.all(norm, _ROWS))
+    bounds = b.ir.fsub(bounds, slack)
     height, width = (_ROWS, 2) if b.has_32_registers_of_16 else (4, 1)
     masks: list[list[ir.Value]] = [[] for _ in range(_ROWS)]
-    found: list[tuple[ir.Value, int]] = []
+    found: list[tuple[ir.Value, int, int]] = []
     for column in range(0, 2, width):
         for top in range(0, _ROWS, height):
 
@@ -47,12 +50,13 @@ def screen_floats(
                 bound = b.everywhere(b.element(bounds, top + r))
                 totals = sums[r * width : (r + 1) * width]
                 masks[top + r] += [b.not_below(total, bound) for total in totals]
-                places = [((top + r) * 2 + column + c) * WIDTH for c in range(width)]
-                found += zip(totals, places, strict=True)
+                found += [(total, top + r, column + c) for c, total in enumerate(totals)]
 
     def store_scores() -> None:
-        for total, place in found:
-            b.store(total, b.at(scores, place))
+        b.store(b.ir.fadd(slack, slack), margins)
+        for total, r, column in found:
+            low = b.ir.fsub(total, b.all(b.element(slack, r), WIDTH))
+            b.store(low, b.at(scores, (2 * r + column) * WIDTH))
 
     return _report(b, masks, passed, store_scores)
 
@@ -68,15 +72,18 @@ def screen_bytes(
     k: ir.Value,
     terms: ir.Value,
     t: ir.Value,
+    scores: ir.Value,
+    margins: ir.Value,
     passed: ir.Value,
 ) -> ir.Value:
     """Emit `tiles.screen_bytes`: four products and their sum are one instruction (AVX-512 VNNI)."""
     queries, items, limits, terms = b.at(queries, i), b.at(items, j), b.at(limits, k), b.at(terms, t)
-    *parts, offsets = [b.floats(limits, _ROWS, part) for part in range(4)]
-    factors = [b.all(b.ir.load(b.at(terms, part)), _ROWS) for part in range(3)]
+    parts = [b.floats(limits, _ROWS, part) for part in range(3)]
+    *factors, scale = [b.all(b.ir.load(b.at(terms, part)), _ROWS) for part in range(4)]
     bound, first, second = (b.ir.fmul(x, y) for x, y in zip(parts, factors, strict=True))
-    bound = b.ir.fsub(b.ir.fsub(bound, first), second)
-    least = b.ir.add(b.to_integers(bound, _LARGEST), b.to_integers(offsets, _LARGEST))
+    error = b.ir.fadd(first, second)
+    offsets = b.integers(b.at(queries, b.ir.mul(n_quads, b.index(_ROWS))), _ROWS)
+    least = b.ir.add(b.to_integers(b.ir.fsub(bound, error), _LARGEST), offsets)
 
     def body(q: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         of_items = b.at(items, b.ir.mul(q, b.index(4 * 2 * WIDTH)))
@@ -91,7 +98,18 @@ def screen_bytes(
     for r in range(_ROWS):
         bound_of_row = b.all(b.element(least, r), WIDTH)
         masks.append([b.ir.icmp_signed(">=", total, bound_of_row) for total in sums[2 * r : 2 * r + 2]])
-    return _report(b, masks, passed, lambda: None)
+
+    def store_scores() -> None:
+        b.store(b.ir.fmul(b.ir.fadd(error, error), scale), margins)
+        scales = b.all(b.element(scale, 0), WIDTH)
+        for r in range(_ROWS):
+            offset, error_of_row = (b.all(b.element(of_rows, r), WIDTH) for of_rows in (offsets, error))
+            for column, total in enumerate(sums[2 * r : 2 * r + 2]):
+                product = b.ir.sitofp(b.ir.sub(total, offset), scales.type)
+                low = b.ir.fmul(b.ir.fsub(product, error_of_row), scales)
+                b.store(low, b.at(scores, (2 * r + column) * WIDTH))
+
+    return _report(b, masks, passed, store_scores)
 
 
 def _report(
@@ -124,9 +142,127 @@ def count_from(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value, least: i
     return b.loop(n, [b.index(0)], body)[0]
 
 
-def lowest_bit(b: Builder, bits: ir.Value) -> ir.Value:
-    """Emit `tiles.lowest_bit`."""
-    return b.trailing_zeros(bits)
+def count_above(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value, bound: ir.Value) -> ir.Value:
+    """Emit `tiles.count_above`."""
+    numbers, bound = b.at(numbers, i), b.all(bound, WIDTH // 2)
+
+    def body(t: ir.Value, counts: list[ir.Value]) -> list[ir.Value]:
+        vector = b.words(b.at(numbers, b.ir.mul(t, b.index(WIDTH // 2))), WIDTH // 2)
+        return [b.ir.add(counts[0], b.how_many(b.ir.icmp_signed(">", vector, bound)))]
+
+    return b.loop(n, [b.index(0)], body)[0]
+
+
+def append_passed(
+    b: Builder,
+    passed: ir.Value,
+    scores: ir.Value,
+    margins: ir.Value,
+    excluded: ir.Value,
+    e: ir.Value,
+    place: ir.Value,
+    lows: ir.Value,
+    highs: ir.Value,
+    places: ir.Value,
+    start: ir.Value,
+    capacity: ir.Value,
+    counts: ir.Value,
+    c: ir.Value,
+) -> ir.Value:
+    """Emit `tiles.append_passed`: 16 items at a time, those that pass moved together."""
+    excluded, counts = b.at(excluded, e), b.at(counts, c)
+    first_places = [b.ir.add(b.all(b.narrow(place), WIDTH), b.in_turn(half * WIDTH)) for half in range(2)]
+
+    kept = b.ir.and_(b.integers(passed, _ROWS), b.ir.not_(b.integers(excluded, _ROWS)))
+    rows = b.ir.icmp_unsigned("!=", kept, ir.Constant(kept.type, [0] * _ROWS))
+
+    def body(_: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+        rows, full = state
+        r = b.lowest(rows)
+        of_row, buffer = b.at(counts, b.ir.mul(r, b.index(N_COUNTS))), b.ir.add(start, b.ir.mul(capacity, r))
+        bits = b.ir.and_(b.ir.load(b.at(passed, r)), b.ir.not_(b.ir.load(b.at(excluded, r))))
+        margin, count = b.everywhere(b.ir.load(b.at(margins, r))), b.ir.load(of_row)
+        for half, truths in enumerate(b.truths(bits)):
+            at = b.ir.add(buffer, count)
+            low = b.load(b.at(b.at(scores, b.ir.mul(r, b.index(2 * WIDTH))), half * WIDTH))
+            b.store_where(low, truths, b.at(lows, at))
+            b.store_where(b.ir.fadd(low, margin), truths, b.at(highs, at))
+            b.store_where(first_places[half], truths, b.at(places, at))
+            count = b.ir.add(count, b.how_many(truths))
+        b.ir.store(count, of_row)
+        is_full = b.ir.icmp_signed(">", count, b.ir.load(b.at(of_row, LIMIT)))
+        return [b.without_lowest(rows), b.ir.or_(full, is_full)]
+
+    nothing = ir.Constant(ir.IntType(1), 0)
+    return b.loop(b.how_many(rows), [b.as_bits(rows), nothing], body)[1]
+
+
+def extremes(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value) -> ir.Value:
+    """Emit `tiles.extremes`."""
+    numbers = b.at(numbers, i)
+    smallest, largest = (b.everywhere(b.number(bound)) for bound in (math.inf, -math.inf))
+
+    def body(t: ir.Value, bounds: list[ir.Value]) -> list[ir.Value]:
+        vector = b.load(b.at(numbers, b.ir.mul(t, b.index(WIDTH))))
+        counts = b.ir.and_(b.ir.fcmp_ordered("<", vector, bounds[0]), b.ir.fcmp_ordered(">", vector, largest))
+        is_larger = b.ir.fcmp_ordered(">", vector, bounds[1])
+        return [b.ir.select(counts, vector, bounds[0]), b.ir.select(is_larger, vector, bounds[1])]
+
+    low, high = b.loop(n, [smallest, largest], body)
+    return b.together(
+        [
+            b.fold(low, lambda x, y: b.ir.select(b.ir.fcmp_ordered("<", x, y), x, y)),
+            b.fold(high, lambda x, y: b.ir.select(b.ir.fcmp_ordered(">", x, y), x, y)),
+        ]
+    )
+
+
+def count_not_below(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value, least: ir.Value) -> ir.Value:
+    """Emit `tiles.count_not_below`."""
+    numbers, bound = b.at(numbers, i), b.everywhere(least)
+
+    def body(t: ir.Value, counts: list[ir.Value]) -> list[ir.Value]:
+        vector = b.load(b.at(numbers, b.ir.mul(t, b.index(WIDTH))))
+        return [b.ir.add(counts[0], b.how_many(b.ir.fcmp_ordered(">=", vector, bound)))]
+
+    return b.loop(n, [b.index(0)], body)[0]
+
+
+def keep_not_below(
+    b: Builder, lows: ir.Value, highs: ir.Value, places: ir.Value, i: ir.Value, n: ir.Value, least: ir.Value
+) -> ir.Value:
+    """Emit `tiles.keep_not_below`: what is written never lies beyond what has been read."""
+    lows, highs, places, bound = b.at(lows, i), b.at(highs, i), b.at(places, i), b.everywhere(least)
+
+    def body(t: ir.Value, kept: list[ir.Value]) -> list[ir.Value]:
+        at = b.ir.mul(t, b.index(WIDTH))
+        low, high, place = b.load(b.at(lows, at)), b.load(b.at(highs, at)), b.integers(b.at(places, at), WIDTH)
+        truths = b.not_below(high, bound)
+        for vector, target in ((low, lows), (high, highs), (place, places)):
+            b.store_where(vector, truths, b.at(target, kept[0]))
+        return [b.ir.add(kept[0], b.how_many(truths))]
+
+    return b.loop(n, [b.index(0)], body)[0]
+
+
+def largest_magnitude(b: Builder, numbers: ir.Value, i: ir.Value, n: ir.Value) -> ir.Value:
+    """Emit `tiles.largest_magnitude`."""
+    numbers = b.at(numbers, i)
+
+    def larger(x: ir.Value, y: ir.Value) -> ir.Value:
+        return b.ir.select(b.ir.fcmp_ordered(">", x, y), x, y)
+
+    def vectors(t: ir.Value, most: list[ir.Value]) -> list[ir.Value]:
+        return [larger(b.magnitude(b.load(b.at(numbers, b.ir.mul(t, b.index(WIDTH))))), most[0])]
+
+    steps = b.ir.udiv(n, b.index(WIDTH))
+    done = b.ir.mul(steps, b.index(WIDTH))
+
+    def one_number(t: ir.Value, most: list[ir.Value]) -> list[ir.Value]:
+        return [larger(b.magnitude(b.ir.load(b.at(numbers, b.ir.add(done, t)))), most[0])]
+
+    largest = b.fold(b.loop(steps, [ZERO], vectors)[0], larger)
+    return b.loop(b.ir.sub(n, done), [largest], one_number)[0]
 
 
 def exact_product(b: Builder, x: ir.Value, i: ir.Value, y: ir.Value, j: ir.Value, n: ir.Value) -> ir.Value:

@@ -11,5 +11,6 @@ Float64Array = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
+UInt32Array = npt.NDArray[np.uint32]
 Index = int | np.integer[Any]
 """A place in an array; unsigned ones spare kernels the test for negative indices."""

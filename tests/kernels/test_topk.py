@@ -152,7 +152,8 @@ def test_short_vectors_are_skipped() -> None:
     assert scan.n_skipped > 0.8 * (scan.n_skipped + scan.n_screened)
     full = cpu.top_k(queries, cpu.index_items(items, False, None), 10, no_rows(64), None).scan
     assert (full.n_screened, full.n_skipped) == (8 * 157, 0)
-    assert scan.n_scored < full.n_scored < 64 * 1000
+    # Bytes tell less of a score than float32 numbers do.
+    assert 64 * 10 <= full.n_scored <= scan.n_scored < 64 * 100
 
 
 @pytest.mark.parametrize("k", [1, 2, 10, 310])

@@ -46,6 +46,8 @@ class ItemIndex(NamedTuple):
         Whether items that cannot be among the best may be left out before they are scored.
     order : int32 array, shape (32·n_panels,)
         Items by their place in the panels; -1 for none.
+    places : int32 array, shape (n_items,)
+        The place of each item.
     norms : float32 array, shape (n_panels,)
         The largest norm in each panel, rounded up.
     floats : float32 array, shape (n_panels, n_factors, 32)
@@ -57,6 +59,7 @@ class ItemIndex(NamedTuple):
     factors: Float32Array
     pruning: bool
     order: Int32Array
+    places: Int32Array
     norms: Float32Array
     floats: Float32Array
     bytes: UInt8Array
@@ -73,7 +76,7 @@ class Scan(NamedTuple):
     n_skipped : int
         Tiles that were left out, because their items' vectors are too short.
     n_scored : int
-        Pairs that were scored.
+        Pairs that were scored in the end: what was not known to be too low.
     """
 
     n_screened: int
@@ -106,6 +109,7 @@ def without_layout(items: Float32Array) -> ItemIndex:
     return ItemIndex(
         items,
         False,
+        np.empty(0, np.int32),
         np.empty(0, np.int32),
         np.empty(0, np.float32),
         np.empty((0, n_factors, 32), np.float32),

@@ -31,6 +31,7 @@ _MOST_MEMORY = 1 << 25
 # Products that the calling thread has done before others would have started.
 _FEW = 1 << 24
 _TASKS_A_THREAD, _MOST_BLOCKS = 4, 16
+_IN_ORDER = np.empty(0, np.int32)
 
 
 def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
@@ -40,14 +41,13 @@ def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None
 
 def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query; see the reference."""
-    rough = len(index.floats) > 0
-    search = Search(queries, index.factors, exclude, k, full_at(k, scored=not rough))
+    search = Search(queries, index.factors, exclude, index.places, index.order, k, full_at(k, scored=not len(index.norms)))
     if not len(index.norms):
         top = _one_by_one(search, len(index.factors), n_threads, partial(scan_rows, search))
         return Found(top, Scan(0, 0, len(queries) * len(index.factors)))
     top = _empty(len(queries), k)
     n_rows = _rows_of_a_block(search, n_threads)
-    scan = scan_floats if rough else scan_bytes
+    scan = scan_floats if len(index.floats) else scan_bytes
     size = n_rows * _blocks_of_a_task(len(queries), n_rows, n_threads)
     counts = np.zeros((-(-len(queries) // size), len(Scan._fields)), np.int64)
 
@@ -68,7 +68,7 @@ def top_k_among(
     n_threads: int | None = None,
 ) -> TopK:
     """Find the k best among each query's own candidates; see the reference."""
-    search = Search(queries, items, exclude, k, full_at(k))
+    search = Search(queries, items, exclude, _IN_ORDER, _IN_ORDER, k, full_at(k))
     longest = int(np.diff(candidates.indptr).max(initial=0))
     return _one_by_one(search, longest, n_threads, partial(scan_candidates, search, candidates))
 
@@ -78,7 +78,7 @@ def count_better(
 ) -> Counts:
     """Count, for some items of each query, how many others score higher, and how many the same; see the reference."""
     counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
-    search = Search(queries, index.factors, exclude, 1, 1)
+    search = Search(queries, index.factors, exclude, index.places, index.order, 1, 1)
     n_rows = _rows_of_a_block(search, n_threads)
 
     def task(number: int, block: Block) -> None:
@@ -124,7 +124,7 @@ def _threads_for(search: Search, n_threads: int | None) -> int | None:
 
 def _rows_of_a_block(search: Search, n_threads: int | None) -> int:
     """Return how many queries, whole tiles of them, go through the index together."""
-    n_bytes = 2 * 8 * search.k + len(search.factors) // 8
+    n_bytes = 12 * search.full + len(search.factors) // 8
     by_memory = min(_BLOCK, _MOST_MEMORY // n_bytes // ROWS * ROWS)
     by_threads = -(-len(search.queries) // ((n_threads or 8) * _TASKS_A_THREAD * ROWS)) * ROWS
     return max(ROWS, min(by_memory, by_threads))

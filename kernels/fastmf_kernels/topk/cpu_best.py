@@ -1,32 +1,51 @@
 """The best items of some queries while candidates come in.
 
-A query's candidates are appended to its buffer, but for excluded ones. When the buffer is full it is *settled*: what is
-new in it is scored, and of more than k items the k best are kept. The worst of those is what later candidates
-have to beat. Scores are summed in float64 and rounded once, so that they, and with them ties, do not depend on the
-order of summation or on what made an item a candidate.
+A query's candidates are appended to its buffer. When the buffer is full it is *settled*. Where scores are known within
+bounds, that is done *roughly* (`settle_roughly`): the k-th best of what candidates score at least is what later ones
+must reach at most, and of those in the buffer what cannot reach it goes. In the end, and where bounds do not help, what
+is left is scored (`settle`), and of more than k items the k best are kept. Scores are summed in float64 and rounded
+once, so that they, and with them ties, do not depend on the order of summation or on what made an item a candidate.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fastmf_kernels._jit import device, inlined
-from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
+from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, UInt32Array
 from fastmf_kernels.linalg.panels import prefetch
 from fastmf_kernels.topk.arrays import Rows, TopK
-from fastmf_kernels.topk.tiles import COLUMNS, VECTOR, count_from, exact_product
+from fastmf_kernels.topk.tiles import (
+    COLUMNS,
+    LIMIT,
+    N_APPENDED,
+    N_COUNTS,
+    ROWS,
+    VECTOR,
+    WORDS,
+    count_above,
+    count_from,
+    count_not_below,
+    exact_product,
+    extremes,
+    keep_not_below,
+)
 
-# A buffer is settled when it has so many items beyond k: more lets more candidates through, less settles more often.
+# How many items a buffer may have beyond k at least and at most, and beyond what was left when it was settled the last
+# time: more lets more candidates through, less settles more often.
+_ROOM, _LARGEST_ROOM, _NEXT_ROOM = 96, 1024, 32
 # Where settling scores every new item, fewer are worth it.
-_LEAST_ROOM, _LEAST_ROOM_IF_SCORED, _LARGEST_ROOM = 32, 16, 512
+_ROOM_IF_SCORED, _LARGEST_ROOM_IF_SCORED = 16, 512
 # Up to so many kept items are ranked by counting.
 _FEW = 256
 _NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
+_NOTHING = -(2**63)
 _MAGNITUDE = np.int32(2**31 - 1)
-N_APPENDED, _N_SETTLED, _IS_EXACT = range(3)
-Bits = npt.NDArray[np.uint64]
+_N_SETTLED, _IS_EXACT = 2, 3
 _KEY, _ITEM = range(2)
+_INFINITY = np.float32(np.inf)
+_LEAST_FINITE = np.float32(-3.4028235e38)
+_MOST_HALVINGS = 40
 
 
 class Best(NamedTuple):
@@ -34,26 +53,32 @@ class Best(NamedTuple):
 
     Attributes
     ----------
-    scores : float32 array, shape (n_rows, capacity)
+    lows, highs : float32 array, shape (n_rows, capacity)
+        What an item scores at least and at most, in a unit of the query's own.
     keys : int32 array
-        The same memory: of a settled item the score as a number whose order is that of scores.
+        The memory of ``lows``: of an item that is scored the score as a number whose order is that of scores.
     items : int32 array, shape (n_rows, capacity)
-    counts : int64 array, shape (n_rows, 3)
-        Items in the buffer, how many of them, the first ones, are settled, and whether keys are those of exact scores.
+        Until they are scored their places in the layout.
+    counts : int64 array, shape (n_rows, 4)
+        Items in the buffer, how many may be, how many of them, the first ones, are scored, and whether all are to be.
     worst : int64 array, shape (n_rows, 2)
         Key and item of the worst of k kept.
-    excluded : uint64 array, shape (n_rows, at least n_items / 64)
-        A bit for each item; only while a query is dealt with is any set.
+    ranked : int64 array, shape (capacity,)
+        For one query at a time, key and item in one number: the higher is better.
+    excluded : uint32 array, shape (n_rows / 8, at least n_items / 32, 8)
+        A bit for each item, by its place; only while a query is dealt with is any set.
     cell : float32 array, shape (1,), and int32 array of the same memory
         To look at a number as bits.
     """
 
-    scores: Float32Array
+    lows: Float32Array
+    highs: Float32Array
     keys: Int32Array
     items: Int32Array
     counts: Int64Array
     worst: Int64Array
-    excluded: Bits
+    ranked: Int64Array
+    excluded: UInt32Array
     cell: Float32Array
     bits_of_cell: Int32Array
 
@@ -61,27 +86,41 @@ class Best(NamedTuple):
 class Search(NamedTuple):
     """What is looked for: the k items that go best with each query, but for those that are excluded.
 
-    ``full`` is what `full_at` says.
+    Attributes
+    ----------
+    queries, factors : float32 array
+    exclude : Rows
+    places : int32 array, shape (n_items,)
+        Where an item stands in the layout; empty where items are in their own order.
+    order : int32 array
+        The item at a place; empty likewise.
+    k : int
+    full : int
+        What `full_at` says.
     """
 
     queries: Float32Array
     factors: Float32Array
     exclude: Rows
+    places: Int32Array
+    order: Int32Array
     k: int
     full: Index
 
 
 def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
     """Return buffers for so many queries, none of which has more than so many candidates among the items."""
-    capacity = -(-(min(full_at(k, scored=False), n_candidates) + COLUMNS) // VECTOR) * VECTOR
-    scores, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
+    capacity = -(-(min(full_at(k, scored=False), n_candidates) + COLUMNS + VECTOR) // VECTOR) * VECTOR
+    lows, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
     return Best(
-        scores,
-        scores.view(np.int32),
+        lows,
+        np.empty((n_rows, capacity), np.float32),
+        lows.view(np.int32),
         np.empty((n_rows, capacity), np.int32),
-        np.zeros((n_rows, 3), np.int64),
+        np.zeros((n_rows, N_COUNTS), np.int64),
         np.zeros((n_rows, 2), np.int64),
-        np.zeros((n_rows, n_items // 64 + 1), np.uint64),
+        np.zeros(capacity, np.int64),
+        np.zeros((-(-n_rows // ROWS), n_items // COLUMNS + 1, min(n_rows, ROWS)), np.uint32),
         cell,
         cell.view(np.int32),
     )
@@ -90,61 +129,72 @@ def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
 def full_at(k: int, scored: bool = True) -> int:
     """Return how many items a buffer may have before it must be settled: 32 more find room.
 
-    ``scored`` tells whether settling scores every new item, or goes by rough scores that it has already.
+    ``scored`` tells whether settling scores every new item.
     """
-    least, share = (_LEAST_ROOM_IF_SCORED, k // 4) if scored else (_LEAST_ROOM, k * 3 // 4)
-    return k + min(max(least, share), _LARGEST_ROOM)
-
-
-@inlined
-def begin_row(exclude: Rows, query: Index, best: Best, row: Index) -> None:
-    """Make a buffer empty, for a query."""
-    counts, worst, excluded = best.counts, best.worst, best.excluded
-    counts[row, N_APPENDED] = counts[row, _N_SETTLED] = counts[row, _IS_EXACT] = 0
-    worst[row, _KEY], worst[row, _ITEM] = _NO_KEY, _NO_ITEM
-    mark_excluded(exclude.indptr, exclude.indices, query, excluded, row, True)
+    least, share, most = (_ROOM_IF_SCORED, k // 4, _LARGEST_ROOM_IF_SCORED) if scored else (_ROOM, k, _LARGEST_ROOM)
+    return k + min(max(least, share), most)
 
 
 @device
-def mark_excluded(
-    indptr: Int64Array, indices: Int32Array, query: Index, excluded: Bits, row: Index, are_excluded: bool
-) -> None:
-    """Set the bits of a query's excluded items, or leave them as the next query wants them."""
-    for j in range(indptr[query], indptr[query + 1]):
-        word = np.uint64(indices[j]) >> np.uint64(6)
-        excluded[row, word] = excluded[row, word] | _bit(indices[j]) if are_excluded else np.uint64(0)
+def begin_rows(search: Search, start: Index, stop: Index, best: Best) -> None:
+    """Make buffers empty, for the queries ``start:stop``, and set the bits of their excluded items."""
+    counts, worst, excluded, places, full = best.counts, best.worst, best.excluded, search.places, search.full
+    indptr, indices = search.exclude
+    for query in range(start, stop):
+        row = query - start
+        counts[row, N_APPENDED] = counts[row, _N_SETTLED] = counts[row, _IS_EXACT] = 0
+        counts[row, LIMIT] = full
+        worst[row, _KEY], worst[row, _ITEM] = _NO_KEY, _NO_ITEM
+        tile, r = np.uint64(row // ROWS), np.uint64(row % ROWS)
+        for j in range(indptr[query], indptr[query + 1]):
+            place = places[np.uint64(indices[j])] if places.size else indices[j]
+            excluded[tile, np.uint64(place) >> np.uint64(5), r] |= _bit(place)
+
+
+@device
+def forget_excluded(search: Search, start: Index, stop: Index, best: Best) -> None:
+    """Leave the bits of excluded items as the next queries want them."""
+    excluded, places = best.excluded, search.places
+    indptr, indices = search.exclude
+    for query in range(start, stop):
+        tile, r = np.uint64((query - start) // ROWS), np.uint64((query - start) % ROWS)
+        for j in range(indptr[query], indptr[query + 1]):
+            place = places[np.uint64(indices[j])] if places.size else indices[j]
+            excluded[tile, np.uint64(place) >> np.uint64(5), r] = np.uint32(0)
 
 
 @inlined
-def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: Bits, row: Index) -> Index:
-    """Put an item into a query's buffer, unless it is excluded; returns how many it has then.
+def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: UInt32Array) -> bool:
+    """Put an item into the first buffer, unless it is excluded; tells whether the buffer is full then.
 
     Arrays come one by one: a tuple of them costs a reference count each.
     """
-    count = counts[row, N_APPENDED]
-    if not is_excluded(excluded, row, item):
-        items[row, count] = item
+    count = counts[0, N_APPENDED]
+    if excluded[0, np.uint32(item) >> np.uint32(5), 0] & _bit(item) == np.uint32(0):
+        items[0, count] = item
         count += 1
-        counts[row, N_APPENDED] = count
-    return count  # type: ignore[no-any-return]
+        counts[0, N_APPENDED] = count
+    return count > counts[0, LIMIT]  # type: ignore[no-any-return]
 
 
 @device
 def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
     """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
-    queries, factors, k = search.queries, search.factors, search.k
-    scores, keys, items, worst = best.scores[row], best.keys[row], best.items[row], best.worst
+    queries, factors, k, order = search.queries, search.factors, search.k, search.order
+    lows, keys, items, worst = best.lows[row], best.keys[row], best.items[row], best.worst
     n_factors = factors.shape[1]
     count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_SETTLED]
     worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
     for j in range(kept, count):  # ask for all of them: one by one their cache lines would be waited for
+        if order.size:
+            items[j] = order[items[j]]
         prefetch(factors, np.int64(items[j]) * n_factors, (n_factors + VECTOR - 1) // VECTOR)
     for j in range(kept, count):
         item = np.int64(items[j])
         score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
         if not score > -np.inf:
             continue
-        scores[kept] = score
+        lows[kept] = score
         key = key_of_bits(keys[kept])
         if key > worst_key or (key == worst_key and item < worst_item):
             keys[kept], items[kept] = key, item
@@ -157,63 +207,99 @@ def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
     return _score_of_key(worst_key, best.cell, best.bits_of_cell)
 
 
-@device
-def settle_roughly(search: Search, query: Index, best: Best, row: Index, margin: np.float32) -> np.float32:
-    """Keep what can be among the k best by scores that are off by ``margin`` at most; nothing is scored anew.
+@inlined
+def select_roughly(
+    lows: Float32Array,
+    highs: Float32Array,
+    items: Int32Array,
+    row: Index,
+    count: Index,
+    k: Index,
+    least: np.float32,
+    tiny: np.float32,
+) -> tuple[Index, np.float32]:
+    """Keep what can be among the k best, of ``count`` items in a buffer; nothing is scored.
 
-    Returns what the worst of k scores at least, -inf while there are fewer. Where scores are not finite, or too many
-    are too close, the buffer is settled by exact ones, now and from then on.
+    At least k of them score at least ``least``, unless that is -inf. Returns how many are kept, and a higher such bound
+    if there is one: by halving an interval that has the k-th highest of ``lows`` in it, until that is near enough.
+    ``tiny`` is what the two bounds may be off by together.
     """
-    k, counts = search.k, best.counts
-    scores, keys, items = best.scores[row], best.keys[row], best.items[row]
-    count, kept = counts[row, N_APPENDED], counts[row, _N_SETTLED]
-    usable = counts[row, _IS_EXACT] == 0 and margin < np.inf
-    for j in range(kept, count):
-        item = items[j]
-        usable &= abs(scores[j]) < np.inf
-        keys[kept], items[kept] = key_of_bits(keys[j]), item
-        kept += 1
-    counts[row, N_APPENDED] = counts[row, _N_SETTLED] = kept
-    least = np.float32(-np.inf)
-    if usable and kept >= k:
-        worst_key, _ = _find_worst(keys, items, kept, k, best.worst[row, _KEY])
-        best.worst[row, _KEY] = worst_key
-        least = _score_of_key(worst_key, best.cell, best.bits_of_cell) - margin
-        best.cell[0] = least - margin
-        kept = _keep(keys, items, kept, np.int64(key_of_bits(best.bits_of_cell[0])), _NO_ITEM)
-        counts[row, N_APPENDED] = counts[row, _N_SETTLED] = kept
-        usable = kept <= (k + search.full) // 2
-    if usable:
-        return least
-    counts[row, _IS_EXACT] = 1
-    return settle_all(search, query, best, row)
+    n_vectors, start = (count + VECTOR - 1) // VECTOR, row * lows.shape[1]
+    for j in range(count, n_vectors * VECTOR):
+        lows[row, j] = highs[row, j] = -_INFINITY
+    low, high = extremes(lows, start, n_vectors)
+    low = max(low, least)
+    if count_not_below(lows, start, n_vectors, _LEAST_FINITE) < k or not high - low < _INFINITY:
+        return count, least
+    near_enough = k + k // 16
+    for _ in range(_MOST_HALVINGS):
+        middle = np.float32(0.5) * low + np.float32(0.5) * high
+        if not low < middle < high:
+            break
+        n_above = count_not_below(lows, start, n_vectors, middle)
+        if n_above < k:
+            high = middle
+        else:
+            low = middle
+            if n_above <= near_enough:
+                break
+    low -= tiny
+    return keep_not_below(lows, highs, items, start, n_vectors, low), max(low, least)
+
+
+@inlined
+def is_exact(counts: Int64Array, row: Index) -> bool:
+    """Whether items of a buffer are scored when it is settled."""
+    return counts[row, _IS_EXACT] != 0  # type: ignore[no-any-return]
+
+
+@inlined
+def limit_after(counts: Int64Array, row: Index, kept: Index, k: Index, full: Index) -> None:
+    """Set the limit of a buffer that was settled roughly; where too many items are too close, they are to be scored."""
+    counts[row, N_APPENDED] = kept
+    counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 4), full)
+    if kept + VECTOR > full:
+        counts[row, _IS_EXACT], counts[row, LIMIT] = 1, full
 
 
 @device
-def settle_all(search: Search, query: Index, best: Best, row: Index) -> np.float32:
-    """Settle a buffer as if all in it were new."""
-    best.counts[row, _N_SETTLED] = 0
-    best.worst[row, _KEY], best.worst[row, _ITEM] = _NO_KEY, _NO_ITEM
-    return settle(search, query, best, row)
+def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> Index:
+    """Score what is left in the buffers of the queries ``start:stop``, and write the best of it, best first.
 
-
-@device
-def write_row(search: Search, query: Index, best: Best, row: Index, top: TopK) -> None:
-    """Write the items of a settled buffer, best first, and leave it as the next query wants it."""
-    mark_excluded(search.exclude.indptr, search.exclude.indices, query, best.excluded, row, False)
-    keys, items, count = best.keys[row], best.items[row], best.counts[row, _N_SETTLED]
-    scores, indices = top.scores[query], top.indices[query]
-    if count > _FEW:
-        sorted_ = _sorted(keys, items, count)
-        for place in range(count):
-            scores[place] = _score_of_key(sorted_[place] >> 32, best.cell, best.bits_of_cell)
-            indices[place] = np.int32(_NO_ITEM - (sorted_[place] & np.int64(0xFFFFFFFF)))
-    else:
-        n_vectors = _fill_up(keys, count)
+    Returns how many items were scored.
+    """
+    queries, factors, order, k = search.queries, search.factors, search.order, search.k
+    lows, keys, items, counts, ranked = best.lows, best.keys, best.items, best.counts, best.ranked
+    scores, indices, cell, bits_of_cell = top.scores, top.indices, best.cell, best.bits_of_cell
+    n_factors, n_scored = factors.shape[1], 0
+    n_lines = (n_factors + VECTOR - 1) // VECTOR
+    for query in range(start, stop):
+        row = query - start
+        count, n = counts[row, N_APPENDED], 0
+        n_scored += count
+        for j in range(counts[row, _N_SETTLED] if order.size else count, count):
+            items[row, j] = order[items[row, j]]
+        for j in range(count):  # ask for all of them: one by one their cache lines would be waited for
+            prefetch(factors, np.int64(items[row, j]) * n_factors, n_lines)
         for j in range(count):
-            rank = _rank(keys, items, count, n_vectors, j)
-            scores[rank] = _score_of_key(np.int64(keys[j]), best.cell, best.bits_of_cell)
-            indices[rank] = items[j]
+            item = np.int64(items[row, j])
+            score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
+            lows[row, j] = score
+            ranked[n] = (np.int64(key_of_bits(keys[row, j])) << 32) | (_NO_ITEM - item)
+            n += score > -_INFINITY
+        if n > _FEW:
+            _sort(ranked, n)
+        n_vectors = (n + WORDS - 1) // WORDS
+        for j in range(n, n_vectors * WORDS):
+            ranked[j] = _NOTHING
+        for j in range(min(n, k) if n > _FEW else n):
+            rank = j if n > _FEW else count_above(ranked, 0, n_vectors, ranked[j])
+            if rank < k:
+                bits_of_cell[0] = key_of_bits(np.int32(ranked[j] >> 32))
+                scores[query, rank] = cell[0]
+                indices[query, rank] = np.int32(_NO_ITEM - (ranked[j] & np.int64(0xFFFFFFFF)))
+    forget_excluded(search, start, stop, best)
+    return n_scored
 
 
 @inlined
@@ -234,14 +320,8 @@ def key_of_bits(bits: np.int32) -> np.int32:
 
 
 @inlined
-def _bit(item: Any) -> np.uint64:
-    return np.uint64(1) << (np.uint64(item) & np.uint64(63))
-
-
-@inlined
-def is_excluded(excluded: Bits, row: Index, item: Any) -> bool:
-    """Look an item up among those that a query must not be given."""
-    return excluded[row, np.uint64(item) >> np.uint64(6)] & _bit(item) != np.uint64(0)  # type: ignore[no-any-return]
+def _bit(place: Any) -> np.uint32:
+    return np.uint32(1) << (np.uint32(place) & np.uint32(31))
 
 
 @device
@@ -298,23 +378,10 @@ def _keep(keys: Int32Array, items: Int32Array, n: Index, worst_key: Index, worst
     return kept
 
 
-@inlined
-def _rank(keys: Int32Array, items: Int32Array, n: Index, n_vectors: Index, j: Index) -> Index:
-    """Count what is better than number j of n: quicker than sorting where n is small."""
-    key = np.int64(keys[j])
-    better = count_from(keys, 0, n_vectors, key + 1)
-    if count_from(keys, 0, n_vectors, key) > better + 1:
-        for i in range(n):
-            better += (keys[i] == key) & (items[i] < items[j])
-    return better
-
-
 @device
-def _sorted(keys: Int32Array, items: Int32Array, n: Index) -> Int64Array:
-    """Return keys and items, in one number each, the best first: sorted by merging."""
-    source, target = np.empty(n, np.int64), np.empty(n, np.int64)
-    for j in range(n):
-        source[j] = (np.int64(keys[j]) << 32) | np.int64(_NO_ITEM - items[j])
+def _sort(numbers: Int64Array, n: Index) -> None:
+    """Sort n numbers, the highest first, by merging."""
+    source, target = numbers[:n], np.empty(n, np.int64)
     width = 1
     while width < n:
         for start in range(0, n, 2 * width):
@@ -327,4 +394,5 @@ def _sorted(keys: Int32Array, items: Int32Array, n: Index) -> Int64Array:
                 a, b = a + np.int64(takes_first), b + np.int64(not takes_first)
         source, target = target, source
         width *= 2
-    return source
+    for j in range(n):
+        numbers[j] = source[j]

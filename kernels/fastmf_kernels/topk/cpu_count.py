@@ -5,7 +5,7 @@ import numpy as np
 from fastmf_kernels._jit import inlined, kernel
 from fastmf_kernels._types import BoolArray, Float32Array, Index, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Counts, ItemIndex, Rows
-from fastmf_kernels.topk.cpu_best import Search, mark_excluded
+from fastmf_kernels.topk.cpu_best import Search, forget_excluded
 from fastmf_kernels.topk.cpu_scan import Block, begin_block, round_to_floats
 from fastmf_kernels.topk.tiles import COLUMNS, ROWS, product_in_order, screen_floats
 
@@ -21,6 +21,7 @@ def count_panels(
     begin_block(search, start, stop, block)
     for row in range(block.reach.size):
         round_to_floats(search, start + row, stop, block, row // ROWS, row % ROWS)
+    block.limits[:, 1] = 0  # every score is wanted, as it is
     panels, of_queries, of_tile, limits = index.floats, block.floats, block.scores, block.limits
     queries, factors, n_factors = search.queries, search.factors, index.factors.shape[1]
     thresholds, cursors = np.empty(wanted.indptr[stop] - wanted.indptr[start], np.float32), block.best.counts
@@ -41,17 +42,17 @@ def count_panels(
                 p * n_factors * COLUMNS,
                 n_factors,
                 limits,
-                tile * 4 * ROWS,
+                tile * limits.shape[1] * ROWS,
                 np.float32(0),
                 of_tile,
+                block.margins,
                 block.passed,
             )
             for r in range(min(ROWS, stop - start - tile * ROWS)):
                 row = tile * ROWS + r
                 _hide(search.exclude, start + row, p, n_items, cursors, row, of_tile[r])
                 _count(wanted, start, start + row, thresholds, of_tile[r], counts)
-    for query in range(start, stop):
-        mark_excluded(search.exclude.indptr, search.exclude.indices, query, block.best.excluded, query - start, False)
+    forget_excluded(search, start, stop, block.best)
 
 
 @kernel

@@ -13,15 +13,13 @@ from fastmf_kernels._jit import has_byte_products, inlined, kernel
 from fastmf_kernels._types import Float32Array, Index, Int32Array
 from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.topk.arrays import ItemIndex
-from fastmf_kernels.topk.tiles import COLUMNS, QUAD, exact_product
+from fastmf_kernels.topk.tiles import COLUMNS, QUAD, exact_product, largest_magnitude
 
 # Between these, no product or quotient of what is below comes near the ends of float32.
 SHORTEST, LONGEST = 1e-12, 1e12
 HIGHEST = 127
 # x is stored as x + 128, which makes it unsigned.
 MIDDLE = 128
-# All bits of a float32 but its sign.
-MAGNITUDE = 2**31 - 1
 
 
 def lay_out(items: Float32Array, pruning: bool) -> ItemIndex:
@@ -32,12 +30,15 @@ def lay_out(items: Float32Array, pruning: bool) -> ItemIndex:
     _measure(items, norms)
     order = np.full(n_panels * COLUMNS, -1, np.int32)
     order[:n_items] = np.argsort(-norms) if pruning else np.arange(n_items)
+    places = np.empty(n_items, np.int32)
+    places[order[:n_items]] = np.arange(n_items, dtype=np.int32)
     with_bytes = pruning and has_byte_products()
     n_floats, n_bytes = (0, n_panels) if with_bytes else (n_panels, 0)
     index = ItemIndex(
         items,
         pruning,
         order,
+        places,
         np.empty(n_panels, np.float32),
         np.empty((n_floats, n_factors, COLUMNS), np.float32),
         np.empty((n_bytes, -(-n_factors // QUAD), COLUMNS, QUAD), np.uint8),
@@ -46,7 +47,7 @@ def lay_out(items: Float32Array, pruning: bool) -> ItemIndex:
     _find_largest_norms(order, norms, index.norms)
     if with_bytes:
         quads = index.bytes.reshape(-1).view(np.int32).reshape(index.bytes.shape[:3])
-        _fill_bytes(items, items.view(np.int32), order, index.norms, quads, index.terms)
+        _fill_bytes(items, order, index.norms, quads, index.terms)
     else:
         _fill_floats(items, order, index.floats)
     return index
@@ -91,16 +92,12 @@ def _fill_floats(items: Float32Array, order: Int32Array, floats: Float32Array) -
 @kernel
 def _fill_bytes(
     items: Float32Array,
-    bits: Int32Array,
     order: Int32Array,
     norms: Float32Array,
     quads: Int32Array,
     terms: Float32Array,
 ) -> None:
-    """Store panels quad after quad, rounded, and with them 1/b, N/b and max ‖q - bx‖/b, N being the panel's norm.
-
-    ``bits`` are those of ``items``: without its sign, the bits of a larger number are larger.
-    """
+    """Store panels quad after quad, rounded, and with them 1/b, N/b, max ‖q - bx‖/b and b, N being the panel's norm."""
     n_panels, n_quads, n_factors = quads.shape[0], quads.shape[1], items.shape[1]
     scaled, rounded = np.zeros(n_quads * QUAD, np.float32), np.zeros(n_quads * QUAD, np.int32)
     for p in range(n_panels):
@@ -108,13 +105,7 @@ def _fill_bytes(
         for v in range(p * COLUMNS, (p + 1) * COLUMNS):
             item = np.int64(order[v])
             if item >= 0:
-                most = np.int32(0)
-                for f in range(n_factors):
-                    most = max(most, bits[item, f] & np.int32(MAGNITUDE))
-                for f in range(n_factors):
-                    if bits[item, f] & np.int32(MAGNITUDE) == most:
-                        largest = max(largest, abs(items[item, f]))
-                        break
+                largest = max(largest, largest_magnitude(items, item * n_factors, n_factors))
         usable = largest > SHORTEST and norms[p] < LONGEST
         inverse = np.float32(HIGHEST) / largest if usable else np.float32(0)
         worst = np.float32(0)
@@ -132,7 +123,7 @@ def _fill_bytes(
         terms[p, 0] = inverse
         terms[p, 1] = norms[p] * inverse if usable else np.float32(np.inf)
         terms[p, 2] = np.sqrt(worst) * np.float32(1.001) + np.float32(1e-3)
-        terms[p, 3] = np.float32(0)
+        terms[p, 3] = largest / np.float32(HIGHEST) if usable else np.float32(1)
 
 
 @inlined

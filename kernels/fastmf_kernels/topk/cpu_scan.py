@@ -1,43 +1,45 @@
 """Queries meet items: a block of queries goes through the panels of an index, or a query through rows of factors."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmf_kernels._jit import device, inlined, kernel
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
-from fastmf_kernels.linalg.panels import prefetch
 from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK
 from fastmf_kernels.topk.cpu_best import (
-    N_APPENDED,
     Best,
     Search,
     append,
-    begin_row,
-    is_excluded,
+    begin_rows,
+    finish_rows,
+    is_exact,
+    limit_after,
     make_best,
+    select_roughly,
     settle,
-    settle_all,
-    settle_roughly,
-    write_row,
 )
 from fastmf_kernels.topk.cpu_index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
 from fastmf_kernels.topk.tiles import (
     COLUMNS,
+    LIMIT,
+    N_APPENDED,
+    N_COUNTS,
     QUAD,
     ROWS,
-    VECTOR,
+    append_passed,
     exact_product,
-    lowest_bit,
+    largest_magnitude,
     screen_bytes,
     screen_floats,
 )
 
-_BOUND, _SLACK, _OTHER_SLACK, _OFFSET = range(4)
+_BOUND, _SLACK, _OTHER_SLACK, _N_LIMITS = range(4)
 # More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
 _ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
-# More than rounding to denormal numbers can change.
-_TINY = np.float32(1e-40)
+# More than rounding two denormal numbers can change.
+_TINY = np.float32(2e-40)
 _INFINITY = np.float32(np.inf)
 
 
@@ -47,18 +49,18 @@ class Block(NamedTuple):
     Attributes
     ----------
     floats : float32 array, shape (n_tiles, n_factors, 8)
-    quads : int32 array, shape (n_tiles, n_quads, 8)
-        Factors rounded to a·y, four bytes y in a number.
-    limits : float32 array, shape (n_tiles, 4, 8)
+    quads : int32 array, shape (n_tiles, n_quads + 1, 8)
+        Factors rounded to a·y, four bytes y in a number; at the end what products of bytes are too large by.
+    limits : float32 array, shape (n_tiles, 3, 8)
         What `tiles.screen_floats` and `tiles.screen_bytes` ask for.
     scales : float32 array, shape (n_tiles, 8)
-        What a score that must be reached is multiplied with to be compared: 1, or 1/a.
+        What scores are multiplied with to be compared: 1, or 1/a.
     norms : float32 array, shape (n_tiles, 8)
         ‖p‖, rounded up.
     reach : float32 array, shape (n_tiles, 8)
         How long the vector of an item must be to be of interest.
-    passed : int32 array, shape (8,)
-    scores : float32 array, shape (8, 32)
+    scores, margins, passed
+        What screens leave; see `tiles.screen_floats`.
     active : int64 array, shape (n_tiles,)
     best : Best
     """
@@ -69,8 +71,9 @@ class Block(NamedTuple):
     scales: Float32Array
     norms: Float32Array
     reach: Float32Array
-    passed: Int32Array
     scores: Float32Array
+    margins: Float32Array
+    passed: Int32Array
     active: Int64Array
     best: Best
 
@@ -80,16 +83,124 @@ def make_block(n_rows: int, k: int, index: ItemIndex) -> Block:
     n_tiles, n_factors = -(-n_rows // ROWS), index.factors.shape[1]
     return Block(
         np.zeros((n_tiles, n_factors, ROWS), np.float32),
-        np.zeros((n_tiles, index.bytes.shape[1], ROWS), np.int32),
-        np.zeros((n_tiles, 4, ROWS), np.float32),
+        np.zeros((n_tiles, index.bytes.shape[1] + 1, ROWS), np.int32),
+        np.zeros((n_tiles, _N_LIMITS, ROWS), np.float32),
         np.zeros((n_tiles, ROWS), np.float32),
         np.zeros((n_tiles, ROWS), np.float32),
         np.zeros((n_tiles, ROWS), np.float32),
-        np.zeros(ROWS, np.int32),
         np.zeros((ROWS, COLUMNS), np.float32),
+        np.zeros(ROWS, np.float32),
+        np.zeros(ROWS, np.int32),
         np.zeros(n_tiles, np.int64),
         make_best(n_tiles * ROWS, k, len(index.factors), len(index.factors)),
     )
+
+
+@inlined
+def _screen_floats(
+    queries: Float32Array,
+    panels: Float32Array,
+    norms: Float32Array,
+    limits: Float32Array,
+    scores: Float32Array,
+    margins: Float32Array,
+    passed: Int32Array,
+    tile: Index,
+    p: Index,
+) -> bool:
+    n, i, j, k = panels.shape[1], tile * queries.shape[1] * ROWS, p * panels.shape[1] * COLUMNS, tile * _N_LIMITS * ROWS
+    return screen_floats(queries, i, panels, j, n, limits, k, norms[p], scores, margins, passed)
+
+
+@inlined
+def _screen_bytes(
+    queries: Int32Array,
+    panels: Any,
+    terms: Float32Array,
+    limits: Float32Array,
+    scores: Float32Array,
+    margins: Float32Array,
+    passed: Int32Array,
+    tile: Index,
+    p: Index,
+) -> bool:
+    n, i, k = panels.shape[1], tile * queries.shape[1] * ROWS, tile * _N_LIMITS * ROWS
+    j = p * panels.shape[1] * COLUMNS * QUAD
+    return screen_bytes(queries, i, panels, j, n, limits, k, terms, 4 * p, scores, margins, passed)
+
+
+@inlined
+def _sides_in_floats(block: Block, index: ItemIndex) -> tuple[Float32Array, Float32Array, Float32Array]:
+    return block.floats, index.floats, index.norms
+
+
+@inlined
+def _sides_in_bytes(block: Block, index: ItemIndex) -> tuple[Int32Array, Any, Float32Array]:
+    return block.quads, index.bytes, index.terms
+
+
+def _scan_with(sides: Callable[..., Any], screen: Callable[..., bool]) -> Callable[..., None]:
+    """Return the function that takes a block of queries through an index by one of the screens."""
+
+    @device
+    def scan_block(
+        search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, counts: Int64Array
+    ) -> None:
+        queries, panels, terms = sides(block, index)
+        norms, limits, reach, active, best = index.norms, block.limits, block.reach, block.active, block.best
+        scores, margins, passed, excluded = block.scores, block.margins, block.passed, best.excluded
+        scales, lengths, k, full = block.scales, block.norms, search.k, search.full
+        lows, highs, items, of_rows = best.lows, best.highs, best.items, best.counts
+        n_panels, n_active, n_skipped, pruning = norms.size, active.size, 0, index.pruning
+        capacity, of_tile = lows.shape[1], excluded.shape[1] * ROWS
+        for p in range(n_panels):
+            t = 0
+            while t < n_active:
+                tile = active[t]
+                if pruning and _is_out_of_reach(reach, tile, norms[p]):
+                    n_active -= 1
+                    active[t] = active[n_active]
+                    n_skipped += n_panels - p
+                    continue
+                if screen(queries, panels, terms, limits, scores, margins, passed, tile, p) and append_passed(
+                    passed,
+                    scores,
+                    margins,
+                    excluded,
+                    tile * of_tile + p * ROWS,
+                    p * COLUMNS,
+                    lows,
+                    highs,
+                    items,
+                    tile * ROWS * capacity,
+                    capacity,
+                    of_rows,
+                    tile * ROWS * N_COUNTS,
+                ):
+                    for r in range(ROWS):
+                        row = tile * ROWS + r
+                        count, bound, scale = of_rows[row, N_APPENDED], limits[tile, _BOUND, r], scales[tile, r]
+                        if count <= of_rows[row, LIMIT]:
+                            continue
+                        if start + row >= stop:
+                            of_rows[row, N_APPENDED] = 0  # only NaN goes with what fills up the last tile
+                            continue
+                        if not is_exact(of_rows, row):
+                            kept, bound = select_roughly(lows, highs, items, row, count, k, bound, _TINY * scale)
+                            limit_after(of_rows, row, kept, k, full)
+                        if is_exact(of_rows, row):
+                            bound = (settle(search, start + row, best, row) - _TINY) * scale
+                        if bound > limits[tile, _BOUND, r]:
+                            limits[tile, _BOUND, r], reach[tile, r] = bound, bound / (lengths[tile, r] * scale)
+                t += 1
+        counts[0] += n_panels * active.size - n_skipped
+        counts[1] += n_skipped
+
+    return scan_block
+
+
+_scan_block_of_floats = _scan_with(_sides_in_floats, _screen_floats)
+_scan_block_of_bytes = _scan_with(_sides_in_bytes, _screen_bytes)
 
 
 @kernel
@@ -97,20 +208,14 @@ def scan_floats(
     search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, top: TopK, counts: Int64Array
 ) -> None:
     """Search an index for the queries ``start:stop``; adds to tiles screened, tiles skipped, pairs scored."""
-    longest = largest(index.norms)
     for first in range(start, stop, block.reach.size):
         last = min(first + block.reach.size, stop)
         begin_block(search, first, last, block)
         for row in range(block.reach.size):
             round_to_floats(search, first + row, last, block, row // ROWS, row % ROWS)
-        _scan_block_of_floats(search, index, first, last, block, longest, counts)
-        for query in range(first, last):
-            row = query - first
-            settle_roughly(
-                search, query, block.best, row, block.limits[row // ROWS, _SLACK, row % ROWS] * longest + _TINY
-            )
-            settle_all(search, query, block.best, row)
-            write_row(search, query, block.best, row, top)
+        _scan_block_of_floats(search, index, first, last, block, counts)
+        _select_in_block(first, last, block, search.k)
+        counts[2] += finish_rows(search, first, last, block.best, top)
 
 
 @kernel
@@ -126,122 +231,22 @@ def scan_bytes(
         for row in range(block.reach.size):
             _round_to_bytes(search, first + row, last, block, row // ROWS, row % ROWS, scaled, rounded)
         _scan_block_of_bytes(search, index, first, last, block, counts)
-        for query in range(first, last):
-            settle(search, query, block.best, query - first)
-            write_row(search, query, block.best, query - first, top)
+        _select_in_block(first, last, block, search.k)
+        counts[2] += finish_rows(search, first, last, block.best, top)
 
 
 @device
-def _scan_block_of_floats(
-    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, longest: np.float32, counts: Int64Array
-) -> None:
-    passed, active, reach, limits = block.passed, block.active, block.reach, block.limits
-    order, norms, scales, lengths = index.order, index.norms, block.scales, block.norms
-    items, counted, excluded, scores = block.best.items, block.best.counts, block.best.excluded, block.best.scores
-    panels, of_queries, of_tile = index.floats, block.floats, block.scores
-    n_panels, n_factors, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
-    pruning, n_skipped, n_scored = index.pruning, 0, 0
-    for p in range(n_panels):
-        t, norm = 0, norms[p]
-        while t < n_active:
-            tile = active[t]
-            if pruning and _is_out_of_reach(reach, tile, norm):
-                n_active -= 1
-                active[t] = active[n_active]
-                n_skipped += n_panels - p
-                continue
-            if screen_floats(
-                of_queries,
-                tile * n_factors * ROWS,
-                panels,
-                p * n_factors * COLUMNS,
-                n_factors,
-                limits,
-                tile * 4 * ROWS,
-                norm,
-                of_tile,
-                passed,
-            ):
-                for r in range(ROWS):
-                    row = tile * ROWS + r
-                    if passed[r] != 0 and row < n_rows:
-                        bits, count = np.int64(passed[r]) & np.int64(0xFFFFFFFF), counted[row, N_APPENDED]
-                        while bits != 0:
-                            position = lowest_bit(bits)
-                            item = order[p * COLUMNS + position]
-                            bits &= bits - 1
-                            if item >= 0 and not is_excluded(excluded, row, item):
-                                items[row, count], scores[row, count] = item, of_tile[r, position]
-                                count += 1
-                        n_scored += count - counted[row, N_APPENDED]
-                        counted[row, N_APPENDED] = count
-                        if count > full:
-                            least = settle_roughly(
-                                search, start + row, block.best, row, limits[tile, _SLACK, r] * longest + _TINY
-                            )
-                            if least > -_INFINITY:
-                                limits[tile, _BOUND, r] = (least - _TINY) * scales[tile, r]
-                                reach[tile, r] = least / lengths[tile, r]
-            t += 1
-    counts[0] += n_panels * block.active.size - n_skipped
-    counts[1] += n_skipped
-    counts[2] += n_scored
-
-
-@device
-def _scan_block_of_bytes(
-    search: Search, index: ItemIndex, start: Index, stop: Index, block: Block, counts: Int64Array
-) -> None:
-    passed, active, reach, limits = block.passed, block.active, block.reach, block.limits
-    order, norms, scales, lengths = index.order, index.norms, block.scales, block.norms
-    items, counted, excluded, factors = block.best.items, block.best.counts, block.best.excluded, search.factors
-    panels, of_queries, terms = index.bytes, block.quads, index.terms
-    n_panels, n_quads, n_active, n_rows, full = norms.size, panels.shape[1], active.size, stop - start, search.full
-    n_skipped, n_scored, n_factors = 0, 0, factors.shape[1]
-    n_lines = (n_factors + VECTOR - 1) // VECTOR
-    for p in range(n_panels):
-        t, norm = 0, norms[p]
-        while t < n_active:
-            tile = active[t]
-            if _is_out_of_reach(reach, tile, norm):
-                n_active -= 1
-                active[t] = active[n_active]
-                n_skipped += n_panels - p
-                continue
-            if screen_bytes(
-                of_queries,
-                tile * n_quads * ROWS,
-                panels,
-                p * n_quads * COLUMNS * QUAD,
-                n_quads,
-                limits,
-                tile * 4 * ROWS,
-                terms,
-                p * 4,
-                passed,
-            ):
-                for r in range(ROWS):
-                    row = tile * ROWS + r
-                    if passed[r] != 0 and row < n_rows:
-                        bits, count = np.int64(passed[r]) & np.int64(0xFFFFFFFF), counted[row, N_APPENDED]
-                        while bits != 0:
-                            item = np.int64(order[p * COLUMNS + lowest_bit(bits)])
-                            bits &= bits - 1
-                            if item >= 0 and not is_excluded(excluded, row, item):
-                                items[row, count] = item
-                                prefetch(factors, item * n_factors, n_lines)
-                                count += 1
-                        n_scored += count - counted[row, N_APPENDED]
-                        counted[row, N_APPENDED] = count
-                        if count > full:
-                            least = settle(search, start + row, block.best, row)
-                            if least > -_INFINITY:
-                                limits[tile, _BOUND, r] = (least - _TINY) * scales[tile, r]
-                                reach[tile, r] = least / lengths[tile, r]
-            t += 1
-    counts[0] += n_panels * block.active.size - n_skipped
-    counts[1] += n_skipped
-    counts[2] += n_scored
+def _select_in_block(start: Index, stop: Index, block: Block, k: Index) -> None:
+    """Leave in each buffer what can be among the k best by what is known in the end."""
+    best, limits, scales, counts = block.best, block.limits, block.scales, block.best.counts
+    lows, highs, items = best.lows, best.highs, best.items
+    for row in range(stop - start):
+        count, tile, r = counts[row, N_APPENDED], row // ROWS, row % ROWS
+        if count > k and not is_exact(counts, row):
+            kept, _ = select_roughly(
+                lows, highs, items, row, count, k, limits[tile, _BOUND, r], _TINY * scales[tile, r]
+            )
+            counts[row, N_APPENDED] = kept
 
 
 @kernel
@@ -250,14 +255,13 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
     queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
     n_factors = factors.shape[1]
     for query in range(start, stop):
-        begin_row(search.exclude, query, best, 0)
+        begin_rows(search, query, query + 1, best)
         least = -_INFINITY
         for item in range(factors.shape[0]):
             score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
-            if score >= least and append(np.int32(item), items, counts, excluded, 0) > search.full:
+            if score >= least and append(np.int32(item), items, counts, excluded):
                 least = settle(search, query, best, 0)
-        settle(search, query, best, 0)
-        write_row(search, query, best, 0, top)
+        finish_rows(search, query, query + 1, best, top)
 
 
 @kernel
@@ -266,30 +270,33 @@ def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index,
     queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
     indices, n_factors = candidates.indices, factors.shape[1]
     for query in range(start, stop):
-        begin_row(search.exclude, query, best, 0)
+        begin_rows(search, query, query + 1, best)
         least = -_INFINITY
         for j in range(candidates.indptr[query], candidates.indptr[query + 1]):
             place = np.int64(indices[j]) * n_factors
             score = np.float32(exact_product(queries, query * n_factors, factors, place, n_factors))
-            if score >= least and append(indices[j], items, counts, excluded, 0) > search.full:
+            if score >= least and append(indices[j], items, counts, excluded):
                 least = settle(search, query, best, 0)
-        settle(search, query, best, 0)
-        write_row(search, query, best, 0, top)
+        finish_rows(search, query, query + 1, best, top)
 
 
 @device
 def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None:
     """Begin the queries of a block; what fills up the last tile asks for what nothing reaches."""
+    n_items, n_factors = search.factors.shape
+    last_panel = np.uint32(0xFFFFFFFF) << np.uint32(n_items % COLUMNS) if n_items % COLUMNS else np.uint32(0)
+    begin_rows(search, start, stop, block.best)
     for tile in range(block.active.size):
         block.active[tile] = tile
         for r in range(ROWS):
             query = start + tile * ROWS + r
-            for part in range(4):
+            for part in range(_N_LIMITS):
                 block.limits[tile, part, r] = np.float32(0)
             block.limits[tile, _BOUND, r] = block.reach[tile, r] = -_INFINITY if query < stop else _INFINITY
-            if query < stop:
-                begin_row(search.exclude, query, block.best, tile * ROWS + r)
-                n_factors = search.queries.shape[1]
+            block.best.excluded[tile, n_items // COLUMNS, r] |= last_panel
+            if query >= stop:
+                block.best.counts[tile * ROWS + r] = 0
+            else:
                 norm = length(search.queries, query * n_factors, n_factors)
                 block.norms[tile, r] = norm if norm < LONGEST else _INFINITY
 
@@ -317,10 +324,8 @@ def _round_to_bytes(
 ) -> None:
     """Round a query's factors p to a·y, and find what rounding may cost: ‖p - ay‖/a and ‖ay‖/a."""
     queries, quads, limits, norm = search.queries, block.quads, block.limits, block.norms[tile, r]
-    largest = np.float32(0)
-    if query < stop:
-        for f in range(queries.shape[1]):
-            largest = max(largest, abs(queries[query, f]))
+    n_factors, n_quads = queries.shape[1], rounded.size // QUAD
+    largest = largest_magnitude(queries, query * n_factors, n_factors) if query < stop else np.float32(0)
     usable = largest > SHORTEST and norm < LONGEST
     inverse = np.float32(HIGHEST) / largest if usable else np.float32(0)
     size, total = np.int64(0), np.int64(0)
@@ -333,15 +338,13 @@ def _round_to_bytes(
         limits[tile, _OTHER_SLACK, r] = np.float32(np.sqrt(np.float64(size)) * 1.001)
     elif query < stop:
         limits[tile, _SLACK, r] = _INFINITY
-    for quad in range(quads.shape[1]):
+    for quad in range(n_quads):
         f = quad * QUAD
         low = (rounded[f] & 255) | (rounded[f + 1] & 255) << 8
         high = (rounded[f + 2] & 255) | (rounded[f + 3] & 255) << 8
         quads[tile, quad, r] = np.int32(low | high << 16) if usable else np.int32(0)
+    quads[tile, n_quads, r] = np.int32(MIDDLE * total)
     block.scales[tile, r] = inverse
-    # Rounded down, if need be: of too low a limit nothing comes but work.
-    offset = np.float64(MIDDLE * total)
-    limits[tile, _OFFSET, r] = np.float32(offset if abs(offset) < 2**24 else offset - abs(offset) * 2.0**-22)
 
 
 @inlined
@@ -352,12 +355,3 @@ def _is_out_of_reach(reach: Float32Array, tile: Index, norm: np.float32) -> bool
     for r in range(ROWS):
         out_of_reach &= longer < reach[tile, r]
     return out_of_reach
-
-
-@device
-def largest(numbers: Float32Array) -> np.float32:
-    """Return the largest of some numbers that are not below 0."""
-    most = np.float32(0)
-    for number in numbers:
-        most = max(most, number)
-    return most
