@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fastmf.errors import BackendError
 from fastmf.parameters import require_choice
-from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
@@ -37,7 +37,7 @@ class Kernels(NamedTuple):
     index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
     top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
     count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
-    find_hits: Callable[[Int32Array, Rows, int | None], BoolArray]
+    rank_figures: Callable[[Int32Array, int, Rows, int | None], Float64Array]
     top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
 
 
@@ -85,6 +85,6 @@ def get_backend(name: str) -> Kernels:
         topk.index_items,
         topk.top_k,
         topk.count_better,
-        topk.find_hits,
+        topk.rank_figures,
         topk.top_k_among,
     )

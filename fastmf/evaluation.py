@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,8 @@ FULL_RANK_METRICS = ("auc", "mean_percentile_rank")
 DEFAULT_METRICS = (*RATING_METRICS, *metrics.RANKING_METRICS, "coverage")
 METRICS = (*DEFAULT_METRICS, "novelty", "diversity", *FULL_RANK_METRICS)
 _BATCH = 8192
+# With so large a share of users to be ranked, all are: rows that follow one another need no copy.
+_MOST = 0.9
 
 
 def evaluate(
@@ -89,21 +91,47 @@ def evaluate(
     held_out = as_interactions(test, "test")
     if held_out.n_ratings == 0:
         raise DataError("the test part has no ratings; expected at least one")
-    users = ids.look_up(model.user_ids, held_out.user_ids, "user_ids")[held_out.users]
-    items = ids.look_up(model.item_ids, held_out.item_ids, "item_ids")[held_out.items]
+    pairs = _Pairs.of(held_out, model)
     figures: dict[str, float] = {}
     if any(name in RATING_METRICS for name in wanted):
-        figures |= _rating_figures(model, users, items, held_out, wanted)
+        figures |= _rating_figures(model, pairs, held_out, wanted)
     if ranks:
-        relevant = np.ones(len(users), np.bool_)
-        if min_relevant_rating is not None:
-            relevant = held_out.ratings >= min_relevant_rating
-        # An unknown item is relevant and never found: each gets an index of its own beyond the catalogue.
-        all_items = np.where(items < 0, len(model.item_ids) + held_out.items, items)
-        figures |= _Ranking(model, users[relevant], all_items[relevant], exclude).figures(wanted, cut_offs)
+        relevant = _relevant_rows(model, pairs, held_out, min_relevant_rating)
+        figures |= _Ranking(model, relevant, exclude).figures(wanted, cut_offs)
     figures["n_ratings"] = held_out.n_ratings
-    figures["n_unknown"] = int(np.count_nonzero((users < 0) | (items < 0)))
+    figures["n_unknown"] = 0 if pairs.same_ids else int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
     return figures
+
+
+class _Pairs(NamedTuple):
+    """The test pairs by the model's indices, -1 for what it does not know."""
+
+    users: Int32Array
+    items: Int32Array
+    same_ids: bool
+
+    @classmethod
+    def of(cls, test: Interactions, model: FactorModel) -> "_Pairs":
+        if test.user_ids.equals(model.user_ids) and test.item_ids.equals(model.item_ids):
+            return cls(test.users, test.items, True)
+        users = ids.look_up(model.user_ids, test.user_ids, "user_ids")[test.users]
+        return cls(users, ids.look_up(model.item_ids, test.item_ids, "item_ids")[test.items], False)
+
+
+def _relevant_rows(model: FactorModel, pairs: _Pairs, test: Interactions, least_rating: float | None) -> Rows:
+    """Return the relevant items of each user of the model, ascending."""
+    if pairs.same_ids and least_rating is None:
+        return Rows(test.by_user.indptr, test.by_user.indices)
+    chosen = pairs.users >= 0
+    if least_rating is not None:
+        chosen &= test.ratings >= least_rating
+    # An unknown item is relevant and never found: each gets an index of its own beyond the catalogue.
+    items = np.where(pairs.items < 0, len(model.item_ids) + test.items, pairs.items)[chosen].astype(np.int32)
+    users, kernels, n_users = pairs.users[chosen], get_backend(model.backend), len(model.user_ids)
+    # Grouped by item first, so that the items of a user are in order.
+    nothing, n_items = np.zeros(len(users), np.float32), int(items.max(initial=-1)) + 1
+    by_user = kernels.transpose(kernels.coo_to_csr(items, users, nothing, n_items, None), n_users, None)
+    return Rows(by_user.indptr, by_user.indices)
 
 
 def _checked_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -125,55 +153,49 @@ def _checked_cut_offs(k: int | Sequence[int], n_items: int) -> tuple[int, ...]:
     return cut_offs
 
 
-def _rating_figures(
-    model: FactorModel, users: Int32Array, items: Int32Array, test: Interactions, wanted: Sequence[str]
-) -> dict[str, float]:
-    predictions = model.predict_indices(users, items)
-    target = np.ones(len(users), np.float32) if model.is_implicit else test.ratings
+def _rating_figures(model: FactorModel, pairs: _Pairs, test: Interactions, wanted: Sequence[str]) -> dict[str, float]:
+    predictions = model.predict_indices(pairs.users, pairs.items)
+    target = np.ones(len(predictions), np.float32) if model.is_implicit else test.ratings
     return {name: getattr(metrics, name)(target, predictions) for name in RATING_METRICS if name in wanted}
 
 
 class _Ranking:
-    """The relevant items of the users to be ranked."""
+    """The users to be ranked, among a few others where most are, and their relevant items."""
 
-    def __init__(
-        self, model: FactorModel, users: Int32Array, items: Int32Array, exclude: str | Interactions | None
-    ) -> None:
+    def __init__(self, model: FactorModel, relevant: Rows, exclude: str | Interactions | None) -> None:
         self._fitted: Fitted = model.fitted
         self._kernels = get_backend(model.backend)
         self._scorer = Scorer(self._fitted, model.backend, model.n_threads)
         self._barred = self._scorer.exclusion(exclude)
-        known = users >= 0
-        if not known.any():
+        self._is_ranked = np.diff(relevant.indptr) > 0
+        self._n_users = int(np.count_nonzero(self._is_ranked))
+        if self._n_users == 0:
             raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
-        users, items = users[known], items[known].astype(np.int32)
-        # Grouped by item first, so that the items of a user are in order.
-        n_items, nothing = int(items.max()) + 1, np.zeros(len(users), np.float32)
-        by_item = self._kernels.coo_to_csr(items, users, nothing, n_items, None)
-        by_user = self._kernels.transpose(by_item, self._fitted.n_users, None)
-        # Users without a relevant item have no entries: without them the others' follow one another as before.
-        self._users = np.flatnonzero(np.diff(by_user.indptr)).astype(np.int32)
-        self._relevant = Rows(np.append(by_user.indptr[self._users], len(users)), by_user.indices)
+        self._users, self._relevant = np.arange(self._fitted.n_users, dtype=np.int32), relevant
+        if self._n_users < _MOST * self._fitted.n_users:
+            self._users = np.flatnonzero(self._is_ranked).astype(np.int32)
+            self._relevant = take_rows(relevant, self._users)
+            self._is_ranked = self._is_ranked[self._users]
 
     def figures(self, wanted: Sequence[str], cut_offs: Sequence[int]) -> dict[str, float]:
         figures: dict[str, float] = {}
         if any(name not in (*RATING_METRICS, *FULL_RANK_METRICS) for name in wanted):
             recommended = self._recommended(max(cut_offs))
             for k in cut_offs:
-                at_k = self._figures_at(k, recommended[:, :k], wanted)
+                at_k = self._figures_at(k, recommended, wanted)
                 figures |= {f"{name}@{k}": value for name, value in at_k.items() if name in wanted}
         if "auc" in wanted:
             figures["auc"] = self._mean_over_users(self._auc)
         if "mean_percentile_rank" in wanted:
             figures["mean_percentile_rank"] = self._mean_over_users(self._percentile_rank)
-        figures["n_users"] = len(self._users)
+        figures["n_users"] = self._n_users
         return figures
 
     def _figures_at(self, k: int, recommended: Int32Array, wanted: Sequence[str]) -> dict[str, float]:
         figures = {}
         if any(name in metrics.RANKING_METRICS for name in wanted):
-            hits = self._kernels.find_hits(np.ascontiguousarray(recommended), self._relevant, None)
-            figures = metrics.of_hits(hits, np.diff(self._relevant.indptr))
+            figures = metrics.mean_figures(self._kernels.rank_figures(recommended, k, self._relevant, None))
+        recommended = recommended[:, :k] if self._is_ranked.all() else recommended[self._is_ranked, :k]
         figures["coverage"] = metrics.coverage(recommended, self._fitted.n_items)
         if "novelty" in wanted:
             counts = np.bincount(self._fitted.seen.indices, minlength=self._fitted.n_items)

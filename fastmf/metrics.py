@@ -5,16 +5,20 @@ Ranking metrics take ``recommended``, an int array of shape (n_users, at least k
 sequence of sequences. Each returns the mean over the users that have at least one relevant item.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastmf.backend import get_backend
 from fastmf.errors import ParameterError
 from fastmf.parameters import require_integer
+from fastmf.rows import sorted_rows
 from fastmf_kernels._types import Float64Array, Int64Array
+from fastmf_kernels.topk.arrays import RANK_FIGURES
 
+RANKING_METRICS = RANK_FIGURES
 Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
 
 
@@ -108,7 +112,9 @@ def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     """Return the share of the catalogue that is recommended to anybody."""
     require_integer("n_items", n_items, minimum=1)
     items = np.asarray(recommended)
-    return len(np.unique(items[items >= 0])) / n_items
+    is_recommended = np.zeros(n_items, np.bool_)
+    is_recommended[items[items >= 0]] = True
+    return int(np.count_nonzero(is_recommended)) / n_items
 
 
 def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
@@ -186,74 +192,6 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     ParameterError
         If the shapes do not fit together, or no user has a relevant item.
     """
-    hits, n_relevant = _hits(recommended, relevant, k)
-    return of_hits(hits, n_relevant)
-
-
-def of_hits(hits: npt.ArrayLike, n_relevant: npt.ArrayLike) -> dict[str, float]:
-    """Return what `ranking_metrics` does, given which places hold a relevant item, and how many items are relevant.
-
-    Parameters
-    ----------
-    hits : bool array, shape (n_users, k)
-    n_relevant : int array, shape (n_users,)
-
-    Raises
-    ------
-    ParameterError
-        If no user has a relevant item.
-    """
-    of_users, counts = np.asarray(hits, np.float64), np.asarray(n_relevant)
-    some = counts > 0
-    if not some.any():
-        raise ParameterError("no user has a relevant item; expected at least one")
-    if not some.all():
-        of_users, counts = of_users[some], counts[some]
-    return {name: float(function(of_users, counts).mean()) for name, function in _PER_USER.items()}
-
-
-def _precision(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    return np.asarray(hits.mean(axis=1))
-
-
-def _recall(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    return np.asarray(hits.sum(axis=1) / n_relevant)
-
-
-def _hit_rate(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    return np.asarray(hits.max(axis=1))
-
-
-def _ndcg(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    k = hits.shape[1]
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discounts)[np.minimum(n_relevant, k) - 1]
-    return np.asarray(hits @ discounts / ideal)
-
-
-def _average_precision(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    k = hits.shape[1]
-    precision_at_place = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
-    return np.asarray((hits * precision_at_place).sum(axis=1) / np.minimum(n_relevant, k))
-
-
-def _reciprocal_rank(hits: Float64Array, n_relevant: Int64Array) -> Float64Array:
-    return np.asarray(hits.max(axis=1) / (hits.argmax(axis=1) + 1))
-
-
-_PER_USER: dict[str, Callable[[Float64Array, Int64Array], Float64Array]] = {
-    "precision": _precision,
-    "recall": _recall,
-    "hit_rate": _hit_rate,
-    "ndcg": _ndcg,
-    "map": _average_precision,
-    "mrr": _reciprocal_rank,
-}
-RANKING_METRICS = tuple(_PER_USER)
-
-
-def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> tuple[Float64Array, Int64Array]:
-    """Which of the first k places hold a relevant item, (n_users, k) of 0 and 1, and how many items are relevant."""
     require_integer("k", k, minimum=1)
     items = np.asarray(recommended)
     if items.ndim != 2 or items.shape[1] < k:
@@ -261,12 +199,17 @@ def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> tuple[Float
     indptr, indices = _as_rows(relevant)
     if len(indptr) != len(items) + 1:
         raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
-    items = items[:, :k].astype(np.int64)
-    width = max(int(items.max(initial=0)), int(indices.max(initial=0))) + 1
-    wanted = np.unique(np.repeat(np.arange(len(items)), np.diff(indptr)) * width + indices)
-    offered = np.arange(len(items))[:, None] * width + items
-    n_relevant = np.bincount(wanted // width, minlength=len(items))
-    return (np.isin(offered, wanted) & (items >= 0)).astype(np.float64), n_relevant
+    rows = sorted_rows(indptr, indices, int(indices.max(initial=0)) + 1)
+    if not len(rows.indices):
+        raise ParameterError("no user has a relevant item; expected at least one")
+    return mean_figures(get_backend("reference").rank_figures(items.astype(np.int32), k, rows, None))
+
+
+def mean_figures(of_users: Float64Array) -> dict[str, float]:
+    """Average what the kernel `rank_figures` tells of users, over those for whom it is defined."""
+    defined = np.isfinite(of_users[0])
+    values = of_users if defined.all() else of_users[:, defined]
+    return dict(zip(RANKING_METRICS, values.mean(axis=1).tolist(), strict=True))
 
 
 def _as_rows(relevant: Any) -> tuple[Int64Array, Int64Array]:

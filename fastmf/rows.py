@@ -22,7 +22,7 @@ def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns:
     return Rows(indptr, column.astype(np.int32))
 
 
-def sorted_rows(indptr: Int64Array, indices: IndexArray, n_columns: int) -> Rows:
+def sorted_rows(indptr: Int64Array, indices: npt.NDArray[Any], n_columns: int) -> Rows:
     """Make rows that are ascending and without repetition of rows that may be so already."""
     rises = indices[1:] > indices[:-1]
     borders = indptr[1:-1]
@@ -34,7 +34,11 @@ def sorted_rows(indptr: Int64Array, indices: IndexArray, n_columns: int) -> Rows
 
 
 def take_rows(rows: Rows, wanted: Int32Array) -> Rows:
-    """Return the rows numbered ``wanted``, in that order."""
+    """Return the rows numbered ``wanted``, in that order; nothing is copied of rows that follow one another."""
+    n_rows = len(wanted)
+    if n_rows and wanted[-1] - wanted[0] == n_rows - 1 and np.all(np.diff(wanted) == 1):
+        offsets = rows.indptr[wanted[0] : wanted[-1] + 2]
+        return Rows(offsets - offsets[0], rows.indices[offsets[0] : offsets[-1]])
     counts = rows.indptr[wanted + 1] - rows.indptr[wanted]
     indptr = np.zeros(len(wanted) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])

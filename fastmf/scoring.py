@@ -138,7 +138,8 @@ def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_item
             f"exclude has an indptr of {given[0].dtype} {given[0].shape} and indices of {given[1].dtype} "
             f"{given[1].shape}; expected two integer arrays of one dimension"
         )
-    indptr, indices = given[0].astype(np.int64), given[1]
+    indptr = given[0].astype(np.int64)
+    indices = given[1].astype(np.int32 if given[1].dtype == np.int32 else np.int64, copy=False)
     valid_indptr = indptr.shape == (n_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
     if not valid_indptr or np.any(np.diff(indptr) < 0):
         raise ParameterError(

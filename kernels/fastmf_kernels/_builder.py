@@ -21,7 +21,6 @@ _BYTES = ir.VectorType(ir.IntType(8), 4 * WIDTH)
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 ZERO = ir.Constant(_VECTOR, [0.0] * WIDTH)
 _TRUTHS = ir.VectorType(ir.IntType(1), WIDTH)
-_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 
 
 class Builder:
@@ -49,9 +48,7 @@ class Builder:
 
     def load(self, pointer: ir.Value) -> ir.Value:
         """Load 16 numbers."""
-        vector = self.ir.load(self.ir.bitcast(pointer, _VECTOR.as_pointer()))
-        vector.align = 4
-        return vector
+        return self._vector(pointer, _VECTOR, 4)
 
     def store(self, vector: ir.Value, pointer: ir.Value) -> None:
         """Store a vector of numbers of 32 bits."""
@@ -72,8 +69,7 @@ class Builder:
 
     def everywhere(self, scalar: ir.Value) -> ir.Value:
         """Make 16 numbers of one."""
-        first = self.with_element(_UNDEFINED, scalar, 0)
-        return self.select(first, _UNDEFINED, [0] * WIDTH)
+        return self.all(scalar, WIDTH)
 
     def select(self, a: ir.Value, b: ir.Value, positions: Sequence[int]) -> ir.Value:
         """Take the numbers at ``positions`` from a (0 to 15) and b (16 to 31)."""

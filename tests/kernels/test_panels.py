@@ -1,6 +1,7 @@
 """The vector code of the inner loops against the plain loops that it stands for."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fastmf_kernels._jit import device
@@ -48,7 +49,8 @@ def test_every_loop_has_its_vector_code() -> None:
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
         *("substitute_block", "substitute_block_back", "dot_product"),
         *("hold_row", "put_row", "multiply_row", "move_row", "combine_rows", "inverse_roots", "exponential"),
-        *("screen_floats", "screen_bytes", "count_from", "lowest_bit", "exact_product", "product_in_order"),
+        *("screen_floats", "screen_bytes", "append_passed", "extremes", "count_not_below", "keep_not_below"),
+        *("largest_magnitude", "count_from", "count_above", "exact_product", "product_in_order"),
     }
 
 
@@ -183,12 +185,18 @@ def test_screen_floats(n_factors: int) -> None:
     items[1, 0, 5] = np.nan
     limits = whole(3, 4, 8, high=20, seed=2)
     limits[1, 0, 3], limits[1, 0, 4] = -np.inf, np.inf
-    scores, passed = np.zeros((8, 32), np.float32), np.zeros(8, np.int32)
-    arguments = queries, 8 * n_factors, items, 32 * n_factors, n_factors, limits, 32, np.float32(0.5), scores, passed
+    found = np.zeros((8, 32), np.float32), np.zeros(8, np.float32), np.zeros(8, np.int32)
+    arguments = queries, 8 * n_factors, items, 32 * n_factors, n_factors, limits, 32, np.float32(0.5), *found
     plain, compiled = run_both("screen_floats", *arguments)
-    for expected, found in zip(plain, compiled, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert 0 < np.unpackbits(compiled[4].view(np.uint8)).sum() < 256
+    for expected, array in zip(plain, compiled, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    *_, scores, margins, passed, _ = compiled
+    products = queries[1].T.astype(np.float64) @ items[1]
+    np.testing.assert_array_equal(scores + margins[:, None] / 2, products)
+    np.testing.assert_array_equal(margins, limits[1, 1])
+    expected = np.isnan(products) | (scores + margins[:, None] >= limits[1, 0][:, None])
+    np.testing.assert_array_equal(as_truths(passed), expected)
+    assert 0 < expected.sum() < 256
     nothing = np.full((3, 4, 8), np.inf, np.float32)
     nothing[:, 1] = 0
     items[1, 0, 5] = 0
@@ -199,19 +207,109 @@ def test_screen_floats(n_factors: int) -> None:
 @pytest.mark.parametrize("n_quads", [1, 3, 16])
 def test_screen_bytes(n_quads: int) -> None:
     rng = np.random.default_rng(n_quads)
-    queries = rng.integers(-127, 128, (3, n_quads, 8, 4)).astype(np.int8).view(np.int32)[..., 0].copy()
+    queries = rng.integers(-127, 128, (3, n_quads + 1, 8, 4)).astype(np.int8).view(np.int32)[..., 0].copy()
+    queries[1, n_quads] = rng.integers(-500, 500, 8)
     items = rng.integers(1, 256, (4, n_quads, 32, 4)).astype(np.uint8)
-    limits = np.stack([whole(4, 8, high=40 * n_quads, seed=seed) for seed in range(3)])
+    limits = np.stack([whole(3, 8, high=40 * n_quads, seed=seed) for seed in range(3)])
+    limits[1, 1:] = np.abs(limits[1, 1:])
     limits[1, 0, :3] = -np.inf, np.inf, np.nan
-    limits[:, 3] = whole(3, 8, high=500, seed=4)
-    terms = np.array([[0, 0, 0, 0], [100, 1, 2, 0]], np.float32)
-    passed = np.zeros(8, np.int32)
-    position = queries, 8 * n_quads, items, 128 * n_quads, n_quads, limits, 32, terms, 4, passed
-    plain, compiled = run_both("screen_bytes", *position)
-    np.testing.assert_array_equal(compiled[-2], plain[-2])
-    assert compiled[-2][0] == -1  # all pass
-    assert compiled[-2][1] == 0
-    assert compiled[-1] == plain[-1]
+    terms = np.array([[0, 0, 0, 0], [100, 1, 2, 0.25]], np.float32)
+    found = np.zeros((8, 32), np.float32), np.zeros(8, np.float32), np.zeros(8, np.int32)
+    position = 8 * (n_quads + 1), items, 128 * n_quads, n_quads, limits, 24, terms, 4
+    plain, compiled = run_both("screen_bytes", queries, *position, *found)
+    for expected, array in zip(plain, compiled, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    *_, scores, margins, passed, anything = compiled
+    assert anything
+    signed, unsigned = queries[1, :-1, :, None].view(np.int8).astype(int), items[1].astype(int)
+    products = np.einsum("qrc,qvc->rv", signed, unsigned) - queries[1, n_quads][:, None]
+    error = limits[1, 1] + 2 * limits[1, 2]
+    np.testing.assert_array_equal(scores, (products - error[:, None]) / 4)
+    np.testing.assert_array_equal(margins, error / 2)
+    truths = as_truths(passed)
+    np.testing.assert_array_equal(truths[3:], products[3:] >= 100 * limits[1, 0, 3:, None] - error[3:, None])
+    assert truths[0].all()
+    assert not truths[1].any()
+    assert truths[2].all()
+
+
+def as_truths(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(bits.view(np.uint8), bitorder="little").reshape(8, 32).astype(bool)
+
+
+@pytest.mark.parametrize("limit", [3, 40])
+def test_append_passed(limit: int) -> None:
+    rng = np.random.default_rng(limit)
+    passed, excluded = (rng.integers(0, 2**32, shape).astype(np.uint32) for shape in (8, (3, 8)))
+    passed[1], passed[2], passed[3], excluded[1, 2] = 0, 2**32 - 1, 2**31 + 1, 0
+    capacity, before = 96, rng.integers(0, 3, 8)
+    scores, margins, buffers = numbers(8, 32), numbers(8, seed=1), np.zeros((8, capacity), np.float32)
+    counts = np.zeros((2, 8, 4), np.int64)
+    counts[1, :, 0], counts[1, :, 1] = before, limit
+    screened = passed.view(np.int32), scores, margins, excluded, 8, 320
+    buffer = buffers, buffers.copy(), np.zeros((8, capacity), np.int32), 0, capacity, counts, 32
+    plain, compiled = run_both("append_passed", *screened, *buffer)
+    expected = as_truths((passed & ~excluded[1]).view(np.int32))
+    for *_, lows, highs, places, counted, is_full in (plain, compiled):
+        assert counted[1, :, 0].tolist() == (before + expected.sum(axis=1)).tolist()
+        assert is_full == (counted[1, :, 0] > limit).any()
+        for r in range(8):
+            appended, found = slice(before[r], counted[1, r, 0]), np.flatnonzero(expected[r])
+            assert places[r, appended].tolist() == (found + 320).tolist()
+            np.testing.assert_array_equal(lows[r, appended], scores[r, found])
+            np.testing.assert_array_equal(highs[r, appended], scores[r, found] + margins[r])
+
+
+def some_numbers(seed: int = 0) -> Float32Array:
+    array = numbers(100, seed=seed)
+    array[[5, 20, 21]] = np.nan, -np.inf, np.inf if seed else 3
+    return array
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_extremes(n: int) -> None:
+    array = some_numbers(1)
+    plain, compiled = run_both("extremes", array, 3, n)
+    np.testing.assert_array_equal(compiled[1], plain[1])
+    counted = [number for number in array[3 : 3 + 16 * n] if number > -np.inf]
+    assert compiled[1].tolist() == [min(counted, default=np.inf), max(counted, default=-np.inf)]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("least", [-np.inf, -0.5, 0, 1, np.inf])
+def test_count_not_below(least: float, n: int) -> None:
+    array = some_numbers()
+    for *_, count in run_both("count_not_below", array, 3, n, np.float32(least)):
+        assert count == np.sum(array[3 : 3 + 16 * n] >= least)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("least", [-np.inf, 0, 1, np.inf])
+def test_keep_not_below(least: float, n: int) -> None:
+    lows, highs, places = numbers(100), some_numbers(1), np.arange(100, dtype=np.int32)
+    kept = np.flatnonzero(~(highs[3 : 3 + 16 * n] < least)) + 3
+    for *arrays, count in run_both("keep_not_below", lows, highs, places, 3, n, np.float32(least)):
+        assert count == len(kept)
+        for array, before in zip(arrays, (lows, highs, places), strict=True):
+            np.testing.assert_array_equal(array[3 : 3 + count], before[kept])
+            np.testing.assert_array_equal(array[:3], before[:3])
+            np.testing.assert_array_equal(array[3 + 16 * n :], before[3 + 16 * n :])
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_largest_magnitude(n: int) -> None:
+    array = numbers(120)
+    array[7] = np.nan
+    for *_, largest in run_both("largest_magnitude", array, 3, n):
+        assert largest == np.nanmax(np.abs(array[3 : 3 + n]), initial=0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+@pytest.mark.parametrize("bound", [-(2**63), -5, 0, 2**40, 2**63 - 1])
+def test_count_above(bound: int, n: int) -> None:
+    numbers_ = np.random.default_rng(n).integers(-8, 8, 100)
+    numbers_[::7] = 2**41
+    assert_same("count_above", numbers_, 3, n, bound)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
@@ -220,11 +318,6 @@ def test_count_from(least: int, n: int) -> None:
     numbers_ = np.random.default_rng(n).integers(-8, 8, 100).astype(np.int32)
     numbers_[::7] = 2**31 - 1
     assert_same("count_from", numbers_, 3, n, least)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 12, 2**31, 2**32 - 2**20])
-def test_lowest_bit(bits: int) -> None:
-    assert_same("lowest_bit", bits)
 
 
 @pytest.mark.parametrize("n", LENGTHS)

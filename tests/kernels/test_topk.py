@@ -12,7 +12,7 @@ import pytest
 from fastmf.backend import Kernels, get_backend
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.topk import cpu_index
-from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK, no_rows, without_layout
+from fastmf_kernels.topk.arrays import RANK_FIGURES, ItemIndex, Rows, TopK, no_rows, without_layout
 
 THREADS = (1, 2, None)
 # A tile of the CPU kernel holds 32 items and 8 queries, a block 64 queries: sizes on both sides of a border.
@@ -278,12 +278,23 @@ def test_count_better_by_hand(kernels: Kernels) -> None:
     assert counts.equal.tolist() == [2, 2, 1]
 
 
-def test_find_hits(kernels: Kernels, reference: Kernels) -> None:
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_rank_figures(k: int, kernels: Kernels, reference: Kernels) -> None:
     rng = np.random.default_rng(16)
-    indices, wanted = rng.integers(-1, 30, (50, 7)).astype(np.int32), random_rows(50, 30, 0.2, 17)
-    hits = kernels.find_hits(indices, wanted, None)
-    assert hits.dtype == np.bool_
-    np.testing.assert_array_equal(hits, reference.find_hits(indices, wanted, None))
-    assert 0 < hits.sum() < hits.size
-    assert kernels.find_hits(indices[:0], no_rows(0), None).shape == (0, 7)
-    assert kernels.find_hits(np.array([[-1, 4]], np.int32), rows([[4]]), None).tolist() == [[False, True]]
+    indices = np.array([rng.permutation(30)[:7] for _ in range(50)], np.int32)
+    indices[rng.random(indices.shape) < 0.1] = -1
+    wanted = random_rows(50, 30, 0.1, 17)
+    figures = kernels.rank_figures(indices, k, wanted, None)
+    assert (figures.shape, figures.dtype) == ((len(RANK_FIGURES), 50), np.float64)
+    np.testing.assert_allclose(figures, reference.rank_figures(indices, k, wanted, None), rtol=1e-14)
+    np.testing.assert_array_equal(np.isnan(figures), np.broadcast_to(np.diff(wanted.indptr) == 0, figures.shape))
+    assert 0 < np.nansum(figures[2]) < 50
+    assert kernels.rank_figures(indices[:0], k, no_rows(0), None).shape == (len(RANK_FIGURES), 0)
+
+
+def test_rank_figures_by_hand(kernels: Kernels) -> None:
+    indices = np.array([[-1, 4, 68, 5], [9, 8, 7, 6]], np.int32)
+    figures = kernels.rank_figures(indices, 3, rows([[4, 5, 68, 200, 300], [1]]), None)
+    gain = 1 / np.log2(3) + 1 / 2
+    expected = [2 / 3, 2 / 5, 1, gain / (1 + gain), (1 / 2 + 2 / 3) / 3, 1 / 2]
+    np.testing.assert_allclose(figures, np.transpose([expected, [0] * 6]), rtol=1e-14)

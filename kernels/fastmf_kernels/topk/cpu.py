@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 
 from fastmf_kernels._jit import run_tasks
-from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
-from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels.topk.arrays import RANK_FIGURES, Counts, Found, ItemIndex, Rows, Scan, TopK
 from fastmf_kernels.topk.cpu_best import Best, Search, full_at, make_best
-from fastmf_kernels.topk.cpu_count import count_panels, mark_hits
+from fastmf_kernels.topk.cpu_count import count_panels
+from fastmf_kernels.topk.cpu_figures import measure_rankings
 from fastmf_kernels.topk.cpu_index import lay_out
 from fastmf_kernels.topk.cpu_scan import (
     Block,
@@ -25,12 +26,13 @@ from fastmf_kernels.topk.cpu_scan import (
 )
 from fastmf_kernels.topk.tiles import ROWS
 
-_BLOCK = 64
+# Queries that go through the panels together: floats come from far away, and bytes wait for the buffers of queries.
+_BLOCK, _BLOCK_IN_FLOATS = 64, 256
 # Bytes that a block of queries may take, beyond those of 8 queries.
 _MOST_MEMORY = 1 << 25
 # Products that the calling thread has done before others would have started.
 _FEW = 1 << 24
-_TASKS_A_THREAD, _MOST_BLOCKS = 4, 16
+_TASKS_A_THREAD, _MOST_BLOCKS = 8, 16
 _IN_ORDER = np.empty(0, np.int32)
 
 
@@ -41,12 +43,14 @@ def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None
 
 def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query; see the reference."""
-    search = Search(queries, index.factors, exclude, index.places, index.order, k, full_at(k, scored=not len(index.norms)))
+    search = Search(
+        queries, index.factors, exclude, index.places, index.order, k, full_at(k, scored=not len(index.norms))
+    )
     if not len(index.norms):
         top = _one_by_one(search, len(index.factors), n_threads, partial(scan_rows, search))
         return Found(top, Scan(0, 0, len(queries) * len(index.factors)))
     top = _empty(len(queries), k)
-    n_rows = _rows_of_a_block(search, n_threads)
+    n_rows = _rows_of_a_block(search, _BLOCK_IN_FLOATS if len(index.floats) else _BLOCK, n_threads)
     scan = scan_floats if len(index.floats) else scan_bytes
     size = n_rows * _blocks_of_a_task(len(queries), n_rows, n_threads)
     counts = np.zeros((-(-len(queries) // size), len(Scan._fields)), np.int64)
@@ -79,7 +83,7 @@ def count_better(
     """Count, for some items of each query, how many others score higher, and how many the same; see the reference."""
     counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
     search = Search(queries, index.factors, exclude, index.places, index.order, 1, 1)
-    n_rows = _rows_of_a_block(search, n_threads)
+    n_rows = _rows_of_a_block(search, _BLOCK, n_threads)
 
     def task(number: int, block: Block) -> None:
         start = number * n_rows
@@ -90,11 +94,11 @@ def count_better(
     return counts
 
 
-def find_hits(indices: Int32Array, wanted: Rows, n_threads: int | None = None) -> BoolArray:
-    """Tell which of the items found for each query are among those wanted for it; see the reference."""
-    hits = np.empty(indices.shape, np.bool_)
-    mark_hits(indices, wanted, hits)
-    return hits
+def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | None = None) -> Float64Array:
+    """Measure, for every query, how well the first k items found agree with those wanted; see the reference."""
+    figures = np.empty((len(RANK_FIGURES), len(indices)))
+    measure_rankings(indices, wanted, 1 / np.log2(np.arange(2, k + 2)), figures)
+    return figures
 
 
 def _one_by_one(
@@ -122,10 +126,10 @@ def _threads_for(search: Search, n_threads: int | None) -> int | None:
     return 1 if search.queries.size * len(search.factors) < _FEW else n_threads
 
 
-def _rows_of_a_block(search: Search, n_threads: int | None) -> int:
-    """Return how many queries, whole tiles of them, go through the index together."""
+def _rows_of_a_block(search: Search, most: int, n_threads: int | None) -> int:
+    """Return how many queries, whole tiles of them and not more than ``most``, go through the index together."""
     n_bytes = 12 * search.full + len(search.factors) // 8
-    by_memory = min(_BLOCK, _MOST_MEMORY // n_bytes // ROWS * ROWS)
+    by_memory = min(most, _MOST_MEMORY // n_bytes // ROWS * ROWS)
     by_threads = -(-len(search.queries) // ((n_threads or 8) * _TASKS_A_THREAD * ROWS)) * ROWS
     return max(ROWS, min(by_memory, by_threads))
 

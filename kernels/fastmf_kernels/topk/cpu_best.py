@@ -257,7 +257,7 @@ def is_exact(counts: Int64Array, row: Index) -> bool:
 def limit_after(counts: Int64Array, row: Index, kept: Index, k: Index, full: Index) -> None:
     """Set the limit of a buffer that was settled roughly; where too many items are too close, they are to be scored."""
     counts[row, N_APPENDED] = kept
-    counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 4), full)
+    counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 2), full)
     if kept + VECTOR > full:
         counts[row, _IS_EXACT], counts[row, LIMIT] = 1, full
 
@@ -286,7 +286,7 @@ def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK
             score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
             lows[row, j] = score
             ranked[n] = (np.int64(key_of_bits(keys[row, j])) << 32) | (_NO_ITEM - item)
-            n += score > -_INFINITY
+            n += int(score > -_INFINITY)
         if n > _FEW:
             _sort(ranked, n)
         n_vectors = (n + WORDS - 1) // WORDS

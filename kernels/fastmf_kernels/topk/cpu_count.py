@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastmf_kernels._jit import inlined, kernel
-from fastmf_kernels._types import BoolArray, Float32Array, Index, Int32Array, Int64Array
+from fastmf_kernels._types import Float32Array, Index, Int64Array
 from fastmf_kernels.topk.arrays import Counts, ItemIndex, Rows
 from fastmf_kernels.topk.cpu_best import Search, forget_excluded
 from fastmf_kernels.topk.cpu_scan import Block, begin_block, round_to_floats
@@ -53,22 +53,6 @@ def count_panels(
                 _hide(search.exclude, start + row, p, n_items, cursors, row, of_tile[r])
                 _count(wanted, start, start + row, thresholds, of_tile[r], counts)
     forget_excluded(search, start, stop, block.best)
-
-
-@kernel
-def mark_hits(indices: Int32Array, wanted: Rows, hits: BoolArray) -> None:
-    """Look every item up in its query's row of wanted ones."""
-    for r in range(indices.shape[0]):
-        start, stop = wanted.indptr[r], wanted.indptr[r + 1]
-        for place in range(indices.shape[1]):
-            item, low, high = indices[r, place], start, stop
-            while low < high:
-                middle = (low + high) // 2
-                if wanted.indices[middle] < item:
-                    low = middle + 1
-                else:
-                    high = middle
-            hits[r, place] = low < stop and wanted.indices[low] == item and item >= 0
 
 
 @inlined

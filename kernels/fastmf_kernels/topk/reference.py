@@ -1,8 +1,10 @@
 """NumPy reference of top-k: the specification of `fastmf_kernels.topk.cpu`."""
 
+import itertools
+
 import numpy as np
 
-from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, without_layout
 
 
@@ -122,13 +124,14 @@ def count_better(
     return counts
 
 
-def find_hits(indices: Int32Array, wanted: Rows, n_threads: int | None = None) -> BoolArray:
-    """Tell which of the items found for each query are among those wanted for it.
+def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | None = None) -> Float64Array:
+    """Measure, for every query, how well the first k items found agree with those wanted.
 
     Parameters
     ----------
-    indices : int32 array, shape (n_queries, k)
-        -1 for none.
+    indices : int32 array, shape (n_queries, at least k)
+        Best first; -1 for none.
+    k : int
     wanted : Rows
         For every query.
     n_threads : int, optional
@@ -136,15 +139,26 @@ def find_hits(indices: Int32Array, wanted: Rows, n_threads: int | None = None) -
 
     Returns
     -------
-    bool array, shape (n_queries, k)
+    float64 array, shape (6, n_queries)
+        As `RANK_FIGURES` names them; what they mean is said in `fastmf.metrics`. NaN where nothing is wanted.
     """
-    return np.array(
-        [
-            np.isin(row, wanted.indices[wanted.indptr[r] : wanted.indptr[r + 1]]) & (row >= 0)
-            for r, row in enumerate(indices)
-        ],
-        np.bool_,
-    ).reshape(indices.shape)
+    first = indices[:, :k]
+    rows = (wanted.indices[start:stop] for start, stop in itertools.pairwise(wanted.indptr))
+    hits = np.array([np.isin(found, row) & (found >= 0) for found, row in zip(first, rows, strict=True)], np.float64)
+    hits, n_wanted, places = hits.reshape(first.shape), np.diff(wanted.indptr), np.arange(1, k + 1)
+    discounts = 1 / np.log2(places + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is wanted: undefined
+        figures = np.stack(
+            [
+                hits.mean(axis=1),
+                hits.sum(axis=1) / n_wanted,
+                hits.max(axis=1, initial=0),
+                hits @ discounts / np.append(0, np.cumsum(discounts))[np.minimum(n_wanted, k)],
+                (hits * np.cumsum(hits, axis=1) / places).sum(axis=1) / np.minimum(n_wanted, k),
+                (hits / places).max(axis=1, initial=0),
+            ]
+        )
+    return np.where(n_wanted > 0, figures, np.nan)
 
 
 def _select(exact_scores: Float64Array, k: int) -> TopK:
