@@ -7,8 +7,8 @@ from llvmlite import ir  # noqa: TID251
 
 from fastmf_kernels._builder import WIDTH, ZERO, Builder
 
-_ROWS = 8
-N_COUNTS, LIMIT = 4, 1
+# As in `tiles`, which cannot be imported here: it is what imports this.
+_ROWS, _N_COUNTS, _LIMIT = 8, 4, 1
 _LARGEST = 2.0**30
 
 
@@ -179,7 +179,7 @@ def append_passed(
     def body(_: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
         rows, full = state
         r = b.lowest(rows)
-        of_row, buffer = b.at(counts, b.ir.mul(r, b.index(N_COUNTS))), b.ir.add(start, b.ir.mul(capacity, r))
+        of_row, buffer = b.at(counts, b.ir.mul(r, b.index(_N_COUNTS))), b.ir.add(start, b.ir.mul(capacity, r))
         bits = b.ir.and_(b.ir.load(b.at(passed, r)), b.ir.not_(b.ir.load(b.at(excluded, r))))
         margin, count = b.everywhere(b.ir.load(b.at(margins, r))), b.ir.load(of_row)
         for half, truths in enumerate(b.truths(bits)):
@@ -190,7 +190,7 @@ def append_passed(
             b.store_where(first_places[half], truths, b.at(places, at))
             count = b.ir.add(count, b.how_many(truths))
         b.ir.store(count, of_row)
-        is_full = b.ir.icmp_signed(">", count, b.ir.load(b.at(of_row, LIMIT)))
+        is_full = b.ir.icmp_signed(">", count, b.ir.load(b.at(of_row, _LIMIT)))
         return [b.without_lowest(rows), b.ir.or_(full, is_full)]
 
     nothing = ir.Constant(ir.IntType(1), 0)

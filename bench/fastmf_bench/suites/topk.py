@@ -181,7 +181,7 @@ def train_model(_: Pace, problem: str, model: str, n_threads: int) -> dict[str, 
 
 
 def evaluate(pace: Pace, model: str, problem: str, n_threads: int) -> dict[str, Any]:
-    """Rank the test items of all users, by all usual metrics of rankings."""
+    """Rank the test items of all users, by all usual metrics of rankings; the warm-up lays the test part out."""
     loaded, test = fastmf.load(model).set_params(n_threads=n_threads), open_problem(problem).test()
     figures = fastmf.evaluate(loaded, test, k=10, metrics=_RANKING)
     while pace():
