@@ -1,7 +1,7 @@
 """The inner loops of top-k: 8 queries meet 32 items, and those pairs are named that may be among the best.
 
 As in `fastmf_kernels.linalg.panels` these are plain loops, and explicit vector code takes their place in kernels. They
-have many arguments because tuples of arrays are dear in the middle of a scan: each array of one costs a reference count.
+have many arguments because tuples of arrays are dear in the middle of a scan: each array costs a reference count.
 """
 
 import numpy as np
