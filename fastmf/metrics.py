@@ -199,10 +199,14 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     indptr, indices = _as_rows(relevant)
     if len(indptr) != len(items) + 1:
         raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
-    rows = sorted_rows(indptr, indices, int(indices.max(initial=0)) + 1)
-    if not len(rows.indices):
+    if not len(indices):
         raise ParameterError("no user has a relevant item; expected at least one")
-    return mean_figures(get_backend("reference").rank_figures(items.astype(np.int32), k, rows, None))
+    # By their place among the relevant items; what is not there can only be missed.
+    known, places = np.unique(indices, return_inverse=True)
+    found = np.minimum(np.searchsorted(known, items), len(known) - 1)
+    found = np.where((known[found] == items) & (items >= 0), found, -1).astype(np.int32)
+    rows = sorted_rows(indptr, places, len(known))
+    return mean_figures(get_backend("reference").rank_figures(found, k, rows, None))
 
 
 def mean_figures(of_users: Float64Array) -> dict[str, float]:

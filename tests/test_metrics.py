@@ -248,3 +248,11 @@ def test_diversity_by_hand() -> None:
     assert metrics.diversity([[0, 1, 2]], factors) == pytest.approx((1 + 2 + 1) / 3)
     assert math.isnan(metrics.diversity([[0]], factors))
     assert math.isnan(metrics.diversity(np.empty((0, 3), int), factors))
+
+
+def test_items_may_have_any_numbers() -> None:
+    large = 2**40
+    figures = metrics.ranking_metrics([[large + 1, 5], [-1, large]], [[5, large + 1], [-1, 2**32 + large]], k=2)
+    assert figures["precision"] == 0.5
+    assert figures["recall"] == 0.5
+    assert figures["mrr"] == 0.5
