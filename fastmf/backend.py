@@ -14,7 +14,7 @@ from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.svdpp.arrays import Implicit
-from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, TopK
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
 
@@ -37,7 +37,7 @@ class Kernels(NamedTuple):
     index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
     top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
     count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
-    rank_figures: Callable[[Int32Array, int, Rows, int | None], Float64Array]
+    rank_figures: Callable[[Int32Array, int, Pairs, int | None], Float64Array]
     top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
 
 

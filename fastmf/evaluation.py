@@ -12,10 +12,10 @@ from fastmf.errors import DataError, ParameterError
 from fastmf.interactions import Interactions, as_interactions
 from fastmf.models.base import FactorModel
 from fastmf.parameters import require_integer
-from fastmf.rows import difference, take_rows, union
+from fastmf.rows import difference, rows_of_pairs, take_rows, union
 from fastmf.scoring import Scorer
-from fastmf_kernels._types import Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import Rows
+from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
+from fastmf_kernels.topk.arrays import Pairs, Rows
 
 if TYPE_CHECKING:
     from fastmf.models.fitted import Fitted
@@ -96,8 +96,8 @@ def evaluate(
     if any(name in RATING_METRICS for name in wanted):
         figures |= _rating_figures(model, pairs, held_out, wanted)
     if ranks:
-        relevant = _relevant_rows(model, pairs, held_out, min_relevant_rating)
-        figures |= _Ranking(model, relevant, exclude).figures(wanted, cut_offs)
+        is_relevant = None if min_relevant_rating is None else held_out.ratings >= min_relevant_rating
+        figures |= _Ranking(model, pairs.taking(is_relevant), exclude).figures(wanted, cut_offs)
     figures["n_ratings"] = held_out.n_ratings
     figures["n_unknown"] = 0 if pairs.same_ids else int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
     return figures
@@ -117,21 +117,11 @@ class _Pairs(NamedTuple):
         users = ids.look_up(model.user_ids, test.user_ids, "user_ids")[test.users]
         return cls(users, ids.look_up(model.item_ids, test.item_ids, "item_ids")[test.items], False)
 
-
-def _relevant_rows(model: FactorModel, pairs: _Pairs, test: Interactions, least_rating: float | None) -> Rows:
-    """Return the relevant items of each user of the model, ascending."""
-    if pairs.same_ids and least_rating is None:
-        return Rows(test.by_user.indptr, test.by_user.indices)
-    chosen = pairs.users >= 0
-    if least_rating is not None:
-        chosen &= test.ratings >= least_rating
-    # An unknown item is relevant and never found: each gets an index of its own beyond the catalogue.
-    items = np.where(pairs.items < 0, len(model.item_ids) + test.items, pairs.items)[chosen].astype(np.int32)
-    users, kernels, n_users = pairs.users[chosen], get_backend(model.backend), len(model.user_ids)
-    # Grouped by item first, so that the items of a user are in order.
-    nothing, n_items = np.zeros(len(users), np.float32), int(items.max(initial=-1)) + 1
-    by_user = kernels.transpose(kernels.coo_to_csr(items, users, nothing, n_items, None), n_users, None)
-    return Rows(by_user.indptr, by_user.indices)
+    def taking(self, chosen: BoolArray | None) -> Pairs:
+        """Return those chosen, or all, whose user is known; an unknown item is relevant and never found."""
+        if not self.same_ids:
+            chosen = self.users >= 0 if chosen is None else chosen & (self.users >= 0)
+        return Pairs(self.users, self.items) if chosen is None else Pairs(self.users[chosen], self.items[chosen])
 
 
 def _checked_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -162,19 +152,20 @@ def _rating_figures(model: FactorModel, pairs: _Pairs, test: Interactions, wante
 class _Ranking:
     """The users to be ranked, among a few others where most are, and their relevant items."""
 
-    def __init__(self, model: FactorModel, relevant: Rows, exclude: str | Interactions | None) -> None:
+    def __init__(self, model: FactorModel, relevant: Pairs, exclude: str | Interactions | None) -> None:
         self._fitted: Fitted = model.fitted
         self._kernels = get_backend(model.backend)
         self._scorer = Scorer(self._fitted, model.backend, model.n_threads)
         self._barred = self._scorer.exclusion(exclude)
-        self._is_ranked = np.diff(relevant.indptr) > 0
+        self._is_ranked = np.bincount(relevant.queries, minlength=self._fitted.n_users) > 0
         self._n_users = int(np.count_nonzero(self._is_ranked))
         if self._n_users == 0:
             raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
         self._users, self._relevant = np.arange(self._fitted.n_users, dtype=np.int32), relevant
         if self._n_users < _MOST * self._fitted.n_users:
             self._users = np.flatnonzero(self._is_ranked).astype(np.int32)
-            self._relevant = take_rows(relevant, self._users)
+            row_of_user = np.cumsum(self._is_ranked, dtype=np.int32) - np.int32(1)
+            self._relevant = Pairs(row_of_user[relevant.queries], relevant.items)
             self._is_ranked = self._is_ranked[self._users]
 
     def figures(self, wanted: Sequence[str], cut_offs: Sequence[int]) -> dict[str, float]:
@@ -213,15 +204,16 @@ class _Ranking:
 
     def _mean_over_users(self, figures_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> float:
         """Average a figure of known relevant items that are not barred: over a user's items, then over users."""
-        n_items, values = self._fitted.n_items, []
+        n_items, values, (rows, items) = self._fitted.n_items, [], self._relevant
+        known = items >= 0
+        all_wanted = rows_of_pairs(rows[known], items[known], len(self._users), n_items)
         for start in range(0, len(self._users), _BATCH):
             users = self._users[start : start + _BATCH]
             barred = take_rows(self._barred, users)
-            relevant = take_rows(self._relevant, np.arange(start, start + len(users), dtype=np.int32))
-            wanted = difference(relevant, barred, n_items)
+            wanted = take_rows(all_wanted, np.arange(start, start + len(users), dtype=np.int32))
+            wanted = difference(wanted, barred, n_items)
             of_items, n_wanted = figures_of(users, wanted, barred), np.diff(wanted.indptr)
-            rows = np.repeat(np.arange(len(users)), n_wanted)
-            totals = np.bincount(rows, of_items, minlength=len(users))
+            totals = np.bincount(np.repeat(np.arange(len(users)), n_wanted), of_items, minlength=len(users))
             values.append(totals[n_wanted > 0] / n_wanted[n_wanted > 0])
         defined = np.concatenate(values)
         defined = defined[np.isfinite(defined)]

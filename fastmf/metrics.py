@@ -14,9 +14,8 @@ import numpy.typing as npt
 from fastmf.backend import get_backend
 from fastmf.errors import ParameterError
 from fastmf.parameters import require_integer
-from fastmf.rows import sorted_rows
 from fastmf_kernels._types import Float64Array, Int64Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES
+from fastmf_kernels.topk.arrays import RANK_FIGURES, Pairs
 
 RANKING_METRICS = RANK_FIGURES
 Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
@@ -205,8 +204,10 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     known, places = np.unique(indices, return_inverse=True)
     found = np.minimum(np.searchsorted(known, items), len(known) - 1)
     found = np.where((known[found] == items) & (items >= 0), found, -1).astype(np.int32)
-    rows = sorted_rows(indptr, places, len(known))
-    return mean_figures(get_backend("reference").rank_figures(found, k, rows, None))
+    users = np.repeat(np.arange(len(items)), np.diff(indptr))
+    users, places = np.divmod(np.unique(users * len(known) + places), len(known))
+    pairs = Pairs(users.astype(np.int32), places.astype(np.int32))
+    return mean_figures(get_backend("reference").rank_figures(found, k, pairs, None))
 
 
 def mean_figures(of_users: Float64Array) -> dict[str, float]:

@@ -24,6 +24,20 @@ class Rows(NamedTuple):
     indices: Int32Array
 
 
+class Pairs(NamedTuple):
+    """Items and the queries that they belong to, in any order; no known item twice for a query.
+
+    Attributes
+    ----------
+    queries : int32 array, shape (n,)
+    items : int32 array, shape (n,)
+        Negative where an item is unknown.
+    """
+
+    queries: Int32Array
+    items: Int32Array
+
+
 class TopK(NamedTuple):
     """The best items of every query, best first.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmf_kernels._jit import run_tasks
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES, Counts, Found, ItemIndex, Rows, Scan, TopK
+from fastmf_kernels.topk.arrays import RANK_FIGURES, Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK
 from fastmf_kernels.topk.cpu_best import Best, Search, full_at, make_best
 from fastmf_kernels.topk.cpu_count import count_panels
 from fastmf_kernels.topk.cpu_figures import measure_rankings
@@ -94,7 +94,7 @@ def count_better(
     return counts
 
 
-def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | None = None) -> Float64Array:
+def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
     """Measure, for every query, how well the first k items found agree with those wanted; see the reference."""
     figures = np.empty((len(RANK_FIGURES), len(indices)))
     measure_rankings(indices, wanted, 1 / np.log2(np.arange(2, k + 2)), figures)

@@ -3,32 +3,42 @@
 import numpy as np
 
 from fastmf_kernels._jit import inlined, kernel
-from fastmf_kernels._types import Float64Array, Index, Int32Array
-from fastmf_kernels.topk.arrays import Rows
+from fastmf_kernels._types import Float64Array, Int32Array
+from fastmf_kernels.topk.arrays import Pairs
 
 
 @kernel
-def measure_rankings(indices: Int32Array, wanted: Rows, discounts: Float64Array, figures: Float64Array) -> None:
-    """Fill in the figures of the reference's ``rank_figures``; there is a discount for each place that counts."""
-    indptr, items, k = wanted.indptr, wanted.indices, discounts.size
-    ideal = np.cumsum(discounts)
-    for r in range(indices.shape[0]):
-        start, stop = indptr[r], indptr[r + 1]
-        n_hits, first, gain, precisions = 0, 0, 0.0, 0.0
-        # Of what is found little is wanted: most of it has no bit in common with any that is.
-        bits = np.uint64(0)
-        for j in range(start, stop):
-            bits |= _bit(items[j])
+def measure_rankings(indices: Int32Array, wanted: Pairs, discounts: Float64Array, figures: Float64Array) -> None:
+    """Fill in the figures of the reference's ``rank_figures``; there is a discount for each place that counts.
+
+    What is wanted is looked for among what was found: to group it by query would take longer than all the rest.
+    """
+    n_queries, k = indices.shape[0], discounts.size
+    # Little of what is wanted is found: most of it has no bit in common with anything that is.
+    bits = np.zeros(n_queries, np.uint64)
+    for r in range(n_queries):
         for place in range(k):
-            item = indices[r, place]
-            if item >= 0 and bits & _bit(item) != np.uint64(0) and _is_in(item, items, start, stop):
+            if indices[r, place] >= 0:
+                bits[r] |= _bit(indices[r, place])
+    is_hit, n_wanted = np.zeros((n_queries, k), np.bool_), np.zeros(n_queries, np.int64)
+    for j in range(wanted.items.size):
+        r, item = wanted.queries[j], wanted.items[j]
+        n_wanted[r] += 1
+        if item >= 0 and bits[r] & _bit(item) != np.uint64(0):
+            for place in range(k):
+                is_hit[r, place] |= indices[r, place] == item
+    ideal = np.cumsum(discounts)
+    for r in range(n_queries):
+        n_hits, first, gain, precisions = 0, 0, 0.0, 0.0
+        for place in range(k):
+            if is_hit[r, place]:
                 n_hits += 1
                 first = place + 1 if first == 0 else first
                 gain += discounts[place]
                 precisions += n_hits / (place + 1)
-        possible = min(stop - start, k)
+        possible = min(n_wanted[r], k)
         figures[0, r] = n_hits / k
-        figures[1, r] = n_hits / (stop - start)
+        figures[1, r] = n_hits / n_wanted[r]
         figures[2, r] = min(n_hits, 1)
         figures[3, r] = gain / ideal[possible - 1]
         figures[4, r] = precisions / possible
@@ -40,16 +50,3 @@ def measure_rankings(indices: Int32Array, wanted: Rows, discounts: Float64Array,
 @inlined
 def _bit(item: np.int32) -> np.uint64:
     return np.uint64(1) << (np.uint64(item) & np.uint64(63))
-
-
-@inlined
-def _is_in(item: np.int32, items: Int32Array, start: Index, stop: Index) -> bool:
-    """Look an item up in a row, which is ascending, by bisection."""
-    low, high = start, stop
-    while low < high:
-        middle = (low + high) // 2
-        if items[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < stop and items[low] == item)

@@ -1,11 +1,9 @@
 """NumPy reference of top-k: the specification of `fastmf_kernels.topk.cpu`."""
 
-import itertools
-
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, without_layout
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK, without_layout
 
 
 def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
@@ -124,7 +122,7 @@ def count_better(
     return counts
 
 
-def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | None = None) -> Float64Array:
+def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
     """Measure, for every query, how well the first k items found agree with those wanted.
 
     Parameters
@@ -132,8 +130,7 @@ def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | Non
     indices : int32 array, shape (n_queries, at least k)
         Best first; -1 for none.
     k : int
-    wanted : Rows
-        For every query.
+    wanted : Pairs
     n_threads : int, optional
         Not used here.
 
@@ -142,10 +139,10 @@ def rank_figures(indices: Int32Array, k: int, wanted: Rows, n_threads: int | Non
     float64 array, shape (6, n_queries)
         As `RANK_FIGURES` names them; what they mean is said in `fastmf.metrics`. NaN where nothing is wanted.
     """
-    first = indices[:, :k]
-    rows = (wanted.indices[start:stop] for start, stop in itertools.pairwise(wanted.indptr))
+    first, n_wanted = indices[:, :k], np.bincount(wanted.queries, minlength=len(indices))
+    rows = (wanted.items[wanted.queries == r] for r in range(len(indices)))
     hits = np.array([np.isin(found, row) & (found >= 0) for found, row in zip(first, rows, strict=True)], np.float64)
-    hits, n_wanted, places = hits.reshape(first.shape), np.diff(wanted.indptr), np.arange(1, k + 1)
+    hits, places = hits.reshape(first.shape), np.arange(1, k + 1)
     discounts = 1 / np.log2(places + 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # nothing is wanted: undefined
         figures = np.stack(
