@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from fastmf.errors import BackendError
 from fastmf.parameters import require_choice
@@ -11,12 +11,15 @@ from fastmf_kernels.als.arrays import HalfSweep, Solver
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling
-from fastmf_kernels.sgd.arrays import RowSteps, Step
+from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
+# What the backend "cuda" does on the host, and the models that it has no kernels for.
+_ON_THE_HOST = ("layout", "predict", "topk")
+_NOT_ON_CUDA = {"als": "ALS and ImplicitALS", "sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
 class Kernels(NamedTuple):
@@ -27,6 +30,8 @@ class Kernels(NamedTuple):
     coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
+    hold: Callable[[Blocks, Factors, RowSteps], Held]
+    bring_home: Callable[[Held, Factors, RowSteps], None]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
     run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
     run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
@@ -61,13 +66,9 @@ def get_backend(name: str) -> Kernels:
     """
     require_choice("backend", name, BACKENDS)
     if name == "cuda":
-        raise BackendError(
-            'backend "cuda" has no kernels in this version of fastmf; expected "cpu" or "reference": leave backend or '
-            "--device at its default"
-        )
+        _require_device()
     layout, predict, sgd, sampled, svdpp, als, topk = (
-        importlib.import_module(f"fastmf_kernels.{operation}.{name}")
-        for operation in ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
+        _variant(operation, name) for operation in ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
     )
     return Kernels(
         name,
@@ -75,6 +76,8 @@ def get_backend(name: str) -> Kernels:
         layout.coo_to_csr,
         layout.transpose,
         predict.predict_pairs,
+        sgd.hold,
+        sgd.bring_home,
         sgd.run_epoch,
         sampled.run_bpr_epoch,
         sampled.run_logistic_epoch,
@@ -88,3 +91,33 @@ def get_backend(name: str) -> Kernels:
         topk.rank_figures,
         topk.top_k_among,
     )
+
+
+def _require_device() -> None:
+    from fastmf_kernels._cuda import probe
+
+    obstacle = probe.obstacle()
+    if obstacle is not None:
+        raise BackendError(
+            f'backend "cuda" (--device cuda) cannot run here: {obstacle}; or use backend "cpu", which is the default'
+        )
+
+
+def _variant(operation: str, backend: str) -> Any:
+    if backend == "cuda" and operation in _NOT_ON_CUDA:
+        return _Missing(_NOT_ON_CUDA[operation])
+    variant = "cpu" if backend == "cuda" and operation in _ON_THE_HOST else backend
+    return importlib.import_module(f"fastmf_kernels.{operation}.{variant}")
+
+
+class _Missing:
+    """An operation that the backend "cuda" does not have: its kernels say so when they are called."""
+
+    def __init__(self, models: str) -> None:
+        self._models = models
+
+    def __getattr__(self, kernel: str) -> Callable[..., NoReturn]:
+        def refuse(*_: Any) -> NoReturn:
+            raise BackendError(f'{self._models} cannot be trained with backend "cuda" yet; expected "cpu", the default')
+
+        return refuse

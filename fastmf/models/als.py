@@ -114,6 +114,9 @@ class _ExplicitTrainer:
         n_ratings = self._ratings.n_ratings
         return {"train_rmse": math.sqrt(squared_error / n_ratings), "objective": squared_error + penalty}
 
+    def bring_home(self) -> None:
+        """Nothing: half sweeps leave their factors here."""
+
     def _half_sweep(
         self,
         rows: CSR,

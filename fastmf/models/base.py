@@ -151,10 +151,13 @@ class FactorModel(HyperParameters, ABC):
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: list[Callback]
     ) -> Fitted:
         self.history, best = [], fitted
+        watched = held_out is not None or callbacks
         with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
+                if watched or epoch == self.n_epochs:
+                    trainer.bring_home()
                 # Anew: a `Fitted` keeps what it derives from the factors, and those have changed in place.
                 self._fitted = dataclasses.replace(fitted)
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}

@@ -186,6 +186,9 @@ class DescentTrainer:
         self._rows = rows
         self.state = {name: getattr(rows, name) for name in _STATE}
 
+    def bring_home(self) -> None:
+        """Nothing: kernels work on the factors themselves, unless a trainer says otherwise."""
+
     def _error(self, squared_error: float) -> Record:
         """Return the figure of an epoch of ratings, unless it says that steps are too large."""
         error = math.sqrt(squared_error / self._ratings.n_ratings)

@@ -154,6 +154,9 @@ class _ImplicitTrainer:
         losses = self._half_sweep(self._ratings.by_item, p, q)
         return {"objective": self._objective(losses)}
 
+    def bring_home(self) -> None:
+        """Nothing: half sweeps leave their factors here."""
+
     def _half_sweep(self, rows: CSR, fixed_factors: Float32Array, factors: Float32Array) -> Float64Array:
         gram = self._unobserved_weight * self._kernels.gram(fixed_factors, self._model.n_threads)
         offsets = np.zeros(len(fixed_factors), np.float32)

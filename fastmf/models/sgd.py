@@ -117,11 +117,13 @@ class _SquaredTrainer(DescentTrainer):
     ) -> None:
         grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
-        self._run_epoch = kernels.run_epoch
+        self._kernels = kernels
+        self._held = kernels.hold(self._blocks, self.factors, self._rows)
 
     def run_epoch(self) -> Record:
-        step, strata = self._next_epoch()
-        squared_error = self._run_epoch(
-            self._blocks, strata, self.factors, self.link, step, self._rows, self._model.n_threads
-        )
+        (blocks, factors, rows), (step, strata) = self._held, self._next_epoch()
+        squared_error = self._kernels.run_epoch(blocks, strata, factors, self.link, step, rows, self._model.n_threads)
         return self._error(squared_error)
+
+    def bring_home(self) -> None:
+        self._kernels.bring_home(self._held, self.factors, self._rows)

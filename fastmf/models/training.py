@@ -33,6 +33,9 @@ class Trainer(Protocol):
     def run_epoch(self) -> Record:
         """Go over the data once, and return figures of the epoch."""
 
+    def bring_home(self) -> None:
+        """Write what kernels have changed on a device into ``factors`` and ``state``."""
+
 
 def as_training_part(ratings: Any) -> Interactions:
     """Return ratings to train on.

@@ -1,6 +1,6 @@
 """What an epoch of SGD needs besides ratings and factors."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,3 +52,17 @@ class RowSteps(NamedTuple):
 def first_row_steps(n_users: int, n_items: int) -> RowSteps:
     """Return what rows start with: nothing added up, and regularisation as it is."""
     return RowSteps(*(np.ones(n, np.float32) for n in (n_users, n_items, n_users, n_items)))
+
+
+class Held(NamedTuple):
+    """What epochs work on, where the kernels of a backend have it at hand.
+
+    Attributes
+    ----------
+    blocks, factors, rows
+        What `run_epoch` takes; on a device they are of its own types.
+    """
+
+    blocks: Any
+    factors: Any
+    rows: Any

@@ -23,7 +23,10 @@ from fastmf_kernels.sgd.cpu_rows import (
     rates_of,
     state_of,
 )
+from fastmf_kernels.sgd.reference import bring_home, hold
 from fastmf_kernels.sgd.schedule import Blocks
+
+__all__ = ["bring_home", "hold", "run_epoch"]
 
 
 def run_epoch(

@@ -2,7 +2,7 @@
 
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd.arrays import RowSteps, Step
+from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
 from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks
 
@@ -51,3 +51,30 @@ def run_epoch(
             squared_error += error**2
             descend(user, item, p, error * slope, factors, norms, step, rows)
     return squared_error
+
+
+def hold(blocks: Blocks, factors: Factors, rows: RowSteps) -> Held:
+    """Put what epochs work on where their kernels have it at hand: for the time of training, and here as it is.
+
+    Parameters
+    ----------
+    blocks, factors, rows
+        As `run_epoch` takes them. They must not be changed before `bring_home`.
+
+    Returns
+    -------
+    Held
+    """
+    return Held(blocks, factors, rows)
+
+
+def bring_home(held: Held, factors: Factors, rows: RowSteps) -> None:
+    """Write what epochs have changed into the arrays that were held; nothing is to be done here.
+
+    Parameters
+    ----------
+    held : Held
+        From `hold`; it remains good for more epochs.
+    factors, rows
+        Changed in place.
+    """

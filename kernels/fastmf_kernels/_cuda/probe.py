@@ -1,0 +1,93 @@
+"""What this machine offers to CUDA, and what is missing; nothing of CUDA is loaded before it has been found."""
+
+import ctypes
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_INSTALL = (
+    'pip install "fastmf[cuda]" (for a driver of CUDA 13, release 580 or later) or pip install "fastmf[cuda12]" '
+    "(for one of CUDA 12)"
+)
+_PACKAGES = {"numba_cuda": "numba-cuda", "cupy": "CuPy"}
+# What the kernels need: warps that synchronise by mask.
+_LEAST_CAPABILITY = (7, 0)
+
+
+class Driver(NamedTuple):
+    """The NVIDIA driver.
+
+    Attributes
+    ----------
+    release : str
+        As "580.65.06"; empty if it cannot be told.
+    cuda : (int, int)
+        The newest CUDA version that it serves.
+    """
+
+    release: str
+    cuda: tuple[int, int]
+
+
+def find_driver() -> Driver | None:
+    """Return the driver of this machine, or None if there is none."""
+    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
+        try:
+            version = ctypes.c_int(0)
+            if ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version)) == 0:
+                return Driver(_release(), (version.value // 1000, version.value % 1000 // 10))
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def _release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
+    try:
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", path.read_text())
+    except OSError:
+        return ""
+    return found[0] if found else ""
+
+
+def is_simulated() -> bool:
+    """Whether Numba's simulator stands in for a device."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+def obstacle() -> str | None:
+    """Say what keeps kernels from running on a GPU here and what to do; None if nothing does."""
+    if is_simulated():
+        return None
+    missing = [name for package, name in _PACKAGES.items() if importlib.util.find_spec(package) is None]
+    if missing:
+        return f"not installed: {' and '.join(missing)}; run {_INSTALL}"
+    if find_driver() is None:
+        return (
+            "no NVIDIA driver is found on this machine; install one (https://www.nvidia.com/drivers), or in a "
+            'container let the GPU in ("docker run --gpus all")'
+        )
+    from fastmf_kernels._cuda.jit import cuda
+
+    if not cuda.is_available():
+        return f"the driver offers no GPU: {cuda.cuda_error() or 'none is visible; look at CUDA_VISIBLE_DEVICES'}"
+    capability = tuple(cuda.get_current_device().compute_capability)
+    if capability < _LEAST_CAPABILITY:
+        found, least = (".".join(map(str, version)) for version in (capability, _LEAST_CAPABILITY))
+        return f"the GPU has compute capability {found}; expected {least} or later"
+    return None
+
+
+def describe_device() -> str:
+    """Name the GPU that kernels run on, its memory, and the driver."""
+    if is_simulated():
+        return "Numba's simulator, for tests (NUMBA_ENABLE_CUDASIM is set)"
+    from fastmf_kernels._cuda.jit import cuda
+
+    device, driver = cuda.get_current_device(), find_driver()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    capability = ".".join(map(str, device.compute_capability))
+    memory = cuda.current_context().get_memory_info().total / 2**30
+    release = "" if driver is None else f", driver {driver.release} for CUDA {'.'.join(map(str, driver.cuda))}"
+    return f"{name}, compute capability {capability}, {memory:.0f} GiB{release}"

@@ -1,0 +1,90 @@
+"""Rows of factors on the device: padded, and worked on by a group of threads each."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._cuda.jit import WARP, cuda, device
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, put
+from fastmf_kernels._types import Float32Array
+
+# Threads read so many numbers at once.
+VECTOR = 4
+
+
+def padded_width(n_factors: int) -> int:
+    """Return how many numbers a row has on the device: 8, 16, 32, 64, and from there on multiples of 128.
+
+    What is added is 0 and stays so: in a gradient step, in normal equations with some regularisation, in a product.
+    """
+    whole = VECTOR * WARP
+    return max(8, 1 << (n_factors - 1).bit_length()) if n_factors < whole else -(-n_factors // whole) * whole
+
+
+def put_rows(rows: Float32Array) -> DeviceArray:
+    """Return a table of rows on the device, padded, as one sequence of numbers."""
+    n_rows, n_factors = rows.shape
+    wide = np.zeros((n_rows, padded_width(n_factors)), np.float32)
+    wide[:, :n_factors] = rows
+    return put(wide.ravel())
+
+
+def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:
+    """Write a table on the device back into the one that it was made of."""
+    n_rows, n_factors = rows.shape
+    rows[:] = fetch(held).reshape(n_rows, padded_width(n_factors))[:, :n_factors]
+
+
+class Group(NamedTuple):
+    """What threads that share a row need: 2, 4, 8, 16 or 32 of them, side by side in a warp.
+
+    Attributes
+    ----------
+    size : int
+    chunks : int
+        How many times each of them reads four numbers of a row.
+    number, lane : device functions
+        The group's number in the block of threads, and the thread's in the group.
+    mask : device function
+        The group's threads among those of its warp.
+    total : device function
+        ``total(value, mask)``: the sum of what the threads bring, for all of them.
+    """
+
+    size: int
+    chunks: int
+    number: Callable[[], int]
+    lane: Callable[[], int]
+    mask: Callable[[], Any]
+    total: Callable[[np.float32, Any], np.float32]
+
+
+@functools.cache
+def make_group(width: int) -> Group:
+    """Return the group of threads for rows of some padded width."""
+    size = min(WARP, width // VECTOR)
+    members = (1 << size) - 1
+
+    @device
+    def number() -> int:
+        return cuda.threadIdx.x // size  # type: ignore[no-any-return]
+
+    @device
+    def lane() -> int:
+        return cuda.threadIdx.x % size  # type: ignore[no-any-return]
+
+    @device
+    def mask() -> Any:
+        return members << (cuda.threadIdx.x % WARP // size * size)
+
+    @device
+    def total(value: np.float32, mask: Any) -> np.float32:
+        distance = size // 2
+        while distance > 0:
+            value += cuda.shfl_xor_sync(mask, value, distance)
+            distance //= 2
+        return value
+
+    return Group(size, width // (VECTOR * size), number, lane, mask, total)

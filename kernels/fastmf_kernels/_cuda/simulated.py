@@ -1,0 +1,149 @@
+"""Numba's CUDA simulator with what it lacks: warps, aligned vectors, and memory that holds nonsense at first.
+
+It runs kernels as they are, a Python thread for each thread of a block: slowly, one block after the other, and without
+checking types. Races between threads do not show.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda as numba_cuda
+from numba.cuda.simulator import kernel as launches
+from numba.np.numpy_support import as_dtype
+
+_WARP, _ALL = 32, 0xFFFFFFFF
+# Longer than any wait for a thread that is still at work: another one has failed, or has not come to the barrier.
+_PATIENCE = 60.0
+_lock = threading.Lock()
+
+
+class _Warp(NamedTuple):
+    """Where the threads of a warp meet, and what each of them has brought."""
+
+    barrier: threading.Barrier
+    brought: list[Any]
+
+
+def _block() -> dict[Any, Any]:
+    """Return what belongs to the calling thread's block."""
+    manager: Any = threading.current_thread()._manager  # type: ignore[attr-defined]
+    return vars(manager).setdefault("of_fastmf", {})  # type: ignore[no-any-return]
+
+
+def _remembered(key: Any, make: Callable[[], Any]) -> Any:
+    block = _block()
+    with _lock:
+        if key not in block:
+            block[key] = make()
+        return block[key]
+
+
+def _exchanged(mask: int, value: Any) -> list[Any]:
+    """Let the threads of a warp that the mask names show each other a value each."""
+    thread, mask = threading.current_thread(), int(mask) & _ALL
+    number, lane = divmod(thread.thread_id, _WARP)  # type: ignore[attr-defined]
+    if not mask >> lane & 1:
+        raise RuntimeError(f"lane {lane} is not in the mask {mask:#x} that it waits with")
+    n_threads = int(np.prod(thread._manager._block_dim))  # type: ignore[attr-defined]
+    size = (mask & (1 << min(_WARP, n_threads - number * _WARP)) - 1).bit_count()
+    warp = _remembered(("warp", number, mask), lambda: _Warp(threading.Barrier(size), [None] * _WARP))
+    warp.brought[lane] = value
+    warp.barrier.wait(_PATIENCE)
+    brought = list(warp.brought)
+    warp.barrier.wait(_PATIENCE)
+    return brought
+
+
+def _poisoned(shape: Any, dtype: Any) -> Any:
+    kind = np.dtype(dtype if isinstance(dtype, type | np.dtype) else as_dtype(dtype))
+    return np.full(shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, kind)
+
+
+class _Shared:
+    """Shared memory: one array for a block and a place in the source."""
+
+    def array(self, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
+        frame = sys._getframe(1)
+        return _remembered((frame.f_code.co_filename, frame.f_lineno), lambda: _poisoned(shape, dtype))
+
+
+class _Local:
+    """Memory of one thread."""
+
+    def array(self, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
+        return _poisoned(shape, dtype)
+
+
+class SimulatedCuda:
+    """What kernels know as ``cuda``; outside of kernels, the module itself."""
+
+    shared, local = _Shared(), _Local()
+
+    def __getattr__(self, name: str) -> Any:
+        inside = launches._get_kernel_context()
+        return getattr(numba_cuda if inside is None else inside, name)
+
+    def syncwarp(self, mask: int = _ALL) -> None:
+        """Wait for the warp."""
+        _exchanged(mask, None)
+
+    def shfl_sync(self, mask: int, value: Any, lane: int) -> Any:
+        """Return the value that a lane has brought."""
+        return _exchanged(mask, value)[lane]
+
+    def shfl_xor_sync(self, mask: int, value: Any, distance: int) -> Any:
+        """Return the value of the lane whose number differs in some bits."""
+        brought = _exchanged(mask, value)
+        return brought[self.laneid ^ distance]
+
+    def shfl_up_sync(self, mask: int, value: Any, distance: int) -> Any:
+        """Return the value of a lane before, or the thread's own."""
+        brought, lane = _exchanged(mask, value), self.laneid
+        return brought[lane - distance if lane >= distance else lane]
+
+    def shfl_down_sync(self, mask: int, value: Any, distance: int) -> Any:
+        """Return the value of a lane after, or the thread's own."""
+        brought, lane = _exchanged(mask, value), self.laneid
+        return brought[lane + distance if lane + distance < _WARP else lane]
+
+    def ballot_sync(self, mask: int, predicate: bool) -> int:
+        """Return a bit for each lane for which something holds."""
+        return sum(1 << lane for lane, holds in enumerate(_exchanged(mask, bool(predicate))) if holds)
+
+    def any_sync(self, mask: int, predicate: bool) -> bool:
+        """Whether something holds for any lane."""
+        return any(_exchanged(mask, bool(predicate)))
+
+
+class SimulatedInstructions:
+    """What kernels know as ``isa``, in plain Python; see the module of that name."""
+
+    @staticmethod
+    def load4(array: Any, i: int) -> tuple[Any, Any, Any, Any]:
+        """Read ``array[i : i + 4]``."""
+        _require_aligned(i)
+        return array[i], array[i + 1], array[i + 2], array[i + 3]
+
+    @staticmethod
+    def store4(array: Any, i: int, values: tuple[Any, Any, Any, Any]) -> None:
+        """Write ``array[i : i + 4]``."""
+        _require_aligned(i)
+        for lane in range(4):
+            array[i + lane] = values[lane]
+
+    @staticmethod
+    def add4(array: Any, i: int, values: tuple[Any, Any, Any, Any]) -> None:
+        """Add to ``array[i : i + 4]``."""
+        _require_aligned(i)
+        for lane in range(4):
+            launches._get_kernel_context().atomic.add(array, i + lane, values[lane])
+
+    add4_one_by_one = add4
+
+
+def _require_aligned(i: int) -> None:
+    if i % 4:
+        raise IndexError(f"the place is {i}; expected a multiple of 4: vectors are aligned to their size")

@@ -1,0 +1,101 @@
+"""SGD on a GPU; the contract is that of `fastmf_kernels.sgd.reference`, but for ratings of one item that meet.
+
+A group of 2 to 32 threads walks the ratings of one user in a block, with the user's row in registers. The blocks of a
+stratum share no row, so the user is the group's own. Rows of items are not: groups add what they have to add to them
+atomically, so that no step is lost, but each starts from the row as it was a moment ago ("Hogwild", Recht, Re, Wright,
+Niu, NIPS 2011; on GPUs Xie, Tan, Fong, Liang, "CuMF_SGD", HPDC 2017, whose ratings come in any order).
+"""
+
+import numpy as np
+
+from fastmf_kernels._cuda.jit import vector_atomics
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, put, zeros
+from fastmf_kernels._cuda.rows import fetch_rows, make_group, put_rows
+from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
+from fastmf_kernels.sgd.cuda_walk import STATE, THREADS, Runs, Tables, make_begin, make_walk
+from fastmf_kernels.sgd.schedule import Blocks
+
+
+def run_epoch(
+    blocks: Blocks,
+    strata: Int32Array,
+    factors: Factors,
+    link: Link,
+    step: Step,
+    rows: RowSteps,
+    n_threads: int | None = None,
+) -> float:
+    """Take one gradient step for every rating; see the reference. What is held stays on the device."""
+    held = Held(blocks, factors, rows)
+    if isinstance(held.blocks, Runs):
+        return _run_epoch(held.blocks, strata, held.factors, link, step)
+    held = hold(blocks, factors, rows)
+    squared_error = _run_epoch(held.blocks, strata, held.factors, link, step)
+    bring_home(held, factors, rows)
+    return squared_error
+
+
+def hold(blocks: Blocks, factors: Factors, rows: RowSteps) -> Held:
+    """Bring what epochs work on to the device; see the reference."""
+    tables = Tables(
+        put_rows(factors.user_factors),
+        put_rows(factors.item_factors),
+        _put_states(factors.user_biases, rows.user_squares, rows.user_scales),
+        _put_states(factors.item_biases, rows.item_squares, rows.item_scales),
+        factors.global_mean,
+        np.float32(1 / factors.user_factors.shape[1]),
+    )
+    return Held(_make_runs(blocks), tables, rows)
+
+
+def bring_home(held: Held, factors: Factors, rows: RowSteps) -> None:
+    """Write what epochs have changed back; see the reference."""
+    tables: Tables = held.factors
+    fetch_rows(tables.user_factors, factors.user_factors)
+    fetch_rows(tables.item_factors, factors.item_factors)
+    for states, biases, squares in (
+        (tables.users, factors.user_biases, rows.user_squares),
+        (tables.items, factors.item_biases, rows.item_squares),
+    ):
+        biases[:], squares[:] = fetch(states).reshape(-1, STATE).T[:2]
+
+
+def _put_states(biases: Float32Array, squares: Float32Array, scales: Float32Array) -> DeviceArray:
+    return put(np.stack([biases, squares, scales, np.zeros_like(biases)], axis=1).ravel())
+
+
+def _make_runs(blocks: Blocks) -> Runs:
+    n_ratings, n_blocks = len(blocks.ratings), len(blocks.offsets) - 1
+    begins = np.ones(n_ratings, np.bool_)
+    begins[1:] = blocks.users[1:] != blocks.users[:-1]
+    begins[blocks.offsets[:-1][np.diff(blocks.offsets) > 0]] = True
+    starts = np.flatnonzero(begins)
+    stops = np.append(starts[1:], n_ratings)
+    block = np.searchsorted(blocks.offsets, starts, side="right") - 1
+    order = np.lexsort((starts - stops, block))
+    offsets = np.searchsorted(block, np.arange(n_blocks + 1))
+    return Runs(
+        put(blocks.users[starts[order]]),
+        put(starts[order]),
+        put(stops[order]),
+        put(offsets),
+        put(blocks.items),
+        put(blocks.ratings),
+    )
+
+
+def _run_epoch(runs: Runs, strata: Int32Array, tables: Tables, link: Link, step: Step) -> float:
+    n_items = len(tables.items) // STATE
+    width = len(tables.item_factors) // n_items
+    groups = THREADS // make_group(width).size
+    begin, walk = make_begin(width), make_walk(width, vector_atomics())
+    errors, offsets = zeros(len(runs.users), np.float32), fetch(runs.offsets)
+    # The blocks of a task follow one another; those of different tasks run side by side.
+    for stratum in strata.swapaxes(-1, -2).reshape(-1, strata.shape[-2]):
+        most_runs = int((offsets[stratum + 1] - offsets[stratum]).max())
+        if most_runs:
+            begin[-(-n_items // groups), THREADS](tables.item_factors, tables.items)
+            walk[(-(-most_runs // groups), len(stratum)), THREADS](runs, put(stratum), tables, link, step, errors)
+    return float(fetch(errors).sum(dtype=np.float64))

@@ -1,0 +1,193 @@
+"""The kernels of an SGD epoch on a GPU."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._cuda.jit import cuda, device, isa, kernel
+from fastmf_kernels._cuda.memory import DeviceArray
+from fastmf_kernels._cuda.rows import VECTOR, make_group
+from fastmf_kernels._types import Float32Array, Int64Array
+from fastmf_kernels.predict import point as prediction
+from fastmf_kernels.predict.arrays import Link
+from fastmf_kernels.sgd import point
+from fastmf_kernels.sgd.arrays import Step
+
+THREADS = 128
+# Numbers that are kept of a row beside its factors.
+STATE = 4
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+_apply_link, _slope = device(prediction.apply_link), device(point.slope)
+_updated_bias = device(point.updated_bias)
+
+
+class Tables(NamedTuple):
+    """Factors and `RowSteps` on the device.
+
+    Attributes
+    ----------
+    user_factors, item_factors : float32 arrays, shape (n·width,)
+        Padded rows, one after the other.
+    users, items : float32 arrays, shape (4·n,)
+        Of each row b, G, the scale of its regularisation, and ‖p‖² as it was when the row's block was begun: side by
+        side, for one load.
+    global_mean : float32
+    share : float32
+        1 / n_factors: what turns a sum of squares into their mean.
+    """
+
+    user_factors: DeviceArray
+    item_factors: DeviceArray
+    users: DeviceArray
+    items: DeviceArray
+    global_mean: np.float32
+    share: np.float32
+
+
+class Runs(NamedTuple):
+    """Ratings on the device, in runs of one user in one block, the longest of each block first.
+
+    Attributes
+    ----------
+    users : int32 array, shape (n_runs,)
+    starts, stops : int64 arrays, shape (n_runs,)
+        The ratings of each run.
+    offsets : int64 array, shape (n_blocks + 1,)
+        The runs of each block.
+    items : int32 array, shape (n_ratings,)
+    ratings : float32 array, shape (n_ratings,)
+    """
+
+    users: DeviceArray
+    starts: DeviceArray
+    stops: DeviceArray
+    offsets: DeviceArray
+    items: DeviceArray
+    ratings: DeviceArray
+
+
+@functools.cache
+def make_begin(width: int) -> Any:
+    """Return the kernel that notes the norms of items, which a stratum is begun with."""
+    size, chunks, number, lane_of, mask_of, total = make_group(width)
+
+    @kernel
+    def begin(item_factors: Float32Array, items: Float32Array) -> None:
+        item, lane = cuda.blockIdx.x * (THREADS // size) + number(), lane_of()
+        if item < items.size // STATE:
+            norm = _ZERO
+            for chunk in range(chunks):
+                q = isa.load4(item_factors, item * width + VECTOR * (chunk * size + lane))
+                norm += q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]
+            norm = total(norm, mask_of())
+            if lane == 0:
+                items[STATE * item + 3] = norm
+
+    return begin
+
+
+@functools.cache
+def make_walk(width: int, vector_atomics: bool) -> Any:
+    """Return the kernel that takes the steps of a stratum: a group of threads for each run of ratings."""
+    size, _, number, lane_of, _, _ = make_group(width)
+    walk_run = _make_walk_run(width, vector_atomics)
+
+    @kernel
+    def walk(
+        runs: Runs, blocks: Int64Array, tables: Tables, link: Link, step: Step, squared_errors: Float32Array
+    ) -> None:
+        block = blocks[cuda.blockIdx.y]
+        run = runs.offsets[block] + cuda.blockIdx.x * (THREADS // size) + number()
+        if run < runs.offsets[block + 1]:
+            squared_error = walk_run(runs, run, tables, link, step)
+            if lane_of() == 0:
+                squared_errors[run] = squared_error
+
+    return walk
+
+
+def _make_walk_run(width: int, vector_atomics: bool) -> Any:
+    size, chunks, _, lane_of, mask_of, total = make_group(width)
+    rated, of_a_lane = _make_rated(width, vector_atomics), VECTOR * chunks
+
+    @device
+    def walk_run(runs: Runs, run: int, tables: Tables, link: Link, step: Step) -> np.float32:
+        """Walk the ratings of a user in a block, with his row in registers."""
+        lane, user = lane_of(), np.int64(runs.users[run])
+        p, norm = cuda.local.array(of_a_lane, np.float32), _ZERO
+        for chunk in range(chunks):
+            four = isa.load4(tables.user_factors, user * width + VECTOR * (chunk * size + lane))
+            for i in range(VECTOR):
+                p[VECTOR * chunk + i] = four[i]
+                norm += four[i] * four[i]
+        bias, squares, scale, _ = isa.load4(tables.users, STATE * user)
+        state = (bias, squares, scale, total(norm, mask_of()))
+        squared_error, j, stop = _ZERO, runs.starts[run], runs.stops[run]
+        item, rating = np.int64(runs.items[j]), runs.ratings[j]
+        while j < stop:
+            j += 1
+            # The next rating is on its way while this one is worked on.
+            ahead = min(j, stop - 1)
+            next_item, next_rating = np.int64(runs.items[ahead]), runs.ratings[ahead]
+            state, error = rated(p, state, item, rating, tables, link, step)
+            squared_error += error * error
+            item, rating = next_item, next_rating
+        for chunk in range(chunks):
+            four = (p[VECTOR * chunk], p[VECTOR * chunk + 1], p[VECTOR * chunk + 2], p[VECTOR * chunk + 3])
+            isa.store4(tables.user_factors, user * width + VECTOR * (chunk * size + lane), four)
+        if lane == 0:
+            isa.store4(tables.users, STATE * user, state)
+        return squared_error
+
+    return walk_run
+
+
+def _make_rated(width: int, vector_atomics: bool) -> Any:
+    size, chunks, _, lane_of, mask_of, total = make_group(width)
+    add4, of_a_lane = isa.add4 if vector_atomics else isa.add4_one_by_one, VECTOR * chunks
+
+    @device
+    def rated(p: Any, state: Any, item: int, rating: np.float32, tables: Tables, link: Link, step: Step) -> Any:
+        """Take the step of one rating (equations in `point`): moves p and the item, returns the user's state."""
+        lane = lane_of()
+        q, product = cuda.local.array(of_a_lane, np.float32), _ZERO
+        for chunk in range(chunks):
+            four = isa.load4(tables.item_factors, item * width + VECTOR * (chunk * size + lane))
+            for i in range(VECTOR):
+                q[VECTOR * chunk + i] = four[i]
+                product += p[VECTOR * chunk + i] * four[i]
+        bias, squares, scale, norm = state
+        item_bias, item_squares, item_scale, item_norm = isa.load4(tables.items, STATE * item)
+        score = total(product, mask_of()) + tables.global_mean + bias + item_bias
+        prediction, slope = _apply_link(score, link.low, link.span), _ONE
+        if link.span != _ZERO:
+            slope = _slope((prediction - link.low) / link.span, link.span)
+        error = (rating - prediction) * slope
+
+        user_rate, item_rate = _ONE / math.sqrt(squares), _ONE / math.sqrt(item_squares)
+        rate, pull = item_rate * step.learning_rate, item_scale * step.item_regularization
+        user_step, user_pull = user_rate * step.learning_rate, scale * step.user_regularization
+        for chunk in range(chunks):
+            at = VECTOR * chunk
+            moves = (
+                rate * (error * p[at] - pull * q[at]),
+                rate * (error * p[at + 1] - pull * q[at + 1]),
+                rate * (error * p[at + 2] - pull * q[at + 2]),
+                rate * (error * p[at + 3] - pull * q[at + 3]),
+            )
+            add4(tables.item_factors, item * width + VECTOR * (chunk * size + lane), moves)
+            for i in range(VECTOR):
+                p[at + i] += user_step * (error * q[at + i] - user_pull * p[at + i])
+        gained = step.adaptive * tables.share * error * error
+        if lane == 0:
+            bias_move = (
+                item_rate * step.bias_learning_rate * (error - item_scale * step.item_bias_regularization * item_bias)
+            )
+            add4(tables.items, STATE * item, (bias_move, gained * norm, _ZERO, _ZERO))
+        bias = _updated_bias(bias, error, user_rate * step.bias_learning_rate, scale * step.user_bias_regularization)
+        return (bias, squares + gained * item_norm, scale, norm), rating - prediction
+
+    return rated

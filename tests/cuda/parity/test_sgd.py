@@ -1,0 +1,87 @@
+"""SGD on a GPU against its reference.
+
+Steps of one item that are taken at the same time start from the same row: they are compared closely where no two
+ratings of an item are in one block, and by what training comes to elsewhere.
+"""
+
+import numpy as np
+import pytest
+
+from fastmf.backend import Kernels
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd.arrays import RowSteps
+from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
+from tests.kernels.made import LINKS, STEP, make_factors, make_ratings, make_rows
+
+_GRID = Grid(2)
+
+
+def run(
+    kernels: Kernels, by_user: CSR, n_items: int, n_factors: int, link: Link, grid: Grid = _GRID, n_epochs: int = 1
+) -> tuple[Factors, RowSteps, list[float]]:
+    n_users = len(by_user.indptr) - 1
+    factors, rows = make_factors(n_users, n_items, n_factors), make_rows(n_users, n_items)
+    blocks = make_blocks(by_user, n_items, grid, kernels.group_by)
+    rng, errors = np.random.default_rng(2), []
+    held = kernels.hold(blocks, factors, rows)
+    for _ in range(n_epochs):
+        errors.append(
+            kernels.run_epoch(held.blocks, shuffled_strata(grid, rng), held.factors, link, STEP, held.rows, None)
+        )
+    kernels.bring_home(held, factors, rows)
+    return factors, rows, errors
+
+
+def without_shared_items(n_users: int, per_user: int) -> CSR:
+    """Users with ratings of items that nobody else has rated; the last user has none."""
+    rng, n = np.random.default_rng(3), n_users * per_user
+    indptr = np.append(np.arange(n_users + 1) * per_user, n)
+    return CSR(indptr, rng.permutation(n).astype(np.int32), rng.integers(1, 10, n).astype(np.float32) / 2)
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("n_factors", [1, 8, 20, 64, 130])
+def test_without_shared_items_it_is_the_reference(
+    n_factors: int, link: str, kernels: Kernels, reference: Kernels
+) -> None:
+    by_user = without_shared_items(5, 4)
+    (factors, rows, errors), (expected, expected_rows, expected_errors) = (
+        run(variant, by_user, 20, n_factors, LINKS[link]) for variant in (kernels, reference)
+    )
+    for term, expected_term in zip([*factors, *rows], [*expected, *expected_rows], strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=3e-6, atol=2e-5)
+    np.testing.assert_allclose(errors, expected_errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (9, 1, 9), (1, 1, 1), (5, 4, 0)])
+def test_tables_of_one_row_or_none(shape: tuple[int, int, int], kernels: Kernels, reference: Kernels) -> None:
+    """One user, one item, one rating, no ratings; in one block for each item the steps follow one another."""
+    grid = Grid(1)
+    (factors, _, errors), (expected, _, expected_errors) = (
+        run(variant, make_ratings(*shape), shape[1], 8, LINKS["identity"], grid) for variant in (kernels, reference)
+    )
+    tolerance = 2e-5 if shape[1] > 1 or shape[0] == 1 else 0.05
+    for term, expected_term in zip(factors, expected, strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(errors, expected_errors, rtol=1e-5 if tolerance < 0.01 else 0.05)
+
+
+def test_training_comes_to_the_same_error(kernels: Kernels, reference: Kernels) -> None:
+    by_user = make_ratings(12, 8, 70)
+    (_, _, errors), (_, _, expected) = (
+        run(variant, by_user, 8, 8, LINKS["identity"], n_epochs=3) for variant in (kernels, reference)
+    )
+    assert expected[-1] < 0.9 * expected[0]
+    np.testing.assert_allclose(errors, expected, rtol=0.05)
+
+
+def test_arrays_of_the_host_are_changed_in_place(kernels: Kernels, reference: Kernels) -> None:
+    by_user, grid, results = without_shared_items(3, 2), Grid(1), []
+    for variant in (kernels, reference):
+        factors, rows = make_factors(4, 6, 8), make_rows(4, 6)
+        blocks, strata = make_blocks(by_user, 6, grid, variant.group_by), np.zeros((1, 1, 1), np.int32)
+        variant.run_epoch(blocks, strata, factors, LINKS["sigmoid"], STEP, rows, None)
+        results.append([*factors, *rows])
+    for term, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(term, expected, rtol=3e-6, atol=2e-5)

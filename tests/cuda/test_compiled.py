@@ -1,0 +1,41 @@
+"""CUDA kernels compiled to the machine code of an H100, without a GPU: nothing spilled, no float64, wide loads."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: CUDA kernels are not compiled")
+machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA toolkit's linker is not installed")
+
+from numba.core import types  # noqa: E402
+
+from fastmf_kernels.predict.arrays import Link  # noqa: E402
+from fastmf_kernels.sgd.arrays import Step  # noqa: E402
+
+WIDTHS = (32, 64, 128, 256)
+FLOAT, FLOATS, INT32S, INT64S = types.float32, types.float32[::1], types.int32[::1], types.int64[::1]
+
+
+def of(kind: type, *members: Any) -> Any:
+    """The type of a named tuple."""
+    return types.NamedTuple(members, kind)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("vector_atomics", [True, False])
+def test_sgd(width: int, vector_atomics: bool) -> None:
+    from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_walk
+
+    code = machine_code.compile_kernel(
+        make_walk(width, vector_atomics),
+        of(Runs, INT32S, INT64S, INT64S, INT64S, INT32S, FLOATS),
+        INT64S,
+        of(Tables, *[FLOATS] * 4, FLOAT, FLOAT),
+        of(Link, FLOAT, FLOAT),
+        of(Step, *[FLOAT] * 7),
+        FLOATS,
+    )
+    assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
+    assert code.registers <= 64
+    assert code.count("LDG.E.128") >= 4
+    assert bool(code.count("REDG.E.ADD.F32x4")) == vector_atomics
