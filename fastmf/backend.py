@@ -4,7 +4,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from fastmf.errors import BackendError
+import numpy as np
+
+from fastmf.errors import BackendError, ParameterError
 from fastmf.parameters import require_choice
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver
@@ -18,7 +20,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, To
 
 BACKENDS = ("cpu", "reference", "cuda")
 # What the backend "cuda" does on the host, and the models that it has no kernels for.
-_ON_THE_HOST = ("layout", "predict", "topk")
+_ON_THE_HOST = ("layout", "predict")
 _NOT_ON_CUDA = {"als": "ALS and ImplicitALS", "sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
@@ -91,6 +93,33 @@ def get_backend(name: str) -> Kernels:
         topk.rank_figures,
         topk.top_k_among,
     )
+
+
+def as_float32(array: Any, backend: str) -> Float32Array:
+    """Return an array as kernels take it; one that is on a GPU as a copy, for the backend "cuda" only.
+
+    Raises
+    ------
+    ParameterError
+        If it is on a GPU, and the backend is another.
+    """
+    from fastmf_kernels._cuda import exchange
+
+    if not exchange.is_on_gpu(array):
+        return np.ascontiguousarray(array, np.float32)
+    if backend != "cuda":
+        raise ParameterError(
+            f'got a {type(array).__name__} on a GPU with backend "{backend}"; expected NumPy arrays, or backend="cuda"'
+        )
+    get_backend(backend)
+    return np.ascontiguousarray(exchange.to_host(array), np.float32)
+
+
+def to_kind_of(given: Any, top: TopK) -> TopK:
+    """Return an answer in arrays like the one that was given: on the GPU, of the same library, if that was."""
+    from fastmf_kernels._cuda import exchange
+
+    return TopK(*(exchange.to_kind_of(given, array) for array in top)) if exchange.is_on_gpu(given) else top
 
 
 def _require_device() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from fastmf import ids
 from fastmf._version import __version__
 from fastmf.answers import Batches, Recommendations, Similar, add_scans
-from fastmf.backend import Kernels, get_backend
+from fastmf.backend import Kernels, as_float32, get_backend, to_kind_of
 from fastmf.errors import ParameterError
 from fastmf.interactions import Interactions
 from fastmf.models.fitted import Fitted
@@ -54,7 +54,7 @@ def index_items(
     >>> fastmf.top_k(np.array([1, 0]), index, k=1).indices.tolist()
     [[1]]
     """
-    items = np.ascontiguousarray(items, np.float32)
+    items = as_float32(items, backend)
     if items.ndim != 2:
         raise ParameterError(f"items have shape {items.shape}; expected (n_items, n_factors)")
     return get_backend(backend).index_items(items, pruning, n_threads)
@@ -77,6 +77,7 @@ def top_k(
     Parameters
     ----------
     queries : float32 array, shape (n_queries, n_factors) or (n_factors,)
+        For "cuda" also on the GPU (``__cuda_array_interface__``, DLPack), as are the answers then; likewise items.
     items : float32 array, shape (n_items, n_factors), or ItemIndex
         What `index_items` has made of them is several times as fast for few queries.
     k : int
@@ -95,8 +96,7 @@ def top_k(
     scores : float32 array, shape (n_queries, k)
         Summed in float64 and rounded once.
     indices : int32 array, shape (n_queries, k)
-        Best first, of equal scores the lower index first. Rows with fewer than k candidates are padded with index -1
-        and score -inf.
+        Best first, of equal scores the lower index; -1, with score -inf, where there are no more candidates.
 
     Raises
     ------
@@ -111,9 +111,9 @@ def top_k(
     (1, 3.0)
     """
     require_integer("k", k, minimum=1)
-    queries = np.ascontiguousarray(np.atleast_2d(queries), np.float32)
-    kernels = get_backend(backend)
-    factors = items.factors if isinstance(items, ItemIndex) else np.ascontiguousarray(items, np.float32)
+    given, kernels = queries, get_backend(backend)
+    queries = np.atleast_2d(as_float32(queries, backend))
+    factors = items.factors if isinstance(items, ItemIndex) else as_float32(items, backend)
     if queries.ndim != 2 or factors.ndim != 2 or queries.shape[1] != factors.shape[1]:
         raise ParameterError(
             f"queries have shape {queries.shape} and items {factors.shape}; expected (n_queries, n_factors) and "
@@ -121,7 +121,7 @@ def top_k(
         )
     rows = no_rows(len(queries)) if exclude is None else _checked_rows(exclude, len(queries), len(factors))
     index = items if isinstance(items, ItemIndex) else _index_for(len(queries), factors, kernels, pruning)
-    return kernels.top_k(queries, index, int(k), rows, n_threads).top
+    return to_kind_of(given, kernels.top_k(queries, index, int(k), rows, n_threads).top)
 
 
 def _index_for(n_queries: int, items: Float32Array, kernels: Kernels, pruning: bool = True) -> ItemIndex:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fastmf.backend import BACKENDS
+from fastmf.backend import _NOT_ON_CUDA, _ON_THE_HOST, BACKENDS
 from fastmf.testing import VARIANTS
 
 ROOT = Path(__file__).parents[1]
@@ -106,9 +106,11 @@ def test_only_jit_talks_to_numba() -> None:
     def importers(package: str) -> set[str]:
         return {i.importer for i in IMPORTS if i.packages[1] == package}
 
-    assert importers("numba") == {"fastmf_kernels._jit", "fastmf_kernels._builder"}
+    of_cuda = {f"fastmf_kernels._cuda.{name}" for name in ("jit", "isa", "simulated")}
+    assert importers("numba") == {"fastmf_kernels._jit", "fastmf_kernels._builder", *of_cuda}
     assert importers("llvmlite") == {
         "fastmf_kernels._builder",
+        "fastmf_kernels._cuda.isa",
         "fastmf_kernels._score_vectors",
         "fastmf_kernels._vectors",
     }
@@ -119,7 +121,23 @@ def test_only_the_backend_picks_variants() -> None:
     by_name = {name for name, node in NODES if isinstance(node, ast.Attribute) and node.attr == "import_module"}
 
     assert by_name == {"fastmf", "fastmf.backend"}  # the facade does so for its own lazy names
-    assert [i for i in IMPORTS if "cuda" in i.imported.split(".") and i.importer != "fastmf.backend"] == []
+    own = [i for i in IMPORTS if i.packages[1] == "fastmf_kernels"]
+    assert [i for i in own if i.files[1] == "cuda" and i.importer != "fastmf.backend"] == []
+
+
+def test_only_variants_for_cuda_touch_the_device() -> None:
+    """Others may ask whether there is one, or whether an array is there, of what loads nothing."""
+
+    def is_for_cuda(name: str) -> bool:
+        return "_cuda" in name.split(".") or name.rpartition(".")[2].startswith("cuda")
+
+    touching = [i for i in IMPORTS if is_for_cuda(i.imported) and i.packages[1] == "fastmf_kernels"]
+    others = {(i.importer, i.files[1], i.in_function) for i in touching if not is_for_cuda(i.importer)}
+    assert others == {
+        ("fastmf.backend", "probe", True),
+        ("fastmf.backend", "exchange", True),
+        ("fastmf.cli.doctor", "probe", True),
+    }
 
 
 def test_fastmf_pickles_nothing() -> None:
@@ -185,9 +203,13 @@ def exported(operation: str, variant: str) -> dict[str, str]:
 # linalg has no operation on whole arrays: its cpu.py is the small float32 solver that is compiled into the kernels of
 # ALS, its reference.py the float64 one that the reference of ALS calls. tests/kernels holds one against the other.
 @pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"linalg"}))
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, "cuda"])
 def test_variants_export_the_same_functions(operation: str, variant: str) -> None:
     reference = exported(operation, "reference")
+    if f"fastmf_kernels.{operation}.{variant}" not in MODULES:
+        assert variant == "cuda"
+        assert operation in {*_ON_THE_HOST, *_NOT_ON_CUDA}
+        return
 
     assert reference
     assert exported(operation, variant) == reference
@@ -196,7 +218,7 @@ def test_variants_export_the_same_functions(operation: str, variant: str) -> Non
 def test_the_table_of_variants_names_what_there_is() -> None:
     for operation in OPERATIONS:
         there = {backend for backend in BACKENDS if f"fastmf_kernels.{operation}.{backend}" in MODULES}
-        assert there == {"reference", *VARIANTS}, operation
+        assert there - {"cuda"} == {"reference", *VARIANTS}, operation
 
 
 def test_the_library_prints_nothing() -> None:

@@ -349,8 +349,9 @@ def test_ids_are_carried_through(kind: type[Model]) -> None:
     )
 
 
-def test_a_backend_that_is_not_there_says_so_and_what_to_do() -> None:
-    with pytest.raises(BackendError, match=r'backend "cuda" .* expected "cpu" or "reference": leave backend'):
+def test_a_backend_that_is_not_there_says_so_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(BackendError, match=r'backend "cuda" .* cannot run here: .*; or use backend "cpu"'):
         ALS(backend="cuda").fit(small_ratings())
 
 

@@ -5,7 +5,6 @@ example:
 """
 
 import argparse
-import ctypes.util
 import importlib.metadata
 import os
 import platform
@@ -27,19 +26,23 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _versions() -> dict[str, Any]:
-    packages = ("fastmf", "numba", "llvmlite", "numpy", "scipy", "pyarrow")
+    packages = ("fastmf", "numba", "llvmlite", "numpy", "scipy", "pyarrow", "numba-cuda")
     return {
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         **{name: _installed(name) for name in packages},
+        "cupy": _installed("cupy-cuda13x", "cupy-cuda12x", "cupy"),
     }
 
 
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+def _installed(*names: str) -> str:
+    """Return the version of a package that goes by several names."""
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
 
 
 def _threads() -> dict[str, Any]:
@@ -80,6 +83,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _gpu() -> str:
-    driver = ctypes.util.find_library("cuda")
-    found = "no NVIDIA driver found" if driver is None else f"driver library {driver} found"
-    return f"not used: this version of fastmf has no CUDA kernels ({found})"
+    from fastmf_kernels._cuda import probe
+
+    obstacle = probe.obstacle()
+    return f"not used: {obstacle}" if obstacle else f"{probe.describe_device()}: used with --device cuda"

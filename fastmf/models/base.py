@@ -1,7 +1,6 @@
 """What all models share: parameters, the fit loop, and the way from a fitted model to answers.
 
-The methods that answer (`recommend`, `save`, ...) hand the model on to modules further down the flow and import them
-when called; no other file does so.
+Methods that answer (`recommend`, `save`, ...) import modules further down the flow when called; no other file does so.
 """
 
 import dataclasses
@@ -151,12 +150,11 @@ class FactorModel(HyperParameters, ABC):
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: list[Callback]
     ) -> Fitted:
         self.history, best = [], fitted
-        watched = held_out is not None or callbacks
         with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
-                if watched or epoch == self.n_epochs:
+                if held_out is not None or callbacks or epoch == self.n_epochs:
                     trainer.bring_home()
                 # Anew: a `Fitted` keeps what it derives from the factors, and those have changed in place.
                 self._fitted = dataclasses.replace(fitted)
@@ -190,8 +188,7 @@ class FactorModel(HyperParameters, ABC):
     def _validate(self, validation: Interactions) -> Record:
         from fastmf.evaluation import evaluate
 
-        k = min(_VALIDATION_K, self.fitted.n_items)
-        figures = evaluate(self, validation, k=k, metrics=self.validation_metrics)
+        figures = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
         return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
 
     @property

@@ -24,12 +24,12 @@ def of(kind: type, *members: Any) -> Any:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("vector_atomics", [True, False])
 def test_sgd(width: int, vector_atomics: bool) -> None:
-    from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_walk
+    from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_steps
 
     code = machine_code.compile_kernel(
-        make_walk(width, vector_atomics),
+        make_steps(width, vector_atomics),
         of(Runs, INT32S, INT64S, INT64S, INT64S, INT32S, FLOATS),
-        INT64S,
+        INT32S,
         of(Tables, *[FLOATS] * 4, FLOAT, FLOAT),
         of(Link, FLOAT, FLOAT),
         of(Step, *[FLOAT] * 7),

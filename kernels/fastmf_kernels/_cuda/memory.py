@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastmf_kernels._cuda.jit import SIMULATED, cuda
 
 DeviceArray = Any
+_SIMULATED_BYTES = 1 << 40
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
@@ -43,3 +44,28 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
 def fetch(array: DeviceArray) -> npt.NDArray[Any]:
     """Return a copy on the host, when all kernels before have run."""
     return np.asarray(array.copy_to_host())
+
+
+def free_bytes() -> int:
+    """Return how much memory the device has left, with what CuPy's pool holds in store."""
+    if SIMULATED:
+        return _SIMULATED_BYTES
+    import cupy
+
+    return int(cupy.cuda.Device().mem_info[0] + cupy.get_default_memory_pool().free_bytes())
+
+
+def require_room(n_bytes: int, what: str) -> None:
+    """Make sure that something which cannot be cut into parts fits into memory.
+
+    Raises
+    ------
+    MemoryError
+        If it does not.
+    """
+    free = free_bytes()
+    if n_bytes > free:
+        raise MemoryError(
+            f"{what} take {n_bytes:,} bytes of the GPU's memory, of which {free:,} are free; choose fewer factors, free "
+            'memory that others use, or use backend "cpu"'
+        )

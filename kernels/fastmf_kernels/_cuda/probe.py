@@ -7,10 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-_INSTALL = (
-    'pip install "fastmf[cuda]" (for a driver of CUDA 13, release 580 or later) or pip install "fastmf[cuda12]" '
-    "(for one of CUDA 12)"
-)
+_INSTALL = 'pip install "fastmf[cuda]" (drivers of release 580 or later) or "fastmf[cuda12]" (earlier ones)'
 _PACKAGES = {"numba_cuda": "numba-cuda", "cupy": "CuPy"}
 # What the kernels need: warps that synchronise by mask.
 _LEAST_CAPABILITY = (7, 0)
@@ -61,13 +58,14 @@ def obstacle() -> str | None:
     if is_simulated():
         return None
     missing = [name for package, name in _PACKAGES.items() if importlib.util.find_spec(package) is None]
-    if missing:
-        return f"not installed: {' and '.join(missing)}; run {_INSTALL}"
+    obstacles = [f"not installed: {' and '.join(missing)}; run {_INSTALL}"] if missing else []
     if find_driver() is None:
-        return (
-            "no NVIDIA driver is found on this machine; install one (https://www.nvidia.com/drivers), or in a "
-            'container let the GPU in ("docker run --gpus all")'
+        obstacles.append(
+            "there is no NVIDIA driver on this machine; install one (https://www.nvidia.com/drivers), or let the GPU "
+            'into the container ("docker run --gpus all")'
         )
+    if obstacles:
+        return "; and ".join(obstacles)
     from fastmf_kernels._cuda.jit import cuda
 
     if not cuda.is_available():

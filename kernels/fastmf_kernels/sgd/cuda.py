@@ -6,15 +6,18 @@ atomically, so that no step is lost, but each starts from the row as it was a mo
 Niu, NIPS 2011; on GPUs Xie, Tan, Fong, Liang, "CuMF_SGD", HPDC 2017, whose ratings come in any order).
 """
 
+from functools import partial
+
 import numpy as np
 
 from fastmf_kernels._cuda.jit import vector_atomics
-from fastmf_kernels._cuda.memory import DeviceArray, fetch, put, zeros
-from fastmf_kernels._cuda.rows import fetch_rows, make_group, put_rows
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, put, require_room, zeros
+from fastmf_kernels._cuda.rows import fetch_rows, make_group, padded_width, put_rows
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
-from fastmf_kernels.sgd.cuda_walk import STATE, THREADS, Runs, Tables, make_begin, make_walk
+from fastmf_kernels.sgd.cuda_runs import Walk, make_walk, take_stratum
+from fastmf_kernels.sgd.cuda_walk import STATE, THREADS, Runs, Tables, make_begin, make_steps
 from fastmf_kernels.sgd.schedule import Blocks
 
 
@@ -29,7 +32,7 @@ def run_epoch(
 ) -> float:
     """Take one gradient step for every rating; see the reference. What is held stays on the device."""
     held = Held(blocks, factors, rows)
-    if isinstance(held.blocks, Runs):
+    if isinstance(held.blocks, Walk):
         return _run_epoch(held.blocks, strata, held.factors, link, step)
     held = hold(blocks, factors, rows)
     squared_error = _run_epoch(held.blocks, strata, held.factors, link, step)
@@ -39,6 +42,8 @@ def run_epoch(
 
 def hold(blocks: Blocks, factors: Factors, rows: RowSteps) -> Held:
     """Bring what epochs work on to the device; see the reference."""
+    users, items = factors.user_factors.shape, factors.item_factors.shape
+    require_room((users[0] + items[0]) * (padded_width(users[1]) + STATE) * 4, "factors")
     tables = Tables(
         put_rows(factors.user_factors),
         put_rows(factors.item_factors),
@@ -47,7 +52,7 @@ def hold(blocks: Blocks, factors: Factors, rows: RowSteps) -> Held:
         factors.global_mean,
         np.float32(1 / factors.user_factors.shape[1]),
     )
-    return Held(_make_runs(blocks), tables, rows)
+    return Held(make_walk(blocks), tables, rows)
 
 
 def bring_home(held: Held, factors: Factors, rows: RowSteps) -> None:
@@ -66,36 +71,31 @@ def _put_states(biases: Float32Array, squares: Float32Array, scales: Float32Arra
     return put(np.stack([biases, squares, scales, np.zeros_like(biases)], axis=1).ravel())
 
 
-def _make_runs(blocks: Blocks) -> Runs:
-    n_ratings, n_blocks = len(blocks.ratings), len(blocks.offsets) - 1
-    begins = np.ones(n_ratings, np.bool_)
-    begins[1:] = blocks.users[1:] != blocks.users[:-1]
-    begins[blocks.offsets[:-1][np.diff(blocks.offsets) > 0]] = True
-    starts = np.flatnonzero(begins)
-    stops = np.append(starts[1:], n_ratings)
-    block = np.searchsorted(blocks.offsets, starts, side="right") - 1
-    order = np.lexsort((starts - stops, block))
-    offsets = np.searchsorted(block, np.arange(n_blocks + 1))
-    return Runs(
-        put(blocks.users[starts[order]]),
-        put(starts[order]),
-        put(stops[order]),
-        put(offsets),
-        put(blocks.items),
-        put(blocks.ratings),
-    )
+def _run_epoch(walk: Walk, strata: Int32Array, tables: Tables, link: Link, step: Step) -> float:
+    launch = partial(_launch, tables, link, step)
+    errors = zeros(len(walk.runs.users), np.float32) if walk.is_on_device else None
+    squared_error = 0.0
+    # The blocks of a task follow one another; those of different tasks run side by side.
+    for stratum in strata.swapaxes(-1, -2).reshape(-1, strata.shape[-2]):
+        most_runs = int((walk.runs_before[stratum + 1] - walk.runs_before[stratum]).max())
+        if most_runs == 0:
+            continue
+        if errors is not None:
+            launch(walk.runs, stratum, most_runs, errors)
+        else:
+            runs = take_stratum(walk, stratum)
+            of_stratum = zeros(len(runs.users), np.float32)
+            launch(runs, np.arange(len(stratum), dtype=np.int32), most_runs, of_stratum)
+            squared_error += float(fetch(of_stratum).sum(dtype=np.float64))
+    return squared_error if errors is None else float(fetch(errors).sum(dtype=np.float64))
 
 
-def _run_epoch(runs: Runs, strata: Int32Array, tables: Tables, link: Link, step: Step) -> float:
+def _launch(
+    tables: Tables, link: Link, step: Step, runs: Runs, blocks: Int32Array, most_runs: int, errors: DeviceArray
+) -> None:
     n_items = len(tables.items) // STATE
     width = len(tables.item_factors) // n_items
     groups = THREADS // make_group(width).size
-    begin, walk = make_begin(width), make_walk(width, vector_atomics())
-    errors, offsets = zeros(len(runs.users), np.float32), fetch(runs.offsets)
-    # The blocks of a task follow one another; those of different tasks run side by side.
-    for stratum in strata.swapaxes(-1, -2).reshape(-1, strata.shape[-2]):
-        most_runs = int((offsets[stratum + 1] - offsets[stratum]).max())
-        if most_runs:
-            begin[-(-n_items // groups), THREADS](tables.item_factors, tables.items)
-            walk[(-(-most_runs // groups), len(stratum)), THREADS](runs, put(stratum), tables, link, step, errors)
-    return float(fetch(errors).sum(dtype=np.float64))
+    make_begin(width)[-(-n_items // groups), THREADS](tables.item_factors, tables.items)
+    grid = -(-most_runs // groups), len(blocks)
+    make_steps(width, vector_atomics())[grid, THREADS](runs, put(blocks), tables, link, step, errors)

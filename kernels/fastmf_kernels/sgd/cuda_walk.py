@@ -20,6 +20,17 @@ THREADS = 128
 STATE = 4
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
+
+def first_place(run: int, start: int, stop: int) -> int:
+    """Return where a run is entered; it goes round from there.
+
+    Its items are ascending: if all groups began with their first, they would all be at the same few items at once, and
+    would overshoot. The place is drawn by multiplicative hashing (Knuth, "The Art of Computer Programming" 3, 6.4).
+    """
+    return start + ((run * 2654435761 & 0xFFFFFFFF) * (stop - start) >> 32)
+
+
+_first = device(first_place)
 _apply_link, _slope = device(prediction.apply_link), device(point.slope)
 _updated_bias = device(point.updated_bias)
 
@@ -90,13 +101,13 @@ def make_begin(width: int) -> Any:
 
 
 @functools.cache
-def make_walk(width: int, vector_atomics: bool) -> Any:
+def make_steps(width: int, vector_atomics: bool) -> Any:
     """Return the kernel that takes the steps of a stratum: a group of threads for each run of ratings."""
     size, _, number, lane_of, _, _ = make_group(width)
     walk_run = _make_walk_run(width, vector_atomics)
 
     @kernel
-    def walk(
+    def take_steps(
         runs: Runs, blocks: Int64Array, tables: Tables, link: Link, step: Step, squared_errors: Float32Array
     ) -> None:
         block = blocks[cuda.blockIdx.y]
@@ -106,7 +117,7 @@ def make_walk(width: int, vector_atomics: bool) -> Any:
             if lane_of() == 0:
                 squared_errors[run] = squared_error
 
-    return walk
+    return take_steps
 
 
 def _make_walk_run(width: int, vector_atomics: bool) -> Any:
@@ -125,13 +136,14 @@ def _make_walk_run(width: int, vector_atomics: bool) -> Any:
                 norm += four[i] * four[i]
         bias, squares, scale, _ = isa.load4(tables.users, STATE * user)
         state = (bias, squares, scale, total(norm, mask_of()))
-        squared_error, j, stop = _ZERO, runs.starts[run], runs.stops[run]
+        squared_error, start, stop = _ZERO, runs.starts[run], runs.stops[run]
+        j, n_left = _first(run, start, stop), stop - start
         item, rating = np.int64(runs.items[j]), runs.ratings[j]
-        while j < stop:
-            j += 1
+        while n_left > 0:
+            n_left -= 1
+            j = j + 1 if j + 1 < stop else start
             # The next rating is on its way while this one is worked on.
-            ahead = min(j, stop - 1)
-            next_item, next_rating = np.int64(runs.items[ahead]), runs.ratings[ahead]
+            next_item, next_rating = np.int64(runs.items[j]), runs.ratings[j]
             state, error = rated(p, state, item, rating, tables, link, step)
             squared_error += error * error
             item, rating = next_item, next_rating

@@ -11,7 +11,7 @@ from fastmf.backend import Kernels
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps
-from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
+from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, shuffled_strata
 from tests.kernels.made import LINKS, STEP, make_factors, make_ratings, make_rows
 
 _GRID = Grid(2)
@@ -23,14 +23,25 @@ def run(
     n_users = len(by_user.indptr) - 1
     factors, rows = make_factors(n_users, n_items, n_factors), make_rows(n_users, n_items)
     blocks = make_blocks(by_user, n_items, grid, kernels.group_by)
+    held = kernels.hold(blocks if kernels.name == "cuda" else as_walked(blocks), factors, rows)
     rng, errors = np.random.default_rng(2), []
-    held = kernels.hold(blocks, factors, rows)
     for _ in range(n_epochs):
-        errors.append(
-            kernels.run_epoch(held.blocks, shuffled_strata(grid, rng), held.factors, link, STEP, held.rows, None)
-        )
+        strata = shuffled_strata(grid, rng)
+        errors.append(kernels.run_epoch(held.blocks, strata, held.factors, link, STEP, held.rows, None))
     kernels.bring_home(held, factors, rows)
     return factors, rows, errors
+
+
+def as_walked(blocks: Blocks) -> Blocks:
+    """Put the ratings of each user in a block into the order in which the GPU walks them."""
+    from fastmf_kernels._cuda.memory import fetch
+    from fastmf_kernels.sgd.cuda_runs import make_walk
+    from fastmf_kernels.sgd.cuda_walk import first_place
+
+    runs, order = make_walk(blocks).runs, np.arange(len(blocks.items))
+    for run, (start, stop) in enumerate(zip(fetch(runs.starts), fetch(runs.stops), strict=True)):
+        order[start:stop] = np.roll(order[start:stop], start - first_place(run, int(start), int(stop)))
+    return blocks._replace(items=blocks.items[order], ratings=blocks.ratings[order])
 
 
 def without_shared_items(n_users: int, per_user: int) -> CSR:
@@ -78,10 +89,34 @@ def test_training_comes_to_the_same_error(kernels: Kernels, reference: Kernels) 
 
 def test_arrays_of_the_host_are_changed_in_place(kernels: Kernels, reference: Kernels) -> None:
     by_user, grid, results = without_shared_items(3, 2), Grid(1), []
-    for variant in (kernels, reference):
+    ascending, strata = make_blocks(by_user, 6, grid, reference.group_by), np.zeros((1, 1, 1), np.int32)
+    for variant, blocks in ((kernels, ascending), (reference, as_walked(ascending))):
         factors, rows = make_factors(4, 6, 8), make_rows(4, 6)
-        blocks, strata = make_blocks(by_user, 6, grid, variant.group_by), np.zeros((1, 1, 1), np.int32)
         variant.run_epoch(blocks, strata, factors, LINKS["sigmoid"], STEP, rows, None)
         results.append([*factors, *rows])
     for term, expected in zip(*results, strict=True):
         np.testing.assert_allclose(term, expected, rtol=3e-6, atol=2e-5)
+
+
+def test_ratings_that_do_not_fit_are_brought_stratum_by_stratum(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastmf_kernels.sgd import cuda_runs
+
+    by_user, kept = without_shared_items(5, 4), []
+    for free in (1 << 30, 100):
+        monkeypatch.setattr(cuda_runs, "free_bytes", lambda free=free: free)
+        factors, _, errors = run(kernels, by_user, 20, 8, LINKS["identity"])
+        kept.append((factors.user_factors, factors.item_factors, errors))
+    # Runs are entered elsewhere, since they have other numbers.
+    for whole, in_parts in zip(*kept, strict=True):
+        np.testing.assert_allclose(in_parts, whole, rtol=0, atol=5e-3)
+
+
+def test_factors_that_do_not_fit(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastmf_kernels._cuda import memory
+
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    message = r"factors take 1,248 bytes of the GPU's memory, of which 1,000 are free; choose fewer factors"
+    with pytest.raises(MemoryError, match=message):
+        run(kernels, without_shared_items(5, 4), 20, 8, LINKS["identity"])
