@@ -21,7 +21,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, To
 BACKENDS = ("cpu", "reference", "cuda")
 # What the backend "cuda" does on the host, and the models that it has no kernels for.
 _ON_THE_HOST = ("layout", "predict")
-_NOT_ON_CUDA = {"als": "ALS and ImplicitALS", "sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
+_NOT_ON_CUDA = {"sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
 class Kernels(NamedTuple):

@@ -5,10 +5,11 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from fastmf.backend import get_backend
 from fastmf.cli.options import positive_integer
 from fastmf.errors import FastMFError, ParameterError
 from fastmf.files import new_file
@@ -16,7 +17,7 @@ from fastmf_bench import cases, machine, peers, readme, report, tables, targets
 from fastmf_bench.problems import SHAPES, Shape
 from fastmf_bench.results import Run
 from fastmf_bench.session import Options, Session
-from fastmf_bench.suites import SUITES, ceilings, quality
+from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, quality
 
 _DESCRIPTION = """\
 Benchmarks of fastmf on this machine. Every kernel is first held against its NumPy reference; one that is wrong is not
@@ -24,6 +25,9 @@ timed. Contestants run in processes of their own, lap by lap in turn, with the s
 
 suites:
 {suites}
+
+with --device cuda:
+{gpu_suites}
 
 Without a name all suites run. Instead of suites:
   report RESULTS... -o REPORT.html    one page with plots, from the files that --output wrote
@@ -53,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _suites(given: list[str]) -> int:
     parsed = _suite_parser().parse_args(given)
-    known = [name for name in parsed.suites or SUITES if name in SUITES]
+    suites = GPU_SUITES if parsed.device == "cuda" else SUITES
+    if suites is GPU_SUITES:
+        get_backend("cuda")  # says what is missing
+    known = {name: suites[name] for name in parsed.suites or suites if name in suites}
     run = _measure(parsed, known, given)
     for name in parsed.suites:
-        if name not in SUITES:
-            _note(run, f"there is no suite {name!r}; expected some of {', '.join(SUITES)}")
+        if name not in suites:
+            _note(run, f"there is no suite {name!r}; expected some of {', '.join(suites)}")
     return _finish(run, parsed, tables.of_run(run))
 
 
@@ -72,7 +79,7 @@ def _targets(given: list[str]) -> int:
         raise ParameterError(
             f"{parsed.suites[0]!r} is no file of results; expected files that end in .json, or options"
         )
-    run = _measure(parsed, list(SUITES), ["targets", *given])
+    run = _measure(parsed, SUITES, ["targets", *given])
     return _finish(run, parsed, tables.of_targets(targets.judge([run])))
 
 
@@ -107,10 +114,12 @@ def _readme(given: list[str]) -> int:
 
 
 def _suite_parser(name: str = "") -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {suite:<9} {entry.summary}" for suite, entry in SUITES.items())
+    listed, on_gpu = (
+        "\n".join(f"  {name:<9} {suite.summary}" for name, suite in suites.items()) for suites in (SUITES, GPU_SUITES)
+    )
     parser = argparse.ArgumentParser(
         prog=f"fastmf bench {name}".strip(),
-        description=_DESCRIPTION.format(suites=listed),
+        description=_DESCRIPTION.format(suites=listed, gpu_suites=on_gpu),
         epilog=quality.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -123,6 +132,7 @@ def _suite_parser(name: str = "") -> argparse.ArgumentParser:
     running.add_argument(
         "--threads", type=positive_integer, metavar="N", help="of every contestant (default: all cores)"
     )
+    running.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)")
     running.add_argument("--laps", type=positive_integer, default=5, metavar="N", help="timed laps (default: 5)")
     running.add_argument("--factors", type=positive_integer, nargs="+", metavar="K", help="numbers of factors to try")
     running.add_argument("--seed", type=int, default=0, help="of generated problems (default: 0)")
@@ -149,7 +159,7 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--libmf", type=Path, metavar="PATH", help="LIBMF's program mf-train")
 
 
-def _measure(parsed: argparse.Namespace, suites: Sequence[str], given: list[str]) -> Run:
+def _measure(parsed: argparse.Namespace, suites: Mapping[str, Suite], given: list[str]) -> Run:
     from fastmf_kernels._jit import resolve_threads
 
     started = time.perf_counter()
@@ -159,38 +169,38 @@ def _measure(parsed: argparse.Namespace, suites: Sequence[str], given: list[str]
         folder = parsed.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastmf-bench-")))
         folder.mkdir(parents=True, exist_ok=True)
         session = Session(_options(parsed, folder.resolve(), n_threads, run), run)
-        if suites:
+        if suites and parsed.device == "cpu":
             ceilings.run(session)
-        for name in suites:
-            if _is_proven(session, name):
-                _run_suite(session, name)
+        for name, suite in suites.items():
+            if _is_proven(session, name, suite, parsed.device):
+                _run_suite(session, name, suite)
     run.seconds = time.perf_counter() - started
     return run
 
 
-def _run_suite(session: Session, name: str) -> None:
+def _run_suite(session: Session, name: str, suite: Suite) -> None:
     try:
-        SUITES[name].run(session)
+        suite.run(session)
     except Exception as error:
         # Hours of other results must not be lost to what one suite stumbles over.
         kind = "" if isinstance(error, FastMFError) else f"{type(error).__name__}: "
         session.note(f"{name}: given up: {kind}{error}")
 
 
-def _is_proven(session: Session, suite: str) -> bool:
+def _is_proven(session: Session, name: str, suite: Suite, device: str) -> bool:
     """Hold the kernels of a suite against their references, once a run; say which are wrong."""
     proofs = session.run.proofs
-    for operation in SUITES[suite].operations:
+    for operation in suite.operations:
         if operation not in proofs:
             session.say(f"proving {operation} against its NumPy reference")
             try:
-                cases.prove(operation)
+                cases.prove(operation, (device,))
                 proofs[operation] = ""
             except cases.WrongKernelError as error:
                 proofs[operation] = str(error)
-    wrong = [proofs[operation] for operation in SUITES[suite].operations if proofs[operation]]
+    wrong = [proofs[operation] for operation in suite.operations if proofs[operation]]
     if wrong:
-        session.note(f"{suite}: not timed, because a kernel is wrong: {wrong[0]}")
+        session.note(f"{name}: not timed, because a kernel is wrong: {wrong[0]}")
     return not wrong
 
 

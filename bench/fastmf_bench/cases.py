@@ -5,7 +5,7 @@ The reference of an operation answers a case once; a variant answers it again on
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -68,15 +68,15 @@ class Case(NamedTuple):
         return next(filter(None, differences), "")
 
 
-def prove(operation: str) -> None:
-    """Hold every variant of an operation against its reference, and against itself on other numbers of threads.
+def prove(operation: str, variants: Sequence[str] = VARIANTS) -> None:
+    """Hold variants of an operation against its reference, and against themselves on other numbers of threads.
 
     Raises
     ------
     WrongKernelError
         At the first case that differs.
     """
-    for variant in VARIANTS:
+    for variant in variants:
         kernels = get_backend(variant)
         for case in cases(operation):
             first, *others = [case.answer(kernels, n_threads) for n_threads in (None, *_THREADS)]

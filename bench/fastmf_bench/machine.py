@@ -11,10 +11,12 @@ import numpy as np
 
 from fastmf_bench.peers import DISTRIBUTIONS, installed_version
 
+_OF_CUDA = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch")
+
 
 def describe() -> dict[str, Any]:
     """Return what a reader needs to place a figure, as JSON can hold it."""
-    packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow", *DISTRIBUTIONS.values())
+    packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow", *_OF_CUDA, *DISTRIBUTIONS.values())
     versions = {name: installed_version(name) for name in packages}
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
@@ -27,7 +29,15 @@ def describe() -> dict[str, Any]:
         "packages": {name: version for name, version in versions.items() if version is not None},
         "blas": f"{blas['name']} {blas['version']}",
         "revision": _revision(),
+        "gpu": _gpu(),
     }
+
+
+def _gpu() -> str | None:
+    """Describe the GPU that fastmf would use; None where it would use none."""
+    from fastmf_kernels._cuda import probe
+
+    return probe.describe_device() if probe.obstacle() is None else None
 
 
 def _cpu_model() -> str:

@@ -4,13 +4,14 @@ Ratios are of CPU seconds (user + system) in one run, both sides with the same n
 wall.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmf_bench.results import OURS, Measurement, Run, ratio
-from fastmf_bench.suites import als, ingest, memory, quality, startup, topk
+from fastmf_bench.suites import als, cuda, ingest, memory, quality, startup, topk
 
 
 class Verdict(NamedTuple):
@@ -73,6 +74,7 @@ def _lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
     yield from _topk_lines()
     yield from _memory_lines()
     yield from _startup_lines()
+    yield from _gpu_lines()
     yield from _quality_lines()
 
 
@@ -152,7 +154,23 @@ def _startup_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
             yield f"first fit, kernels {kernels}", model, _at_most(bound, " s"), first, " s"
     load = _wall({"suite": "startup", "task": "load a model"}, OURS)
     yield "fastmf.load", "1 M users × 64", _at_most(0.02, " s"), load, " s"
-    yield "CUDA, time over the floor", "one GPU", _at_most(2, " ×"), _absent("fastmf has no CUDA kernels yet"), " ×"
+
+
+def _gpu_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+    def over_the_floor(race: dict[str, Any]) -> Figure:
+        return _one(race, OURS, lambda m: 1 / _known(m.ceiling_fraction, "the ceiling was not measured"))
+
+    for n_factors, shape in itertools.product(cuda.N_FACTORS, cuda.SHAPE_NAMES):
+        common = {"suite": "cuda", "problem": shape, "n_factors": n_factors}
+        what, bound = f"{shape}, {n_factors} factors", _at_most(2, " ×")
+        epoch = over_the_floor({**common, "task": cuda.SGD})
+        yield "CUDA, SGD, time over the floor", what, bound, epoch, " ×"
+        for solver in cuda.SOLVERS:
+            sweep = over_the_floor({**common, "task": cuda.SWEEP, "solver": solver})
+            yield f"CUDA, iALS by {solver}, time over the floor", what, bound, sweep, " ×"
+    for scan in cuda.SCANS:
+        search = over_the_floor({"suite": "cuda", "task": f"top-{scan.k}", "problem": str(scan)})
+        yield "CUDA, top-100, time over the floor", f"{scan}, 128 factors", _at_most(2, " ×"), search, " ×"
 
 
 def _quality_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:

@@ -39,3 +39,17 @@ def test_sgd(width: int, vector_atomics: bool) -> None:
     assert code.registers <= 64
     assert code.count("LDG.E.128") >= 4
     assert bool(code.count("REDG.E.ADD.F32x4")) == vector_atomics
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_ceilings(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured as a ceiling reads and adds as wide as it can."""
+    from fastmf_bench.suites import cuda_kernels
+
+    monkeypatch.setattr(cuda_kernels, "vector_atomics", lambda: True)
+    gather = machine_code.compile_kernel(cuda_kernels.make_gather(width), FLOATS, INT32S, FLOATS)
+    add = machine_code.compile_kernel(cuda_kernels.make_add(width), FLOATS, INT32S)
+    for code in (gather, add):
+        assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
+    assert gather.count("LDG.E.128") >= 1
+    assert add.count("REDG.E.ADD.F32x4") >= 1

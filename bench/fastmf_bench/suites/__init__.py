@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastmf_bench import problems
 from fastmf_bench.pace import Task
 from fastmf_bench.session import Session
-from fastmf_bench.suites import als, ceilings, ingest, memory, quality, sgd, startup, topk
+from fastmf_bench.suites import als, ceilings, cuda, cuda_tasks, ingest, memory, quality, sgd, startup, topk
 
 
 class Suite(NamedTuple):
@@ -47,6 +47,10 @@ SUITES = {
     ),
 }
 
+GPU_SUITES = {
+    "cuda": Suite(cuda.run, ("als", "topk"), "SGD, ALS and top-k on a GPU, as fractions of what it can do at best")
+}
+
 TASKS: dict[str, Task] = {
     "problems.generate": problems.generate_in_worker,
     "ceilings.copy": ceilings.copy,
@@ -59,4 +63,5 @@ TASKS: dict[str, Task] = {
     **startup.TASKS,
     **memory.TASKS,
     **quality.TASKS,
+    **cuda_tasks.TASKS,
 }

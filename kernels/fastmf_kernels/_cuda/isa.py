@@ -1,7 +1,8 @@
 """Single instructions that Numba has no name for, each with a twin in `isa_simulated`.
 
-All take a one-dimensional float32 array that begins at a multiple of 16 bytes, and a place that is a multiple of 4.
-Instructions: NVIDIA, "Parallel Thread Execution ISA", sections 9.7.9 (ld, st) and 9.7.13 (red).
+Those on memory take a one-dimensional float32 array that begins at a multiple of 16 bytes, and a place that is a
+multiple of 4. Instructions: NVIDIA, "Parallel Thread Execution ISA", sections 9.7.3 (rsqrt), 9.7.9 (ld, st) and 9.7.13
+(red).
 """
 
 from typing import Any
@@ -65,6 +66,18 @@ def add4_one_by_one(typing_context: Any, array: Any, i: Any, values: Any) -> Any
         texts = [f"red.global.add.f32 [place + {4 * lane}], ${lane + 1};" for lane in range(4)]
         _add(context, builder, signature, arguments, " ".join(texts))
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def reciprocal_root(typing_context: Any, x: Any) -> Any:
+    """Return 1/√x for x of at least 2⁻¹²⁶, with a relative error of at most 2⁻²²·⁹."""
+    signature = types.float32(types.float32)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_FLOAT, [_FLOAT])
+        return builder.call(ir.InlineAsm(kind, "rsqrt.approx.ftz.f32 $0, $1;", "=f,f"), arguments)
 
     return signature, generate
 

@@ -5,7 +5,8 @@ is 1 before Numba is loaded), both are those of `simulated`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import numba
@@ -25,7 +26,7 @@ else:
 
     from fastmf_kernels._cuda import isa
 
-__all__ = ["SIMULATED", "WARP", "cuda", "device", "isa", "kernel", "vector_atomics"]
+__all__ = ["SIMULATED", "WARP", "cuda", "device", "isa", "kernel", "timed", "vector_atomics"]
 
 WARP = 32
 # A small problem is no mistake.
@@ -34,13 +35,64 @@ numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 _VECTOR_ATOMICS = (9, 0)
 
 
-def kernel(function: Callable[P, None]) -> Any:
-    """Compile a kernel when it is first launched: ``kernel[blocks, threads](*arguments)``.
+class Kernel:
+    """A kernel, compiled when it is first launched: ``kernel[blocks, threads](*arguments)``.
 
     No fastmath: a score that is NaN or infinite has to be told from one that is not. Products and sums are still
     contracted to one instruction.
     """
-    return cuda.jit(function)
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.py_func, self.__doc__ = function, function.__doc__
+        self._compiled = cuda.jit(function)
+
+    def __getitem__(self, shape: tuple[Any, int]) -> Callable[..., None]:
+        return functools.partial(self._launch, self._compiled[shape])
+
+    def _launch(self, launch: Callable[..., None], *arguments: Any) -> None:
+        if _clock is None:
+            launch(*arguments)
+        else:
+            with _clock.timing():
+                launch(*arguments)
+
+
+kernel = Kernel
+
+
+class Clock:
+    """Adds up the time that kernels take on the device, while it is the one of `timed`."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """Time what is launched in the block."""
+        begin, end = cuda.event(), cuda.event()
+        begin.record()
+        yield
+        end.record()
+        self._events.append((begin, end))
+
+    def seconds(self) -> float:
+        """Wait for all kernels, and return what they took."""
+        cuda.synchronize()
+        return float(sum(begin.elapsed_time(end) for begin, end in self._events)) / 1000
+
+
+_clock: Clock | None = None
+
+
+@contextmanager
+def timed() -> Iterator[Clock]:
+    """Time the kernels that are launched in the block, by any thread."""
+    global _clock
+    before, _clock = _clock, Clock()
+    try:
+        yield _clock
+    finally:
+        _clock = before
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:

@@ -66,6 +66,6 @@ def require_room(n_bytes: int, what: str) -> None:
     free = free_bytes()
     if n_bytes > free:
         raise MemoryError(
-            f"{what} take {n_bytes:,} bytes of the GPU's memory, of which {free:,} are free; choose fewer factors, free "
-            'memory that others use, or use backend "cpu"'
+            f"{what} take {n_bytes:,} bytes of the GPU's memory, of which {free:,} are free; choose fewer factors, "
+            'free memory that others use, or use backend "cpu"'
         )

@@ -25,10 +25,8 @@ def padded_width(n_factors: int) -> int:
 
 def put_rows(rows: Float32Array) -> DeviceArray:
     """Return a table of rows on the device, padded, as one sequence of numbers."""
-    n_rows, n_factors = rows.shape
-    wide = np.zeros((n_rows, padded_width(n_factors)), np.float32)
-    wide[:, :n_factors] = rows
-    return put(wide.ravel())
+    missing = padded_width(rows.shape[1]) - rows.shape[1]
+    return put((np.pad(rows, ((0, 0), (0, missing))) if missing else rows).ravel())
 
 
 def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:

@@ -143,6 +143,11 @@ class SimulatedInstructions:
 
     add4_one_by_one = add4
 
+    @staticmethod
+    def reciprocal_root(x: Any) -> Any:
+        """Return 1/√x."""
+        return np.float32(1) / np.sqrt(np.float32(x))
+
 
 def _require_aligned(i: int) -> None:
     if i % 4:

@@ -1,0 +1,275 @@
+"""What the contestants of the suite "cuda" do."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmf.backend import get_backend
+from fastmf_bench.pace import Lap, Pace, Task, clocks
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors, make_link
+from fastmf_kernels.sgd.arrays import Step, first_row_steps
+from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
+from fastmf_kernels.topk.arrays import no_rows
+
+_SKEW = 2.0
+_CG_STEPS = 3
+_CHUNK_SCORES = 1 << 31
+_LAUNCHES = 1000
+_STEP = Step(*(np.float32(term) for term in (0.1, 0.02, 1, 0.05, 0.05, 0.02, 0.02)))
+
+
+def make(_: Pace, shape: dict[str, Any], folder: str, seed: int) -> dict[str, Any]:
+    """Draw ratings whose users and items are as unequal as in real data, and keep them by user and by item."""
+    n_users, n_items, n_ratings = shape["n_users"], shape["n_items"], shape["n_ratings"]
+    rng, layout, path = np.random.default_rng(seed), get_backend("cpu"), Path(folder)
+    users, items = (
+        rng.permutation(n).astype(np.int32)[(n * rng.random(n_ratings, np.float32) ** _SKEW).astype(np.int32)]
+        for n in (n_users, n_items)
+    )
+    ratings = rng.integers(1, 11, n_ratings).astype(np.float32) / 2
+    by_user = layout.transpose(layout.coo_to_csr(items, users, ratings, n_items, None), n_users, None)
+    path.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("by_user", by_user), ("by_item", layout.transpose(by_user, n_items, None))):
+        for field, array in rows._asdict().items():
+            np.save(path / f"{name}-{field}.npy", array)
+    return {}
+
+
+def _load(folder: str, name: str) -> CSR:
+    return CSR(*(np.load(Path(folder) / f"{name}-{field}.npy") for field in CSR._fields))
+
+
+def _factors(n_rows: int, n_factors: int, seed: int) -> Float32Array:
+    return np.random.default_rng(seed).standard_normal((n_rows, n_factors), np.float32) / np.float32(n_factors)
+
+
+def _paced(pace: Pace, work: Callable[[], object], on_device: bool) -> dict[str, Any]:
+    """Work lap by lap; on a device also tell what kernels took in the last lap, from the first launch to the last."""
+    if not on_device:
+        while pace():
+            work()
+        return {}
+    from fastmf_kernels._cuda.jit import timed
+
+    seconds = math.nan
+    while pace():
+        with timed() as clock:
+            work()
+        seconds = clock.seconds()
+    return {"kernels": seconds}
+
+
+def sgd(pace: Pace, folder: str, n_factors: int, backend: str, n_threads: int) -> dict[str, Any]:
+    """Run epochs of SGD on what is held on the device."""
+    by_user, kernels = _load(folder, "by_user"), get_backend(backend)
+    n_users, n_items = len(by_user.indptr) - 1, len(_load(folder, "by_item").indptr) - 1
+    grid, rng = make_grid(n_users, n_items, len(by_user.indices)), np.random.default_rng(0)
+    blocks = make_blocks(by_user, n_items, grid, kernels.group_by, n_threads)
+    factors = Factors(
+        _factors(n_users, n_factors, 1),
+        _factors(n_items, n_factors, 2),
+        np.zeros(n_users, np.float32),
+        np.zeros(n_items, np.float32),
+        np.float32(by_user.values.mean()),
+    )
+    held = kernels.hold(blocks, factors, first_row_steps(n_users, n_items))
+    errors: list[float] = []
+
+    def work() -> None:
+        strata = shuffled_strata(grid, rng)
+        errors.append(
+            kernels.run_epoch(held.blocks, strata, held.factors, make_link(None), _STEP, held.rows, n_threads)
+        )
+
+    work()
+    figures = _paced(pace, work, backend == "cuda")
+    return {**figures, "train rmse, last epoch": math.sqrt(errors[-1] / len(by_user.indices))}
+
+
+def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_threads: int) -> dict[str, Any]:
+    """Run sweeps of iALS, both sides."""
+    by_user, by_item, kernels = _load(folder, "by_user"), _load(folder, "by_item"), get_backend(backend)
+    p = _factors(len(by_user.indptr) - 1, n_factors, 1)
+    q = _factors(len(by_item.indptr) - 1, n_factors, 2)
+    how = Solver(solver, _CG_STEPS if solver == "cg" else 0)
+    weighting = Weighting(*(np.float32(term) for term in (1, 0, 1, 0)))
+
+    def half_sweep(rows: CSR, fixed: Float32Array, target: Float32Array) -> float:
+        gram = (0.1 * kernels.gram(fixed, n_threads)).astype(np.float32)
+        strength = (0.01 * (np.diff(rows.indptr) + 0.1 * len(fixed))).astype(np.float32)
+        problem = HalfSweep(rows, fixed, np.zeros(len(fixed), np.float32), gram, strength, weighting)
+        return float(kernels.run_half_sweep(problem, target, n_threads, how).sum())
+
+    losses: list[float] = []
+
+    def work() -> None:
+        half_sweep(by_user, q, p)
+        losses.append(half_sweep(by_item, p, q))
+
+    work()
+    figures = _paced(pace, work, backend == "cuda")
+    return {**figures, "objective": losses[-1]}
+
+
+def top_k(pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int, pruning: bool) -> dict[str, Any]:
+    """Find the best items of all queries; norms of items vary as those of trained factors do."""
+    kernels, (queries, items) = get_backend("cuda"), _tables(n_queries, n_items, n_factors)
+    index = kernels.index_items(items, pruning, None)
+    n_first = min(n_queries, 10_000)
+    found = kernels.top_k(queries[:n_first], index, k, no_rows(n_first), None)
+    exact = get_backend("cpu").top_k(
+        queries[:100], get_backend("cpu").index_items(items, True, None), k, no_rows(100), None
+    )
+    same = float(np.mean(found.top.indices[:100] == exact.top.indices))
+    figures = _paced(pace, lambda: kernels.top_k(queries, index, k, no_rows(n_queries), None), on_device=True)
+    return {**figures, "agreement": same}
+
+
+def _tables(n_queries: int, n_items: int, n_factors: int) -> tuple[Float32Array, Float32Array]:
+    queries, items = _factors(n_queries, n_factors, 1), _factors(n_items, n_factors, 2)
+    items *= np.random.default_rng(3).lognormal(0, 0.5, (n_items, 1)).astype(np.float32)
+    return queries, items
+
+
+def torch_top_k(pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int) -> dict[str, Any]:
+    """Multiply and select with PyTorch, a batch at a time."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    queries, items = (torch.from_numpy(table).cuda() for table in _tables(n_queries, n_items, n_factors))
+    batch = max(1, _CHUNK_SCORES // n_items)
+
+    def work() -> None:
+        for start in range(0, n_queries, batch):
+            torch.topk(queries[start : start + batch] @ items.T, k).indices.cpu()
+
+    while pace():
+        work()
+    return {"note": "scores in float32, from what is on the device to the host"}
+
+
+def cupy_top_k(pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int) -> dict[str, Any]:
+    """Multiply and partition with CuPy, a batch at a time."""
+    import cupy
+
+    queries, items = (cupy.asarray(table) for table in _tables(n_queries, n_items, n_factors))
+    batch = max(1, _CHUNK_SCORES // 4 // n_items)
+
+    def work() -> None:
+        for start in range(0, n_queries, batch):
+            scores = queries[start : start + batch] @ items.T
+            best = cupy.argpartition(scores, -k, axis=1)[:, -k:]
+            order = cupy.argsort(-cupy.take_along_axis(scores, best, axis=1), axis=1)
+            cupy.asnumpy(cupy.take_along_axis(best, order, axis=1))
+
+    while pace():
+        work()
+    return {"note": "scores in float32, from what is on the device to the host"}
+
+
+def posv(pace: Pace, n_rows: int, n_factors: int) -> dict[str, Any]:
+    """Factorise and solve as many systems as a sweep has, once their matrices are there."""
+    import cupy
+    from cupyx import lapack
+
+    batch = min(n_rows, (1 << 32) // (4 * n_factors**2))
+    matrices = cupy.broadcast_to(cupy.eye(n_factors, dtype=np.float32) * 2, (batch, n_factors, n_factors)).copy()
+    sides = cupy.ones((batch, n_factors), np.float32)
+    while pace():
+        for _ in range(-(-n_rows // batch)):
+            lapack.posv(matrices, sides)
+        cupy.cuda.Device().synchronize()
+    return {"note": "without making the matrices"}
+
+
+def copy(pace: Pace, n_bytes: int) -> dict[str, Any]:
+    """Copy one large array to another."""
+    import cupy
+
+    source, target = cupy.ones(n_bytes // 4, np.float32), cupy.zeros(n_bytes // 4, np.float32)
+    return _timed(pace, lambda: cupy.copyto(target, source))
+
+
+def gather(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, Any]:
+    """Gather random rows of a table; what is read is summed."""
+    import cupy
+
+    from fastmf_bench.suites.cuda_kernels import make_gather, n_groups, run
+
+    table = cupy.ones(n_bytes // 4, np.float32)
+    order = cupy.random.default_rng(0).integers(0, n_bytes // row_bytes, n_rows, dtype=np.int32)
+    sums = cupy.zeros(n_groups(row_bytes // 4), np.float32)
+    work = make_gather(row_bytes // 4)
+    return _timed(pace, lambda: run(work, table, order, sums))
+
+
+def add(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, Any]:
+    """Add to random rows of a table, atomically."""
+    import cupy
+
+    from fastmf_bench.suites.cuda_kernels import make_add, run
+
+    table = cupy.zeros(n_bytes // 4, np.float32)
+    order = cupy.random.default_rng(0).integers(0, n_bytes // row_bytes, n_rows, dtype=np.int32)
+    work = make_add(row_bytes // 4)
+    return _timed(pace, lambda: run(work, table, order))
+
+
+def product(pace: Pace, size: int, kind: str) -> dict[str, Any]:
+    """Multiply two square matrices."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+    number = torch.float16 if kind == "float16" else torch.float32
+    a, b = (torch.randn(size, size, dtype=number, device="cuda") for _ in range(2))
+    out = torch.empty_like(a)
+    return _timed(pace, lambda: torch.matmul(a, b, out=out))
+
+
+def launch(pace: Pace) -> dict[str, Any]:
+    """Launch a kernel that does nothing, with two arrays as its arguments."""
+    import cupy
+
+    from fastmf_bench.suites.cuda_kernels import make_nothing
+
+    nothing, array = make_nothing()[1, 32], cupy.zeros(32, np.float32)
+    return _timed(pace, lambda: [nothing(array, array) for _ in range(_LAUNCHES)], rounds=_LAUNCHES)
+
+
+def _timed(pace: Pace, work: Callable[[], object], rounds: int = 1) -> dict[str, Any]:
+    """Work lap by lap and wait for the device in each; laps are of one round."""
+    import cupy
+
+    device = cupy.cuda.Device()
+    work()
+    device.synchronize()
+    lap: Lap | None = None
+    while pace(lap):
+        started = clocks()
+        work()
+        device.synchronize()
+        now = clocks()
+        lap = Lap((now.wall - started.wall) / rounds, (now.cpu - started.cpu) / rounds)
+    return {}
+
+
+TASKS: dict[str, Task] = {
+    "cuda.make": make,
+    "cuda.sgd": sgd,
+    "cuda.als": als,
+    "cuda.top_k": top_k,
+    "cuda.torch_top_k": torch_top_k,
+    "cuda.cupy_top_k": cupy_top_k,
+    "cuda.posv": posv,
+    "cuda.copy": copy,
+    "cuda.gather": gather,
+    "cuda.add": add,
+    "cuda.product": product,
+    "cuda.launch": launch,
+}

@@ -1,0 +1,283 @@
+"""ALS half sweeps on a GPU against their reference.
+
+The kernels are those of a GPU, but for fewer threads and less shared memory: the simulator starts a Python thread for
+each of theirs.
+"""
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+from fastmf.backend import Kernels
+from fastmf_kernels.als import cpu, cuda, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_tiles
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
+from fastmf_kernels.als.cuda_teams import Team
+from fastmf_kernels.layout.arrays import CSR
+from tests.kernels.test_als import WEIGHTINGS, make_problem, objective, relative_error, start
+
+CG = Solver("cg", 2)
+# An empty row, one entry, a few, and more than a group of threads keeps at hand.
+COUNTS = np.array([0, 1, 22, 7, 12])
+
+
+@pytest.fixture(autouse=True)
+def on_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Few threads, which have few of a row's vectors at hand; and how many rows each call leaves to the CPU."""
+    monkeypatch.setattr(cuda_cg, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(cuda_cg, "ALONE", Team(32, False, 1408))
+    monkeypatch.setattr(cuda_cg, "TOGETHER", Team(64, True, 1600))
+    n_rows: list[int] = []
+
+    def count(problem: HalfSweep, factors: np.ndarray, *arguments: Any) -> Any:
+        n_rows.append(len(factors))
+        return run(problem, factors, *arguments)
+
+    run = cpu.run_half_sweep
+    monkeypatch.setattr(cpu, "run_half_sweep", count)
+    return n_rows
+
+
+def half_sweep(kernels: Kernels, problem: HalfSweep, solver: Solver = EXACTLY) -> tuple[np.ndarray, np.ndarray]:
+    solution = start(problem)
+    return solution, kernels.run_half_sweep(problem, solution, None, solver)
+
+
+def assert_solved(problem: HalfSweep, kernels: Kernels, reference: Kernels, solver: Solver = EXACTLY) -> None:
+    """With the tolerances of the CPU's kernels."""
+    solution, losses = half_sweep(kernels, problem, solver)
+    assert relative_error(solution, half_sweep(reference, problem, solver)[0]) < 2e-4
+    assert losses.dtype == np.float64
+    allowed = 1e-5 * (1 + np.abs(objective(problem, solution)) + np.abs(objective(problem, start(problem))))
+    assert (np.abs(losses - objective(problem, solution)) < allowed).all()
+
+
+@pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+@pytest.mark.parametrize("n_factors", [8, 20])
+def test_half_sweep(
+    n_factors: int, kind: str, solver: Solver, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    problem = make_problem(COUNTS, n_factors, kind)
+    assert_solved(problem, kernels, reference, solver)
+    assert on_host == []
+
+
+@pytest.mark.parametrize(
+    ("n_factors", "kind", "solver"),
+    [
+        (1, "hu", EXACTLY),
+        (1, "hu", CG),
+        (64, "hu", EXACTLY),
+        (64, "hu", Solver("cg", 1)),
+        (128, "rendle", EXACTLY),
+        (128, "rendle", Solver("cg", 1)),
+        (200, "explicit", CG),
+    ],
+)
+def test_widths(
+    n_factors: int, kind: str, solver: Solver, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    """Strengths as large as the matrix's own numbers: what is compared is the arithmetic, not the condition."""
+    problem = make_problem(np.array([12]), n_factors, kind, regularization=10.0, n_fixed=40)
+    assert_solved(problem, kernels, reference, solver)
+    assert on_host == []
+
+
+@pytest.fixture
+def _tiles_of_eight(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Those of 128 factors for fewer of them, and so for fewer threads."""
+    factories = cuda_cholesky.make_solve, cuda_cholesky.make_part, cuda_cholesky.make_join
+    for module in (cuda_tiles, cuda_cholesky):
+        monkeypatch.setattr(module, "tile_size", lambda width: 8)
+    for make in factories:
+        make.cache_clear()
+    yield
+    for make in factories:
+        make.cache_clear()
+
+
+@pytest.mark.usefixtures("_tiles_of_eight")
+def test_tiles_of_eight(
+    monkeypatch: pytest.MonkeyPatch, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    monkeypatch.setattr(cuda, "LONGEST_UNCUT", 40)
+    assert_solved(make_problem(np.array([3, 41]), 60, "hu"), kernels, reference)
+    assert on_host == []
+
+
+@pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
+def test_long_rows_are_cut(
+    solver: Solver, monkeypatch: pytest.MonkeyPatch, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    """Rows of two, of three and of seven parts, no more than four of which are in memory, but for the longest row's."""
+    monkeypatch.setattr(cuda, "LONGEST_UNCUT", 8)
+    monkeypatch.setattr(cuda, "_MOST_PARTS", 4)
+    monkeypatch.setattr(cuda, "longest_row", lambda n_factors: 8)
+    problem = make_problem(np.array([9, 0, 20, 8, 50, 16]), 8, "hu")
+    solution, losses = half_sweep(kernels, problem, solver)
+    expected, expected_losses = half_sweep(reference, problem)
+    cut = [0, 2, 4, 5]
+    assert relative_error(solution[cut], expected[cut]) < 2e-4
+    np.testing.assert_allclose(losses[cut], expected_losses[cut], rtol=1e-5)
+    assert (relative_error(solution[3:4], expected[3:4]) < 2e-4) == (solver is EXACTLY)
+    assert on_host == []
+
+
+def test_long_rows_of_many_factors_are_solved_on_the_host(
+    monkeypatch: pytest.MonkeyPatch, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    monkeypatch.setattr(cuda, "longest_row", lambda n_factors: 2)
+    problem = make_problem(np.array([1, 5]), 130, regularization=10.0)
+    solution, _ = half_sweep(kernels, problem, CG)
+    assert on_host == [1]
+    assert relative_error(solution[1:], half_sweep(reference, problem)[0][1:]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("n_factors", "solver"),
+    [(8, Solver("subspace", 16)), (8, Solver("nonnegative", 1)), (130, EXACTLY), (513, CG)],
+    ids=["subspace", "nonnegative", "wide", "very wide"],
+)
+def test_what_the_host_does(n_factors: int, solver: Solver, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(cpu, "run_half_sweep", lambda *arguments: asked.append(arguments) or np.ones(5))
+    problem = make_problem(COUNTS, n_factors)
+    _, losses = half_sweep(kernels, problem, solver)
+    assert [(arguments[0], arguments[3]) for arguments in asked] == [(problem, solver)]
+    np.testing.assert_array_equal(losses, 1)
+
+
+@pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
+def test_singular_rows(solver: Solver, kernels: Kernels, reference: Kernels, on_host: list[int]) -> None:
+    """Without regularisation: rows of fewer entries than factors, of the same one again and again, and a regular one.
+
+    Their equations are solved on the host; the steps of "cg" end.
+    """
+    problem = make_problem(np.array([3, 12, 0, 60]), 6, regularization=0)
+    problem.rows.indices[3:15] = 7
+    solution, _ = half_sweep(kernels, problem, solver)
+    assert relative_error(solution, half_sweep(reference, problem, solver)[0]) < 1e-3
+    assert on_host == ([2] if solver is EXACTLY else [])
+
+
+def test_fixed_factors_of_zero(kernels: Kernels) -> None:
+    problem = make_problem(np.array([3]), 4, regularization=0)
+    problem.fixed_factors[:] = 0
+    for solver in (EXACTLY, CG):
+        solution, losses = half_sweep(kernels, problem, solver)
+        np.testing.assert_array_equal(solution, 0 if solver is EXACTLY else start(problem))
+        np.testing.assert_array_equal(losses, 0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite(value: float, kernels: Kernels, reference: Kernels) -> None:
+    """All rows where G is not; those that meet a vector that is not."""
+    problem = make_problem(COUNTS, 4, "rendle")
+    problem.gram[1, 2] = value
+    for variant in (kernels, reference):
+        solution, losses = half_sweep(variant, problem)
+        assert np.isnan(solution).all()
+        assert not losses.any()
+    problem = make_problem(np.array([1, 1]), 4)
+    problem.fixed_factors[problem.rows.indices[0]] = value
+    solution, _ = half_sweep(kernels, problem)
+    assert np.isnan(solution[0]).all()
+    assert np.isfinite(solution[1]).all()
+
+
+@pytest.mark.parametrize("counts", [np.zeros(3, np.int64), np.zeros(0, np.int64)], ids=["empty rows", "no rows"])
+def test_nothing_to_solve(counts: np.ndarray, kernels: Kernels) -> None:
+    for solver in (EXACTLY, CG):
+        solution, losses = half_sweep(kernels, make_problem(counts, 8), solver)
+        assert solution.shape == (len(counts), 8)
+        assert not solution.any()
+        assert not losses.any()
+
+
+def test_rows_that_fit_into_memory_stay_there(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_held.release()
+    made: list[CSR] = []
+    put_rows_of = cuda_held.put_rows_of
+    monkeypatch.setattr(cuda_held, "put_rows_of", lambda rows: made.append(rows) or put_rows_of(rows))
+    problem = make_problem(np.array([2]), 8)
+    for _ in range(2):
+        half_sweep(kernels, problem)
+    assert len(made) == 1
+    half_sweep(kernels, problem._replace(rows=problem.rows._replace(values=problem.rows.values + 1)))
+    assert len(made) == 2
+    made.clear()
+    del problem
+    gc.collect()
+    assert cuda_held._held == {}
+
+
+@pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
+def test_ranges_of_rows_give_the_same(
+    solver: Solver, kernels: Kernels, monkeypatch: pytest.MonkeyPatch, on_host: list[int]
+) -> None:
+    problem = make_problem(np.array([9, 2, 0, 12, 3]), 8, n_fixed=20)
+    expected, expected_losses = half_sweep(kernels, problem, solver)
+    # Three rows of 53 bytes and their 11 entries of 8 fit; so would all rows without their entries, but these are held.
+    tables, most = 4 * (20 * 9 + 64), 3 * 53 + 11 * 8
+    ranges: list[tuple[int, int]] = []
+    cut = cuda_held.cut_into_ranges
+    monkeypatch.setattr(cuda_held, "cut_into_ranges", lambda *a: ranges.extend(cut(*a)) or cut(*a))
+    monkeypatch.setattr(cuda, "free_bytes", lambda: int((tables + most) / 0.9) + 1)
+    solution, losses = half_sweep(kernels, problem, solver)
+    assert ranges[-2:] == [(0, 3), (3, 5)]
+    assert cuda_held._held == {}
+    np.testing.assert_array_equal(solution, expected)
+    np.testing.assert_array_equal(losses, expected_losses)
+    assert on_host == []
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_ranges_fit(held: bool) -> None:
+    counts = np.random.default_rng(0).integers(0, 50, 200)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    of_rows = 4 * 16 + 21 + (0 if held else 8) * counts
+    ranges = cuda_held.cut_into_ranges(indptr, 16, 1000, 5000, held)
+    assert [row for start, stop in ranges for row in range(start, stop)] == list(range(200))
+    sizes = [of_rows[start:stop].sum() for start, stop in ranges]
+    assert max(sizes) <= 3500
+    assert all(size + of_rows[stop] > 3500 for size, (_, stop) in zip(sizes[:-1], ranges[:-1], strict=True))
+
+
+def test_too_little_memory_for_the_tables(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "free_bytes", lambda: 1000)
+    with pytest.raises(
+        MemoryError, match=r"takes 7,456 bytes .* and 69 for the longest row; 1,000 are free, of which 100 "
+    ):
+        half_sweep(kernels, make_problem(np.array([2, 1]), 8))
+
+
+@pytest.mark.parametrize(("n_rows", "n_factors"), [(0, 3), (1, 8), (40, 17)])
+def test_gram(
+    n_rows: int, n_factors: int, kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks of 16 rows, of which at most two are in memory, and in panels of 16 columns with tiles of eight."""
+    monkeypatch.setattr(cuda_gram, "CHUNK", 16)
+    monkeypatch.setattr(cuda_gram, "panels_for", lambda width: cuda_gram.Panels(min(16, width), min(8, width // 2)))
+    monkeypatch.setattr(cuda, "_MOST_CHUNKS", 2)
+    factors = np.random.default_rng(3).standard_normal((n_rows, n_factors), np.float32)
+    result = kernels.gram(factors, None)
+    assert result.dtype == np.float64
+    np.testing.assert_array_equal(result, result.T)
+    np.testing.assert_allclose(result, reference.gram(factors, None), rtol=0, atol=1e-6 * max(1, n_rows))
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_models(solver: str, kernels: Kernels) -> None:
+    users, items = np.divmod(np.random.default_rng(0).choice(20, 12, replace=False), 5)
+    ratings = fastmf.Interactions.from_arrays(users, items, 1 + (users + items) % 5)
+    for model in (fastmf.ALS, fastmf.ImplicitALS):
+        fitted, expected = (
+            model(n_factors=4, n_epochs=1, solver=solver, backend=backend).fit(ratings) for backend in ("cuda", "cpu")
+        )
+        np.testing.assert_allclose(fitted.item_factors, expected.item_factors, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(fitted.history[0]["objective"], expected.history[0]["objective"], rtol=1e-4)

@@ -1,0 +1,73 @@
+"""The kernels of top-k compiled for an H100, without a GPU: nothing spilled, and no float64 on the screen."""
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: CUDA kernels are not compiled")
+machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA toolkit's linker is not installed")
+
+from numba.core import types  # noqa: E402
+
+from fastmf_kernels.topk.cuda_arrays import Best, Buffers, Catalogue, Questions  # noqa: E402
+
+WIDTHS = (8, 32, 64, 128, 256)
+SHARED = 48 * 1024
+FLOATS, INT32S, INT64S, WHOLE = types.float32[::1], types.int32[::1], types.int64[::1], types.int64
+CATALOGUE = types.NamedTuple([FLOATS, FLOATS, INT32S], Catalogue)
+QUESTIONS = types.NamedTuple([FLOATS, FLOATS, INT64S, INT32S], Questions)
+BUFFERS = types.NamedTuple([FLOATS, INT32S, INT32S, FLOATS], Buffers)
+BEST = types.NamedTuple([FLOATS, INT32S, INT32S], Best)
+
+
+def compiled(kernel: Any, *arguments: Any) -> Any:
+    code = machine_code.compile_kernel(kernel, *arguments)
+    assert (code.stack, code.spills) == (0, 0)
+    assert code.shared <= SHARED
+    # What other threads have written is read, which the cache for constants would not know of.
+    assert not any("CONSTANT" in name for name in code.instructions)
+    return code
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_screen(width: int) -> None:
+    from fastmf_kernels.topk.cuda import SHAPE
+    from fastmf_kernels.topk.cuda_screen import make_screen
+
+    code = compiled(make_screen(width, SHAPE), CATALOGUE, QUESTIONS, BUFFERS, WHOLE, WHOLE, INT32S)
+    assert code.in_float64 == {}
+    assert code.registers <= 128  # two blocks of 256 threads on a multiprocessor
+    assert code.count("LDG.E.128") >= 2
+    assert code.count("LDS.128") >= 4
+    assert code.count("FFMA") >= SHAPE.rows * SHAPE.columns
+
+
+def test_merge() -> None:
+    from fastmf_kernels.topk.cuda import THREADS
+    from fastmf_kernels.topk.cuda_settle import make_merge
+
+    code = compiled(make_merge(THREADS), BUFFERS, *[WHOLE] * 4)
+    assert code.in_float64 == {}
+    assert code.registers <= 64
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rescore(width: int) -> None:
+    from fastmf_kernels.topk.cuda import THREADS
+    from fastmf_kernels.topk.cuda_rescore import make_rescore
+
+    arguments = CATALOGUE, QUESTIONS, BUFFERS, WHOLE, WHOLE, WHOLE, types.float64, BEST
+    code = compiled(make_rescore(width, 2048, THREADS), *arguments)
+    assert code.registers <= 128
+    assert code.count("LDG.E.128") >= 2
+    assert code.count("DFMA") >= 4  # the one place where float64 is meant
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_measure(width: int) -> None:
+    from fastmf_kernels.topk.cuda import THREADS
+    from fastmf_kernels.topk.cuda_rescore import make_measure
+
+    code = compiled(make_measure(width, THREADS), FLOATS, FLOATS)
+    assert code.registers <= 64
+    assert code.count("LDG.E.128") >= 1
