@@ -32,7 +32,7 @@ class Kernels(NamedTuple):
     coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
-    hold: Callable[[Blocks, Factors, RowSteps], Held]
+    hold: Callable[[Blocks, Factors, RowSteps, str], Held]
     bring_home: Callable[[Held, Factors, RowSteps], None]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
     run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]

@@ -355,6 +355,25 @@ def test_a_backend_that_is_not_there_says_so_and_what_to_do(monkeypatch: pytest.
         ALS(backend="cuda").fit(small_ratings())
 
 
+@pytest.mark.parametrize("parameters", [{"backend": "cpu"}, {"backend": "reference", "loss": "logistic"}])
+def test_halves_are_for_gpus(parameters: dict[str, Any]) -> None:
+    message = (
+        'storage is "float16" with backend "(cpu|reference)" and loss "(squared|logistic)"; expected backend "cuda"'
+    )
+    with pytest.raises(ParameterError, match=message):
+        SGD(storage="float16", **parameters).fit(small_ratings())
+
+
+def test_halves_in_the_reference_come_to_the_same_error() -> None:
+    ratings = fastmf.testing.low_rank(n_users=30, n_items=20, seed=0)
+    whole, halves = (
+        SGD(n_factors=4, n_epochs=5, backend="reference", storage=storage).fit(ratings)
+        for storage in ("float32", "float16")
+    )
+    assert halves.history[-1]["train_rmse"] == pytest.approx(whole.history[-1]["train_rmse"], rel=1e-2)
+    assert not np.array_equal(halves.user_factors, whole.user_factors)
+
+
 # Known answers -------------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ _PARAMETERS = {
     "adaptive": "adaptive",
     "loss": "loss",
     "negatives": "n_negatives",
+    "storage": "storage",
     "rating_range": "rating_range",
     "unobserved_weight": "unobserved_weight",
     "alpha": "alpha",
@@ -118,6 +119,7 @@ def _add_descent_options(group: "argparse._ArgumentGroup") -> None:
         "--constant-steps", dest="adaptive", action="store_const", const=False, help="sgd, svdpp, bpr: no AdaGrad"
     )
     group.add_argument("--loss", choices=("squared", "logistic"), help="sgd: of ratings, or of what was chosen")
+    group.add_argument("--storage", choices=("float32", "float16"), help="sgd, --device cuda: of factors in training")
     group.add_argument("--negatives", type=positive_integer, metavar="N", help="bpr, sgd, logistic: draws a rating")
     group.add_argument(
         "--rating-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sgd, svdpp: sigmoid into this range"

@@ -44,6 +44,8 @@ class SGD(DescentModel):
     loss : {"squared", "logistic"}
     n_negatives : int
         For "logistic": items drawn for each rating, from those that the user has not rated.
+    storage : {"float32", "float16"}
+        How a GPU keeps factors while it trains (squared loss only): of halves it reads and writes half as many bytes.
     init_scale : float
         First factors are normal with standard deviation ``init_scale`` / √n_factors.
 
@@ -70,11 +72,13 @@ class SGD(DescentModel):
     rating_range: tuple[float, float] | None = None
     loss: str = "squared"
     n_negatives: int = 4
+    storage: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("loss", self.loss, ("squared", "logistic"))
         require_integer("n_negatives", self.n_negatives, minimum=1)
+        require_choice("storage", self.storage, ("float32", "float16"))
         require_range(self.rating_range)
         if self.rating_range is not None and self.is_implicit:
             raise ParameterError(
@@ -94,6 +98,11 @@ class SGD(DescentModel):
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)
+        if self.storage == "float16" and (kernels.name == "cpu" or self.is_implicit):
+            raise ParameterError(
+                f'storage is "float16" with backend "{kernels.name}" and loss "{self.loss}"; expected backend "cuda" '
+                'and loss "squared", or storage "float32"'
+            )
         if self.is_implicit:
             # A chosen item comes up once and drawn ones n times: μ is the score at which both pull alike.
             mean = -math.log(self.n_negatives) if self.biases else 0.0
@@ -118,7 +127,7 @@ class _SquaredTrainer(DescentTrainer):
         grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._kernels = kernels
-        self._held = kernels.hold(self._blocks, self.factors, self._rows)
+        self._held = kernels.hold(self._blocks, self.factors, self._rows, model.storage)
 
     def run_epoch(self) -> Record:
         (blocks, factors, rows), (step, strata) = self._held, self._next_epoch()

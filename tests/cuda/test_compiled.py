@@ -13,7 +13,13 @@ from fastmf_kernels.predict.arrays import Link  # noqa: E402
 from fastmf_kernels.sgd.arrays import Step  # noqa: E402
 
 WIDTHS = (32, 64, 128, 256)
-FLOAT, FLOATS, INT32S, INT64S = types.float32, types.float32[::1], types.int32[::1], types.int64[::1]
+HALVES, FLOAT, FLOATS, INT32S, INT64S = (
+    types.float16[::1],
+    types.float32,
+    types.float32[::1],
+    types.int32[::1],
+    types.int64[::1],
+)
 
 
 def of(kind: type, *members: Any) -> Any:
@@ -22,23 +28,27 @@ def of(kind: type, *members: Any) -> Any:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("in_halves", [False, True])
 @pytest.mark.parametrize("vector_atomics", [True, False])
-def test_sgd(width: int, vector_atomics: bool) -> None:
+def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
     from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_steps
 
     code = machine_code.compile_kernel(
-        make_steps(width, vector_atomics),
+        make_steps(width, in_halves, vector_atomics),
         of(Runs, INT32S, INT64S, INT64S, INT64S, INT32S, FLOATS),
         INT32S,
-        of(Tables, *[FLOATS] * 4, FLOAT, FLOAT),
+        of(Tables, *[HALVES if in_halves else FLOATS] * 2, FLOATS, FLOATS, FLOAT, FLOAT),
         of(Link, FLOAT, FLOAT),
         of(Step, *[FLOAT] * 7),
         FLOATS,
     )
     assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
     assert code.registers <= 64
-    assert code.count("LDG.E.128") >= 4
+    # The state of a user and that of an item, and their rows.
+    assert code.count("LDG.E.128") >= (2 if in_halves else 4)
+    assert code.count("LDG.E.64") >= (2 if in_halves else 0)
     assert bool(code.count("REDG.E.ADD.F32x4")) == vector_atomics
+    assert bool(code.count("REDG.E.ADD.F16")) == in_halves
 
 
 @pytest.mark.parametrize("width", [64, 128])

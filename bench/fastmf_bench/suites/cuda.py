@@ -96,6 +96,8 @@ def _both(task: str, shape: Shape, arguments: dict[str, Any]) -> list[Contestant
 def _race_sgd(session: Session, shape: Shape, folder: str, n_factors: int) -> None:
     common = {"folder": folder, "n_factors": n_factors, "n_threads": session.options.n_threads}
     contestants = _both("cuda.sgd", shape, common)
+    halves = {**common, "backend": "cuda", "storage": "float16"}
+    contestants.append(Contestant(f"{OURS}, in halves", "cuda.sgd", halves))
     # Of a rating's rows the user's stays in registers; the item's is read, and added to.
     work = Work(shape.n_ratings, "ratings", gather(4 * n_factors, in_cache=True), cost=2)
     session.race("cuda", SGD, shape.name, {"n_factors": n_factors}, contestants, work)

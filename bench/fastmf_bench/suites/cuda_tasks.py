@@ -65,7 +65,9 @@ def _paced(pace: Pace, work: Callable[[], object], on_device: bool) -> dict[str,
     return {"kernels": seconds}
 
 
-def sgd(pace: Pace, folder: str, n_factors: int, backend: str, n_threads: int) -> dict[str, Any]:
+def sgd(
+    pace: Pace, folder: str, n_factors: int, backend: str, n_threads: int, storage: str = "float32"
+) -> dict[str, Any]:
     """Run epochs of SGD on what is held on the device."""
     by_user, kernels = _load(folder, "by_user"), get_backend(backend)
     n_users, n_items = len(by_user.indptr) - 1, len(_load(folder, "by_item").indptr) - 1
@@ -78,7 +80,7 @@ def sgd(pace: Pace, folder: str, n_factors: int, backend: str, n_threads: int) -
         np.zeros(n_items, np.float32),
         np.float32(by_user.values.mean()),
     )
-    held = kernels.hold(blocks, factors, first_row_steps(n_users, n_items))
+    held = kernels.hold(blocks, factors, first_row_steps(n_users, n_items), storage)
     errors: list[float] = []
 
     def work() -> None:

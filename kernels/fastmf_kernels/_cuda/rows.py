@@ -23,10 +23,10 @@ def padded_width(n_factors: int) -> int:
     return max(8, 1 << (n_factors - 1).bit_length()) if n_factors < whole else -(-n_factors // whole) * whole
 
 
-def put_rows(rows: Float32Array) -> DeviceArray:
-    """Return a table of rows on the device, padded, as one sequence of numbers."""
+def put_rows(rows: Float32Array, storage: str = "float32") -> DeviceArray:
+    """Return a table of rows on the device, padded, as one sequence of numbers of a type."""
     missing = padded_width(rows.shape[1]) - rows.shape[1]
-    return put((np.pad(rows, ((0, 0), (0, missing))) if missing else rows).ravel())
+    return put((np.pad(rows, ((0, 0), (0, missing))) if missing else rows).ravel().astype(storage, copy=False))
 
 
 def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:

@@ -144,9 +144,64 @@ class SimulatedInstructions:
     add4_one_by_one = add4
 
     @staticmethod
+    def load4_halves(array: Any, i: int) -> tuple[Any, ...]:
+        """Read ``array[i : i + 4]`` of float16 as float32."""
+        _require_aligned(i)
+        return tuple(np.float32(array[i + lane]) for lane in range(4))
+
+    store4_halves = store4
+
+    @staticmethod
+    def add4_halves(array: Any, i: int, values: tuple[Any, Any, Any, Any]) -> None:
+        """Add to ``array[i : i + 4]`` of float16."""
+        _require_aligned(i)
+        for lane in range(4):
+            launches._get_kernel_context().atomic.add(array, i + lane, np.float16(values[lane]))
+
+    add4_halves_by_two = add4_halves
+
+    @staticmethod
     def reciprocal_root(x: Any) -> Any:
         """Return 1/√x."""
         return np.float32(1) / np.sqrt(np.float32(x))
+
+    @staticmethod
+    def pair_of_halves(first: Any, second: Any) -> Any:
+        """Return two numbers as a pair of float16 numbers."""
+        with np.errstate(over="ignore"):  # too large: infinite
+            return np.array([first, second], np.float32).astype(np.float16).view(np.int32)[0]
+
+    @staticmethod
+    def copy4(shared: Any, i: int, array: Any, j: int) -> None:
+        """Copy ``array[j : j + 4]`` to ``shared[i : i + 4]``, which waits for nothing here."""
+        _require_aligned(i)
+        _require_aligned(j)
+        for lane in range(4):
+            shared[i + lane] = array[j + lane]
+
+    @staticmethod
+    def await_copies() -> None:
+        """Return: all is copied."""
+
+    @staticmethod
+    def load_matrices(shared: Any, i: int) -> tuple[Any, ...]:
+        """Read the lane's pairs of four matrices of 8 × 8 float16 numbers."""
+        _require_aligned(i)
+        places = _exchanged(_ALL, i)
+        row, pair = divmod(launches._get_kernel_context().laneid, 4)
+        return tuple(shared[places[8 * matrix + row] + pair] for matrix in range(4))
+
+    @staticmethod
+    def multiply_halves(a: Any, b: Any, c: Any) -> tuple[Any, ...]:
+        """Return the lane's part of AB + C, in float32."""
+        left, right = zip(*_exchanged(_ALL, (a, b)), strict=True)
+        # The axes before they are put in order: row, pair, half of the columns, half of the rows, number of a pair.
+        of_a = np.array(left, np.int32).view(np.float16).reshape(8, 4, 2, 2, 2).transpose(3, 0, 2, 1, 4)
+        of_b = np.array(right, np.int32).view(np.float16).reshape(8, 4, 2, 2).transpose(2, 1, 3, 0)
+        products = of_a.reshape(16, 16).astype(np.float32) @ of_b.reshape(16, 8).astype(np.float32)
+        row, column = divmod(launches._get_kernel_context().laneid, 4)
+        places = [(row + down, 2 * column + across) for down in (0, 8) for across in (0, 1)]
+        return tuple(sums + products[place] for sums, place in zip(c, places, strict=True))
 
 
 def _require_aligned(i: int) -> None:

@@ -40,13 +40,14 @@ def run_epoch(
     return squared_error
 
 
-def hold(blocks: Blocks, factors: Factors, rows: RowSteps) -> Held:
+def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
     """Bring what epochs work on to the device; see the reference."""
     users, items = factors.user_factors.shape, factors.item_factors.shape
-    require_room((users[0] + items[0]) * (padded_width(users[1]) + STATE) * 4, "factors")
+    of_a_row = padded_width(users[1]) * np.dtype(storage).itemsize + STATE * 4
+    require_room((users[0] + items[0]) * of_a_row, "factors")
     tables = Tables(
-        put_rows(factors.user_factors),
-        put_rows(factors.item_factors),
+        put_rows(factors.user_factors, storage),
+        put_rows(factors.item_factors, storage),
         _put_states(factors.user_biases, rows.user_squares, rows.user_scales),
         _put_states(factors.item_biases, rows.item_squares, rows.item_scales),
         factors.global_mean,
@@ -96,6 +97,7 @@ def _launch(
     n_items = len(tables.items) // STATE
     width = len(tables.item_factors) // n_items
     groups = THREADS // make_group(width).size
-    make_begin(width)[-(-n_items // groups), THREADS](tables.item_factors, tables.items)
+    in_halves = tables.item_factors.dtype == np.float16
+    make_begin(width, in_halves)[-(-n_items // groups), THREADS](tables.item_factors, tables.items)
     grid = -(-most_runs // groups), len(blocks)
-    make_steps(width, vector_atomics())[grid, THREADS](runs, put(blocks), tables, link, step, errors)
+    make_steps(width, in_halves, vector_atomics())[grid, THREADS](runs, put(blocks), tables, link, step, errors)

@@ -40,7 +40,7 @@ class Tables(NamedTuple):
 
     Attributes
     ----------
-    user_factors, item_factors : float32 arrays, shape (n·width,)
+    user_factors, item_factors : float32 or float16 arrays, shape (n·width,)
         Padded rows, one after the other.
     users, items : float32 arrays, shape (4·n,)
         Of each row b, G, the scale of its regularisation, and ‖p‖² as it was when the row's block was begun: side by
@@ -81,8 +81,9 @@ class Runs(NamedTuple):
 
 
 @functools.cache
-def make_begin(width: int) -> Any:
+def make_begin(width: int, in_halves: bool) -> Any:
     """Return the kernel that notes the norms of items, which a stratum is begun with."""
+    load4 = isa.load4_halves if in_halves else isa.load4
     size, chunks, number, lane_of, mask_of, total = make_group(width)
 
     @kernel
@@ -91,7 +92,7 @@ def make_begin(width: int) -> Any:
         if item < items.size // STATE:
             norm = _ZERO
             for chunk in range(chunks):
-                q = isa.load4(item_factors, item * width + VECTOR * (chunk * size + lane))
+                q = load4(item_factors, item * width + VECTOR * (chunk * size + lane))
                 norm += q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]
             norm = total(norm, mask_of())
             if lane == 0:
@@ -101,10 +102,10 @@ def make_begin(width: int) -> Any:
 
 
 @functools.cache
-def make_steps(width: int, vector_atomics: bool) -> Any:
+def make_steps(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     """Return the kernel that takes the steps of a stratum: a group of threads for each run of ratings."""
     size, _, number, lane_of, _, _ = make_group(width)
-    walk_run = _make_walk_run(width, vector_atomics)
+    walk_run = _make_walk_run(width, in_halves, vector_atomics)
 
     @kernel
     def take_steps(
@@ -120,9 +121,10 @@ def make_steps(width: int, vector_atomics: bool) -> Any:
     return take_steps
 
 
-def _make_walk_run(width: int, vector_atomics: bool) -> Any:
+def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     size, chunks, _, lane_of, mask_of, total = make_group(width)
-    rated, of_a_lane = _make_rated(width, vector_atomics), VECTOR * chunks
+    rated, of_a_lane = _make_rated(width, in_halves, vector_atomics), VECTOR * chunks
+    load4, store4 = (isa.load4_halves, isa.store4_halves) if in_halves else (isa.load4, isa.store4)
 
     @device
     def walk_run(runs: Runs, run: int, tables: Tables, link: Link, step: Step) -> np.float32:
@@ -130,7 +132,7 @@ def _make_walk_run(width: int, vector_atomics: bool) -> Any:
         lane, user = lane_of(), np.int64(runs.users[run])
         p, norm = cuda.local.array(of_a_lane, np.float32), _ZERO
         for chunk in range(chunks):
-            four = isa.load4(tables.user_factors, user * width + VECTOR * (chunk * size + lane))
+            four = load4(tables.user_factors, user * width + VECTOR * (chunk * size + lane))
             for i in range(VECTOR):
                 p[VECTOR * chunk + i] = four[i]
                 norm += four[i] * four[i]
@@ -149,7 +151,7 @@ def _make_walk_run(width: int, vector_atomics: bool) -> Any:
             item, rating = next_item, next_rating
         for chunk in range(chunks):
             four = (p[VECTOR * chunk], p[VECTOR * chunk + 1], p[VECTOR * chunk + 2], p[VECTOR * chunk + 3])
-            isa.store4(tables.user_factors, user * width + VECTOR * (chunk * size + lane), four)
+            store4(tables.user_factors, user * width + VECTOR * (chunk * size + lane), four)
         if lane == 0:
             isa.store4(tables.users, STATE * user, state)
         return squared_error
@@ -157,9 +159,12 @@ def _make_walk_run(width: int, vector_atomics: bool) -> Any:
     return walk_run
 
 
-def _make_rated(width: int, vector_atomics: bool) -> Any:
+def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     size, chunks, _, lane_of, mask_of, total = make_group(width)
-    add4, of_a_lane = isa.add4 if vector_atomics else isa.add4_one_by_one, VECTOR * chunks
+    load4, of_a_lane = isa.load4_halves if in_halves else isa.load4, VECTOR * chunks
+    add4 = isa.add4 if vector_atomics else isa.add4_one_by_one
+    add4_of_halves = isa.add4_halves if vector_atomics else isa.add4_halves_by_two
+    add4_to_row = add4_of_halves if in_halves else add4
 
     @device
     def rated(p: Any, state: Any, item: int, rating: np.float32, tables: Tables, link: Link, step: Step) -> Any:
@@ -167,7 +172,7 @@ def _make_rated(width: int, vector_atomics: bool) -> Any:
         lane = lane_of()
         q, product = cuda.local.array(of_a_lane, np.float32), _ZERO
         for chunk in range(chunks):
-            four = isa.load4(tables.item_factors, item * width + VECTOR * (chunk * size + lane))
+            four = load4(tables.item_factors, item * width + VECTOR * (chunk * size + lane))
             for i in range(VECTOR):
                 q[VECTOR * chunk + i] = four[i]
                 product += p[VECTOR * chunk + i] * four[i]
@@ -190,7 +195,7 @@ def _make_rated(width: int, vector_atomics: bool) -> Any:
                 rate * (error * p[at + 2] - pull * q[at + 2]),
                 rate * (error * p[at + 3] - pull * q[at + 3]),
             )
-            add4(tables.item_factors, item * width + VECTOR * (chunk * size + lane), moves)
+            add4_to_row(tables.item_factors, item * width + VECTOR * (chunk * size + lane), moves)
             for i in range(VECTOR):
                 p[at + i] += user_step * (error * q[at + i] - user_pull * p[at + i])
         gained = step.adaptive * tables.share * error * error

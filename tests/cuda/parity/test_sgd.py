@@ -18,12 +18,19 @@ _GRID = Grid(2)
 
 
 def run(
-    kernels: Kernels, by_user: CSR, n_items: int, n_factors: int, link: Link, grid: Grid = _GRID, n_epochs: int = 1
+    kernels: Kernels,
+    by_user: CSR,
+    n_items: int,
+    n_factors: int,
+    link: Link,
+    grid: Grid = _GRID,
+    n_epochs: int = 1,
+    storage: str = "float32",
 ) -> tuple[Factors, RowSteps, list[float]]:
     n_users = len(by_user.indptr) - 1
     factors, rows = make_factors(n_users, n_items, n_factors), make_rows(n_users, n_items)
     blocks = make_blocks(by_user, n_items, grid, kernels.group_by)
-    held = kernels.hold(blocks if kernels.name == "cuda" else as_walked(blocks), factors, rows)
+    held = kernels.hold(blocks if kernels.name == "cuda" else as_walked(blocks), factors, rows, storage)
     rng, errors = np.random.default_rng(2), []
     for _ in range(n_epochs):
         strata = shuffled_strata(grid, rng)
@@ -63,6 +70,20 @@ def test_without_shared_items_it_is_the_reference(
     for term, expected_term in zip([*factors, *rows], [*expected, *expected_rows], strict=True):
         np.testing.assert_allclose(term, expected_term, rtol=3e-6, atol=2e-5)
     np.testing.assert_allclose(errors, expected_errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_factors", [8, 20])
+def test_in_halves(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+    """A row is rounded after each run on a GPU, and after each rating in the reference: by 2⁻¹² of numbers up to 1."""
+    by_user = without_shared_items(5, 4)
+    (factors, _, errors), (expected, _, expected_errors) = (
+        run(variant, by_user, 20, n_factors, LINKS["identity"], n_epochs=2, storage="float16")
+        for variant in (kernels, reference)
+    )
+    for term, expected_term in zip(factors, expected, strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=0, atol=4e-3)
+    np.testing.assert_allclose(errors, expected_errors, rtol=5e-3)
+    assert (factors.user_factors == factors.user_factors.astype(np.float16)).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (9, 1, 9), (1, 1, 1), (5, 4, 0)])
