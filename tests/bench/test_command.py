@@ -29,6 +29,15 @@ def test_help_names_every_suite_and_command(bench: Bench, capsys: pytest.Capture
     assert "movielens-100k" in told
 
 
+def test_a_gpu_that_is_not_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+
+    output, errors = bench("--device", "cuda", "--quick", status=1)
+
+    assert errors.startswith('fastmf bench: backend "cuda" (--device cuda) cannot run here: ')
+    assert output == ""
+
+
 def test_an_unknown_suite_is_named_and_the_others_go_on(bench: Bench) -> None:
     output, errors = bench("ingest", "dance", *SMALL, "--json", status=1)
 
