@@ -20,7 +20,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, To
 
 BACKENDS = ("cpu", "reference", "cuda")
 # What the backend "cuda" does on the host, and the models that it has no kernels for.
-_ON_THE_HOST = ("layout", "predict")
+_ON_THE_HOST = ("layout",)
 _NOT_ON_CUDA = {"sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
@@ -32,6 +32,7 @@ class Kernels(NamedTuple):
     coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
+    squared_error: Callable[[CSR, Factors, Link, int | None], float]
     hold: Callable[[Blocks, Factors, RowSteps, str], Held]
     bring_home: Callable[[Held, Factors, RowSteps], None]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
@@ -78,6 +79,7 @@ def get_backend(name: str) -> Kernels:
         layout.coo_to_csr,
         layout.transpose,
         predict.predict_pairs,
+        predict.squared_error,
         sgd.hold,
         sgd.bring_home,
         sgd.run_epoch,

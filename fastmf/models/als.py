@@ -1,6 +1,5 @@
 """Alternating least squares for explicit ratings."""
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
-
-_CHUNK = 1 << 20
 
 
 @dataclass(kw_only=True, eq=False)
@@ -108,7 +105,11 @@ class _ExplicitTrainer:
         p, q, user_biases, item_biases, _ = self.factors
         self._half_sweep(self._ratings.by_user, q, item_biases, p, user_biases)
         self._half_sweep(self._ratings.by_item, p, user_biases, q, item_biases)
-        squared_error = self._squared_error()
+        # What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
+        # large sums.
+        squared_error = self._kernels.squared_error(
+            self._ratings.by_user, self.factors, self.link, self._model.n_threads
+        )
         penalty = self._penalty(self._ratings.by_user, p, user_biases)
         penalty += self._penalty(self._ratings.by_item, q, item_biases)
         n_ratings = self._ratings.n_ratings
@@ -150,19 +151,3 @@ class _ExplicitTrainer:
     def _penalty(self, rows: CSR, factors: Float32Array, biases: Float32Array) -> float:
         squares = squared_norms(factors) + biases.astype(np.float64) ** 2
         return float(self._regularization(rows) @ squares)
-
-    def _squared_error(self) -> float:
-        """Σ (r - r̂)², a chunk at a time, in float64.
-
-        What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
-        large sums.
-        """
-        by_user, total = self._ratings.by_user, 0.0
-        cuts = np.unique(np.searchsorted(by_user.indptr, np.arange(0, len(by_user.indices), _CHUNK)))
-        for first, last in itertools.pairwise([*cuts, len(by_user.indptr) - 1]):
-            entries = slice(by_user.indptr[first], by_user.indptr[last])
-            users = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(by_user.indptr[first : last + 1]))
-            items = by_user.indices[entries]
-            r_hat = self._kernels.predict_pairs(users, items, self.factors, self.link, self._model.n_threads)
-            total += float(((by_user.values[entries].astype(np.float64) - r_hat) ** 2).sum())
-        return total

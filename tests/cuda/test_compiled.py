@@ -51,6 +51,22 @@ def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
     assert bool(code.count("REDG.E.ADD.F16")) == in_halves
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_squared_errors(width: int) -> None:
+    from fastmf_kernels.layout.arrays import CSR
+    from fastmf_kernels.predict.arrays import Factors
+    from fastmf_kernels.predict.cuda_measure import make_measure
+
+    factors = of(Factors, *[FLOATS] * 4, FLOAT)
+    link = of(Link, FLOAT, FLOAT)
+    code = machine_code.compile_kernel(
+        make_measure(width), of(CSR, INT64S, INT32S, FLOATS), INT32S, factors, link, FLOATS
+    )
+    assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
+    assert code.registers <= 64
+    assert code.count("LDG.E.128") >= 2
+
+
 @pytest.mark.parametrize("width", [64, 128])
 def test_ceilings(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured as a ceiling reads and adds as wide as it can."""

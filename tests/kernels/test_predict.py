@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from fastmf.backend import Kernels
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict import cpu
 from fastmf_kernels.predict.arrays import Factors, make_link
 
 LINKS = {"identity": None, "sigmoid": (1.0, 5.0)}
@@ -78,3 +80,30 @@ def test_same_bits_for_any_threads(n_threads: int | None, kernels: Kernels) -> N
     users, items = (rng.integers(0, n, 1001).astype(np.int32) for n in (40, 30))
     pair = (users, items, make_factors(40, 30, 17), make_link((1.0, 5.0)))
     np.testing.assert_array_equal(kernels.predict_pairs(*pair, n_threads), kernels.predict_pairs(*pair, 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("link", LINKS)
+def test_squared_error(
+    link: str, chunk: int, kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "_CHUNK", chunk)
+    rng = np.random.default_rng(2)
+    counts = np.append(rng.integers(0, 9, 38), [0, 20])
+    indices = rng.integers(0, 30, counts.sum()).astype(np.int32)
+    rows = CSR(np.append(0, np.cumsum(counts)), indices, rng.random(len(indices), np.float32))
+    found, expected = (
+        variant.squared_error(rows, make_factors(40, 30, 8), make_link(LINKS[link]), None)
+        for variant in (kernels, reference)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_squared_error_by_hand(kernels: Kernels, reference: Kernels) -> None:
+    ones, zeros = np.ones((2, 1), np.float32), np.zeros(2, np.float32)
+    rows = CSR(np.array([0, 2, 2]), np.array([0, 1], np.int32), np.array([1, 4], np.float32))
+    for variant in (kernels, reference):
+        factors = Factors(ones, ones, zeros, zeros, np.float32(1))
+        assert variant.squared_error(rows, factors, make_link(None), None) == 1 + 4
+        nothing = CSR(np.zeros(3, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        assert variant.squared_error(nothing, factors, make_link(None), None) == 0

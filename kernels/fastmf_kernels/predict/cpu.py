@@ -1,15 +1,19 @@
 """Predictions on all cores; the contract is that of `fastmf_kernels.predict.reference`."""
 
+import itertools
+
 import numpy as np
 
 from fastmf_kernels._jit import device, parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.predict import point
 from fastmf_kernels.predict.arrays import Factors, Link
 
 # Up to here the calling thread is done before others would have started.
 _FEW = 1024
+_CHUNK = 1 << 20
 
 _apply_link = device(point.apply_link)
 
@@ -22,6 +26,18 @@ def predict_pairs(
         return _predict_pairs.serial(users, items, factors, link)
     with threads(n_threads):
         return _predict_pairs(users, items, factors, link)
+
+
+def squared_error(rows: CSR, factors: Factors, link: Link, n_threads: int | None = None) -> float:
+    """Return Σ (r - r̂)² over observed ratings; see the reference. Predictions are in memory a chunk at a time."""
+    indptr, indices, values = rows
+    total, cuts = 0.0, np.unique(np.searchsorted(indptr, np.arange(0, len(indices), _CHUNK)))
+    for first, last in itertools.pairwise([*cuts, len(indptr) - 1]):
+        entries = slice(indptr[first], indptr[last])
+        users = np.repeat(np.arange(first, last, dtype=np.int32), np.diff(indptr[first : last + 1]))
+        r_hat = predict_pairs(users, indices[entries], factors, link, n_threads)
+        total += float(((values[entries].astype(np.float64) - r_hat) ** 2).sum())
+    return total
 
 
 @parallel

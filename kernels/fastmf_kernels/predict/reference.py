@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 
 
@@ -32,3 +33,19 @@ def predict_pairs(
     if link.span != 0:
         score = link.low + link.span / (1 + np.exp(-score))
     return np.asarray(score, np.float32)
+
+
+def squared_error(rows: CSR, factors: Factors, link: Link, n_threads: int | None = None) -> float:
+    """Return Σ (r - r̂)² over observed ratings, summed in float64.
+
+    Parameters
+    ----------
+    rows : CSR
+        The ratings r of each user.
+    factors : Factors
+    link : Link
+    n_threads : int, optional
+        Not used here.
+    """
+    r_hat = predict_pairs(rows.row_of_each_entry(), rows.indices, factors, link)
+    return float(((rows.values.astype(np.float64) - r_hat) ** 2).sum())
