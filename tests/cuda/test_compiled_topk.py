@@ -16,6 +16,8 @@ SHARED = 48 * 1024
 FLOATS, INT32S, INT64S, WHOLE = types.float32[::1], types.int32[::1], types.int64[::1], types.int64
 CATALOGUE = types.NamedTuple([FLOATS, FLOATS, INT32S], Catalogue)
 QUESTIONS = types.NamedTuple([FLOATS, FLOATS, INT64S, INT32S], Questions)
+PAIRS_OF_ITEMS = types.NamedTuple([INT32S, FLOATS, INT32S], Catalogue)
+PAIRS_OF_QUERIES = types.NamedTuple([INT32S, FLOATS, INT64S, INT32S], Questions)
 BUFFERS = types.NamedTuple([FLOATS, INT32S, INT32S, FLOATS], Buffers)
 BEST = types.NamedTuple([FLOATS, INT32S, INT32S], Best)
 
@@ -40,6 +42,32 @@ def test_screen(width: int) -> None:
     assert code.count("LDG.E.128") >= 2
     assert code.count("LDS.128") >= 4
     assert code.count("FFMA") >= SHAPE.rows * SHAPE.columns
+
+
+@pytest.mark.parametrize("width", [64, 128, 256])
+def test_screen_by_halves(width: int) -> None:
+    from fastmf_kernels.topk.cuda import SHAPE_OF_HALVES as SHAPE
+    from fastmf_kernels.topk.cuda_halves import make_screen
+
+    code = compiled(make_screen(width, SHAPE), PAIRS_OF_ITEMS, PAIRS_OF_QUERIES, BUFFERS, WHOLE, WHOLE, INT32S)
+    assert code.in_float64 == {}
+    assert code.registers <= 128  # two blocks of 256 threads on a multiprocessor
+    assert code.count("HMMA.16816.F32") >= SHAPE.depth // 16 * (SHAPE.rows // 16) * (SHAPE.columns // 8)
+    assert code.count("LDSM.16.M88.4") >= SHAPE.depth // 16 * (SHAPE.rows // 16 + SHAPE.columns // 16)
+    assert code.count("LDGSTS.E.BYPASS.128") >= 4
+
+
+def test_what_goes_with_halves() -> None:
+    from fastmf_kernels.topk.cuda import THREADS
+    from fastmf_kernels.topk.cuda_halves import make_halve, make_scale, make_widen
+
+    halve = compiled(make_halve(128, THREADS), FLOATS, FLOATS, INT32S)
+    scale = compiled(make_scale(THREADS), FLOATS, types.float32, FLOATS)
+    widen = compiled(make_widen(128, THREADS), BUFFERS, FLOATS, WHOLE, types.float32)
+    assert (halve.in_float64, scale.in_float64) == ({}, {})
+    assert max(code.registers for code in (halve, scale, widen)) <= 64
+    assert halve.count("LDG.E.128") >= 1
+    assert halve.count("F2FP.F16.F32.PACK_AB") >= 2
 
 
 def test_merge() -> None:

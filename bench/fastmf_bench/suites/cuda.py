@@ -125,6 +125,7 @@ def _race_scan(session: Session, scan: _Scan) -> None:
     contestants = [
         Contestant(OURS, "cuda.top_k", {**common, "pruning": True}),
         Contestant(f"{OURS}, full scan", "cuda.top_k", {**common, "pruning": False}),
+        Contestant(f"{OURS}, full scan in halves", "cuda.top_k", {**common, "pruning": False, "halves": True}),
         Contestant(_TORCH, "cuda.torch_top_k", common),
     ]
     if scan.n_queries < scan.n_items:  # a full sort of every row

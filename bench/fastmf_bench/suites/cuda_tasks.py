@@ -119,8 +119,13 @@ def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_th
     return {**figures, "objective": losses[-1]}
 
 
-def top_k(pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int, pruning: bool) -> dict[str, Any]:
+def top_k(
+    pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int, pruning: bool, halves: bool = False
+) -> dict[str, Any]:
     """Find the best items of all queries; norms of items vary as those of trained factors do."""
+    from fastmf_kernels.topk import cuda
+
+    cuda.HALVES = halves
     kernels, (queries, items) = get_backend("cuda"), _tables(n_queries, n_items, n_factors)
     index = kernels.index_items(items, pruning, None)
     n_first = min(n_queries, 10_000)

@@ -46,13 +46,71 @@ class Shape(NamedTuple):
         return self.n_queries * WARP // self.n_threads
 
 
+class WarpShape(NamedTuple):
+    """How the warps of a block screen a tile of queries × items with matrix instructions.
+
+    Attributes
+    ----------
+    rows, columns : int
+        Queries and items of a warp, multiples of 16: their scores are in its registers.
+    down, across : int
+        Warps in each direction; queries of a warp are at most 32 · across.
+    depth : int
+        Factors that are in shared memory at a time; a multiple of 16.
+    """
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+    depth: int
+
+    @property
+    def n_threads(self) -> int:
+        """Threads of a block."""
+        return self.down * self.across * WARP
+
+    @property
+    def n_queries(self) -> int:
+        """Queries of a tile."""
+        return self.rows * self.down
+
+    @property
+    def n_items(self) -> int:
+        """Items of a tile."""
+        return self.columns * self.across
+
+    @property
+    def n_queries_of_a_warp(self) -> int:
+        """Queries whose candidates a warp looks after, at most as many as it has threads."""
+        return self.n_queries * WARP // self.n_threads
+
+
+class Screen(NamedTuple):
+    """How candidates are found.
+
+    Attributes
+    ----------
+    shape : Shape or WarpShape
+        The latter if products are taken in float16.
+    n_kept : int
+        Candidates that a query has in the end.
+    capacity : int
+        Of a buffer.
+    """
+
+    shape: Shape | WarpShape
+    n_kept: int
+    capacity: int
+
+
 class Catalogue(NamedTuple):
     """Items on the device, by their place.
 
     Attributes
     ----------
     factors : float32 array, shape (n_items·width,)
-        Padded rows.
+        Padded rows; for `cuda_halves` an int32 array of pairs.
     norms : float32 array, shape (n_items,)
         No vector from this place on is longer.
     order : int32 array, shape (n_items,)
@@ -70,9 +128,9 @@ class Questions(NamedTuple):
     Attributes
     ----------
     factors : float32 array, shape (n_queries·width,)
-        Padded rows.
+        Padded rows; for `cuda_halves` an int32 array of pairs.
     norms : float32 array, shape (n_queries,)
-        Their lengths, rounded up.
+        Their lengths, rounded up; times an item's length, no score on the screen ought to be more.
     indptr : int64 array, shape (n_queries + 1,)
     excluded : int32 array
         The items that each query is not to be answered with, ascending.

@@ -1,8 +1,10 @@
-"""The screen of top-k on a GPU: products in float32, tile after tile, of which only what may be among the best stays.
+"""The screen of top-k on a GPU: products, tile after tile, of which only what may be among the best stays.
 
 A block of threads takes a tile of queries through the catalogue. Scores are in registers and meet the threshold of
 their query there: what is above it is appended to the query's buffer, and before a buffer could overflow it is settled
 (`cuda_settle`), which raises the threshold. No score is ever written that is not a candidate.
+
+Here products are taken in float32; `cuda_halves` takes them in float16.
 """
 
 import functools
@@ -13,7 +15,7 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa, kernel
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.cuda_arrays import Buffers, Catalogue, Questions, Shape
+from fastmf_kernels.topk.cuda_arrays import Buffers, Catalogue, Questions, Shape, WarpShape
 from fastmf_kernels.topk.cuda_settle import drop_excluded, keep_best
 
 _ALL = 0xFFFFFFFF
@@ -30,14 +32,42 @@ def _thread() -> Any:
 
 @functools.cache
 def make_screen(width: int, shape: Shape) -> Any:
+    """Return the kernel that finds candidates by products in float32; see `make_search`."""
+    down, across = shape.down, shape.across
+
+    @device
+    def row_of(i: int) -> Any:
+        return i // VECTOR * (VECTOR * down) + _thread() // across * VECTOR + i % VECTOR
+
+    @device
+    def column_of(j: int) -> Any:
+        return j // VECTOR * (VECTOR * across) + _thread() % across * VECTOR + j % VECTOR
+
+    append = make_append(shape.rows, shape.columns, row_of, column_of)
+    for_queries, for_items = (2 * shape.depth * (n + _GAP) for n in (shape.n_queries, shape.n_items))
+    return make_search(shape, _make_multiply(width, shape), append, np.float32, for_queries, for_items)
+
+
+def make_search(
+    shape: Shape | WarpShape, multiply: Any, append: Any, kind: Any, for_queries: int, for_items: int
+) -> Any:
     """Return the kernel that finds candidates: a block of threads for a tile of queries and a part of the catalogue.
 
     Of ``n`` parts the p-th has the tiles p, p + n, p + 2n, …: each begins with long vectors.
+
+    Parameters
+    ----------
+    shape : Shape or WarpShape
+    multiply, append : device functions
+        What multiplies a tile of queries by a tile of items, and what appends the scores to buffers.
+    kind : type
+        Of the numbers that are in shared memory.
+    for_queries, for_items : int
+        How many of these numbers there are.
     """
     n_queries_of_a_tile, n_items_of_a_tile, n_mine = shape.n_queries, shape.n_items, shape.n_queries_of_a_warp
-    for_queries, for_items = (2 * shape.depth * (n + _GAP) for n in (shape.n_queries, shape.n_items))
-    n_sums, n_threads = shape.rows * shape.columns, shape.n_threads
-    multiply, append, tidy = _make_multiply(width, shape), _make_append(shape), _make_tidy(shape)
+    n_threads, tidy = shape.n_threads, _make_tidy(shape)
+    n_sums = n_queries_of_a_tile * n_items_of_a_tile // n_threads
 
     @kernel
     def screen(
@@ -46,8 +76,8 @@ def make_screen(width: int, shape: Shape) -> Any:
         thresholds = cuda.shared.array(n_queries_of_a_tile, np.float32)
         counts = cuda.shared.array(n_queries_of_a_tile, np.int32)
         n_checked = cuda.shared.array(n_queries_of_a_tile, np.int32)
-        of_queries = cuda.shared.array(for_queries, np.float32, 16)
-        of_items = cuda.shared.array(for_items, np.float32, 16)
+        of_queries = cuda.shared.array(for_queries, kind, 16)
+        of_items = cuda.shared.array(for_items, kind, 16)
         sums = cuda.local.array(n_sums, np.float32)
         held = (thresholds, counts, n_checked)
         n_queries, n_items = questions.norms.size, catalogue.norms.size
@@ -83,7 +113,7 @@ def make_screen(width: int, shape: Shape) -> Any:
     return screen
 
 
-def _make_tidy(shape: Shape) -> Any:
+def _make_tidy(shape: Shape | WarpShape) -> Any:
     n_mine, n_queries_of_a_tile = shape.n_queries_of_a_warp, shape.n_queries
 
     @device
@@ -133,8 +163,11 @@ def _make_tidy(shape: Shape) -> Any:
     return tidy
 
 
-def _make_append(shape: Shape) -> Any:
-    rows, columns, down, across, _ = shape
+def make_append(rows: int, columns: int, row_of: Any, column_of: Any) -> Any:
+    """Return what appends scores of a tile, of which each thread has ``rows`` × ``columns``.
+
+    Score (i, j) of a thread is that of query ``row_of(i)`` and item ``column_of(j)`` of the tile.
+    """
 
     @device
     def append(
@@ -142,15 +175,14 @@ def _make_append(shape: Shape) -> Any:
     ) -> None:
         """Append the scores of a tile that are above their query's threshold to its buffer."""
         thresholds, counts, _ = held
-        y, x = _thread() // across * VECTOR, _thread() % across * VECTOR
         for i in range(rows):
-            q = i // VECTOR * (VECTOR * down) + y + i % VECTOR
+            q = row_of(i)
             threshold, above = thresholds[q], False
             for j in range(columns):
                 above |= sums[i * columns + j] > threshold
             if above:
                 for j in range(columns):
-                    column = j // VECTOR * (VECTOR * across) + x + j % VECTOR
+                    column = column_of(j)
                     if sums[i * columns + j] > threshold and begin + column < n_items:
                         at = np.uint64(start + q * pitch + cuda.atomic.add(counts, q, 1))
                         buffers.scores[at] = sums[i * columns + j]

@@ -8,6 +8,7 @@ import pytest
 
 from fastmf.backend import Kernels
 from fastmf_bench.suites import cuda_tasks
+from fastmf_kernels.topk import cuda
 from tests.cuda.parity.test_topk import SMALL, use
 
 
@@ -45,6 +46,7 @@ def test_als(solver: str, pace: Callable[..., bool], folder: str, kernels: Kerne
 
 def test_top_k(pace: Callable[..., bool], kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, SMALL)
+    monkeypatch.setattr(cuda, "HALVES", cuda.HALVES)
     figures = cuda_tasks.top_k(pace, n_queries=10, n_items=33, n_factors=8, k=5, pruning=True)
 
     assert figures["agreement"] == 1
