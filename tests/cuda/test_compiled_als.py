@@ -9,8 +9,9 @@ machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA t
 
 from numba.core import types  # noqa: E402
 
-from fastmf_kernels.als import cuda_cg, cuda_cholesky, cuda_gram  # noqa: E402
+from fastmf_kernels.als import cuda_basis, cuda_cg, cuda_cholesky, cuda_gram, cuda_subspace  # noqa: E402
 from fastmf_kernels.als.arrays import Weighting  # noqa: E402
+from fastmf_kernels.als.cuda_equations import Team as BlockTeam  # noqa: E402
 from fastmf_kernels.als.cuda_problem import Problem, Solution  # noqa: E402
 from fastmf_kernels.als.cuda_teams import Team  # noqa: E402
 
@@ -91,3 +92,34 @@ def test_products_are_added_up_in_float64() -> None:
     code = machine_code.compile_kernel(cuda_gram.make_add_up(), FLOATS, types.float64[::1])
     assert (code.stack, code.spills) == (0, 0)
     assert set(code.in_float64) == {"F2F.F64.F32", "DADD"}
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_turn(width: int) -> None:
+    kernel = cuda_basis.make_turn(width, cuda_basis.rows_in_block(width))
+    code = compile_lean(kernel, 64, FLOATS, FLOATS)
+    assert code.count("FFMA") >= 64
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_begin_blocks(width: int) -> None:
+    begin = cuda_subspace.make_begin(width, True, 64)
+    code = machine_code.compile_kernel(begin, PROBLEM, INT32S, INT64S, FLOATS, SOLUTION)
+    assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
+    assert code.registers <= 64
+    assert code.count("LDG.E.128") >= 2
+
+
+@pytest.mark.parametrize(
+    ("width", "block", "team"),
+    [
+        (64, 16, cuda_subspace.few(16)),
+        (128, 32, cuda_subspace.many(32)),
+        (512, 64, cuda_subspace.few(64)),
+        (256, 64, cuda_subspace.many(64)),
+    ],
+)
+def test_improve_blocks(width: int, block: int, team: BlockTeam) -> None:
+    improve = cuda_subspace.make_improve(width, block, True, team)
+    code = compile_lean(improve, 80, PROBLEM, INT32S, INT64S, INT, FLOATS, SOLUTION)
+    assert code.count("FFMA") >= 128

@@ -1,8 +1,9 @@
 """ALS half sweeps on a GPU; the contract is that of `fastmf_kernels.als.reference`.
 
-"cholesky", up to 128 factors: a block of threads for each row, in `cuda_cholesky`. "cg", up to 512: in `cuda_cg`. The
-CPU solves rows whose equations turn out to be singular, and all rows for "subspace" and "nonnegative" or with more
-factors. Results do not depend on how threads happen to run, nor on how much memory is free.
+"cholesky", up to 128 factors: a block of threads for each row, in `cuda_cholesky`. "cg", up to 512: in `cuda_cg`.
+"subspace", up to 512, in blocks of 16, 32 or 64 coordinates, or all of up to 128: in `cuda_subspace`. The CPU solves
+rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks.
+Results do not depend on how threads happen to run, nor on how much memory is free.
 
 Observed values stay on the device between half sweeps, and must not be changed meanwhile (see `cuda_held`); factors go
 there and come back in each.
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, put, zeros
 from fastmf_kernels._cuda.rows import fetch_rows, padded_width, put_rows
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
-from fastmf_kernels.als import cpu, cuda_cg, cuda_cholesky, cuda_gram, cuda_held
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, longest_row
+from fastmf_kernels.als import cpu, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_subspace
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, block_width, longest_row
+from fastmf_kernels.als.cuda_basis import Basis, find_basis, turn
 from fastmf_kernels.als.cuda_held import HeldRows
 from fastmf_kernels.als.cuda_problem import Problem, Solution
 from fastmf_kernels.als.cuda_teams import longest_alone, rows_at_once
@@ -43,6 +45,8 @@ class _Sweep(NamedTuple):
     dense : bool
         Whether G is not 0.
     fixed_factors, fixed_offsets, gram : arrays on the device
+    basis : Basis or None
+        What fixed factors and G are turned into, and rows have to be.
     """
 
     problem: HalfSweep
@@ -51,6 +55,7 @@ class _Sweep(NamedTuple):
     fixed_factors: DeviceArray
     fixed_offsets: DeviceArray
     gram: DeviceArray
+    basis: Basis | None
 
 
 def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
@@ -76,16 +81,19 @@ def run_half_sweep(
     problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
 ) -> Float64Array:
     """Solve every row of one side; see the reference."""
-    width = padded_width(target_factors.shape[1])
-    if width > {"cholesky": _WIDEST_EXACT, "cg": cuda_cg.WIDEST}.get(solver.name, 0):
-        return cpu.run_half_sweep(problem, target_factors, n_threads, solver)
+    n_factors = target_factors.shape[1]
+    width, asked = padded_width(n_factors), solver
+    if solver.name == "subspace" and block_width(solver.setting) >= n_factors:
+        solver = EXACTLY  # one block of all coordinates
+    if width > _widest(solver):
+        return cpu.run_half_sweep(problem, target_factors, n_threads, asked)
     losses = np.zeros(len(target_factors))
     if not np.isfinite(problem.gram).all():
         target_factors[:] = np.nan
         return losses
     target_factors[np.diff(problem.rows.indptr) == 0] = 0
-    ranges = _find_ranges(problem, width)
-    sweep, left = _begin(problem, width), np.zeros(len(losses), np.bool_)
+    ranges = _find_ranges(problem, width, solver)
+    sweep, left = _begin(problem, width, solver), np.zeros(len(losses), np.bool_)
     for start, stop in ranges:
         part = slice(start, stop)
         # No name for the rows on the device: they are gone before the next ones come.
@@ -96,13 +104,24 @@ def run_half_sweep(
     return losses
 
 
-def _find_ranges(problem: HalfSweep, width: int) -> list[tuple[int, int]]:
+def _widest(solver: Solver) -> int:
+    """Return how wide rows may be for a solver."""
+    if solver.name == "subspace":
+        return cuda_subspace.WIDEST if block_width(solver.setting) in cuda_subspace.BLOCKS else 0
+    return {"cholesky": _WIDEST_EXACT, "cg": cuda_cg.WIDEST}.get(solver.name, 0)
+
+
+def _find_ranges(problem: HalfSweep, width: int, solver: Solver) -> list[tuple[int, int]]:
     """Cut the rows into what there is memory for, beside tables and parts of long rows; one range, if possible."""
     indptr, held = problem.rows.indptr, cuda_held.is_held(problem.rows)
-    n_parts = max(_MOST_PARTS, -(-int(np.diff(indptr).max(initial=0)) // LONGEST_UNCUT))
+    longest = int(np.diff(indptr).max(initial=0))
+    n_parts = max(_MOST_PARTS, -(-longest // LONGEST_UNCUT))
     n_parts = min(n_parts, int(indptr[-1]) // LONGEST_UNCUT * 2)
     parts = n_parts * cuda_cholesky.part_size(width) if width <= _WIDEST_EXACT else 0
     tables = 4 * (len(problem.fixed_factors) * (width + 1) + width * width + parts)
+    if solver.name == "subspace":
+        errors = max(longest, min(cuda_subspace.MOST_ERRORS, int(indptr[-1])))
+        tables += 4 * (2 * width * width + errors) + 8 * len(indptr)
     try:
         ranges = cuda_held.cut_into_ranges(indptr, width, tables, free_bytes(), held)
     except MemoryError:
@@ -120,16 +139,15 @@ def _bring(rows: CSR, start: int, stop: int) -> HeldRows:
     return cuda_held.put_rows_of(cuda_held.cut_out(rows, start, stop))
 
 
-def _begin(problem: HalfSweep, width: int) -> _Sweep:
-    padding = width - problem.fixed_factors.shape[1]
-    return _Sweep(
-        problem,
-        width,
-        bool(problem.gram.any()),
-        put_rows(problem.fixed_factors),
-        put(problem.fixed_offsets),
-        put(np.pad(problem.gram, ((0, padding), (0, padding))).ravel()),
-    )
+def _begin(problem: HalfSweep, width: int, solver: Solver) -> _Sweep:
+    padding, dense, basis = width - problem.fixed_factors.shape[1], bool(problem.gram.any()), None
+    fixed_factors, gram = put_rows(problem.fixed_factors), problem.gram
+    if solver.name == "subspace" and dense:
+        basis = find_basis(gram, width)
+        gram = basis.gram
+        turn(fixed_factors, basis.there, width)
+    padded = put(np.pad(gram, ((0, padding), (0, padding))).ravel())
+    return _Sweep(problem, width, dense, fixed_factors, put(problem.fixed_offsets), padded, basis)
 
 
 def _run(
@@ -149,10 +167,12 @@ def _run(
         n_factors,
         np.float32(n_factors * np.finfo(np.float32).eps),
     )
-    improves = solver.name == "cg"
+    improves = solver.name in ("cg", "subspace")
     kept = longest_row(n_factors) if improves else 0
     # Where a solver starts from nothing, nothing has to go there.
     new_factors = put_rows(factors) if improves else zeros(n_rows * sweep.width, np.float32)
+    if sweep.basis is not None:
+        turn(new_factors, sweep.basis.there, sweep.width)
     solution = Solution(new_factors, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))
     first_short, end = _places(held.counts, [kept, 0])
     left = np.zeros(n_rows, np.bool_)
@@ -161,7 +181,10 @@ def _run(
     else:
         left[held.rows[:first_short]] = True
     if improves:
-        _improve(sweep, problem, held, (first_short, end), solver.setting, solution)
+        improve = _improve if solver.name == "cg" else _improve_blocks
+        improve(sweep, problem, held, (first_short, end), solver.setting, solution)
+    if sweep.basis is not None:
+        turn(solution.factors, sweep.basis.back, sweep.width)
     fetch_rows(solution.factors, factors)
     return fetch(solution.losses).astype(np.float64), fetch(solution.singular) | left
 
@@ -209,6 +232,27 @@ def _improve(
             n_blocks = min(cuda_cg.MOST_BLOCKS, -(-(last - first) // rows_at_once(width, team)))
             improve = cuda_cg.make_improve(width, dense, team)
             improve[n_blocks, team.threads](problem, held.order[first:last], n_steps, solution)
+
+
+def _improve_blocks(
+    sweep: _Sweep, problem: Problem, held: HeldRows, places: tuple[int, int], block_size: int, solution: Solution
+) -> None:
+    """Improve rows block by block: many threads those that do not fit into shared memory, few the others."""
+    width, dense, block, (start, stop) = sweep.width, sweep.dense, block_width(block_size), places
+    few, many = cuda_subspace.few(block), cuda_subspace.many(block)
+    middle = min(max(start, _places(held.counts, [few.n_kept])[0]), stop)
+    for first, end, team in ((start, middle, many), (middle, stop, few)):
+        begin = cuda_subspace.make_begin(width, dense, team.threads)
+        improve = cuda_subspace.make_improve(width, block, dense, team)
+        while first < end:
+            offsets = np.concatenate([[0], np.cumsum(held.counts[first:end])]).astype(np.int64)
+            n_rows = max(1, int(np.searchsorted(offsets, cuda_subspace.MOST_ERRORS, side="right")) - 1)
+            rows, places_of_errors = held.order[first : first + n_rows], put(offsets[:n_rows])
+            errors = zeros(int(offsets[n_rows]), np.float32)
+            begin[n_rows, team.threads](problem, rows, places_of_errors, errors, solution)
+            for column in range(0, problem.n_factors, block):
+                improve[n_rows, team.threads](problem, rows, places_of_errors, column, errors, solution)
+            first += n_rows
 
 
 def _solve_on_host(

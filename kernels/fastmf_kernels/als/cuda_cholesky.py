@@ -128,8 +128,8 @@ def make_join(width: int, dense: bool, size: int | None = None) -> Any:
 
 
 def _make_finish(width: int, size: int, dense: bool) -> Any:
-    complete, factorise = _make_complete(width, size, dense), _make_factorise(width, size)
-    substitute_back, n_columns, n_heads = _make_substitute_back(width), VECTOR * width, 2 * VECTOR
+    complete, factorise = _make_complete(width, size, dense), make_factorise(width, size)
+    substitute_back, n_columns, n_heads = make_substitute_back(width), VECTOR * width, 2 * VECTOR
 
     @device
     def finish(
@@ -202,7 +202,8 @@ def _make_complete(width: int, size: int, dense: bool) -> Any:
     return complete
 
 
-def _make_factorise(width: int, size: int) -> Any:
+def make_factorise(width: int, size: int) -> Any:
+    """Return what makes the factor L of a block of threads' own matrix, and solves Ly = b on the way."""
     tiles, parts = make_tiles(width, size), size // VECTOR
     across, own, place, subtract, stride = tiles.across, tiles.own, tiles.place, tiles.subtract, width // parts
 
@@ -253,7 +254,9 @@ def _make_factorise(width: int, size: int) -> Any:
     return factorise
 
 
-def _make_substitute_back(width: int) -> Any:
+def make_substitute_back(width: int) -> Any:
+    """Return what solves Lᵀx = y."""
+
     @device
     def substitute_back(factor: Float32Array, solved: Float32Array, y: np.float32) -> np.float32:
         """Return the thread's number of x with Lᵀx = y: four unknowns at a time, the last ones first.

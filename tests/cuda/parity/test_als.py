@@ -13,13 +13,16 @@ import pytest
 
 import fastmf
 from fastmf.backend import Kernels
-from fastmf_kernels.als import cpu, cuda, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_tiles
+from fastmf_kernels.als import cpu, cuda, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_subspace, cuda_tiles
+from fastmf_kernels.als import reference as reference_of_als
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
+from fastmf_kernels.als.cuda_equations import Team as BlockTeam
 from fastmf_kernels.als.cuda_teams import Team
 from fastmf_kernels.layout.arrays import CSR
 from tests.kernels.test_als import WEIGHTINGS, make_problem, objective, relative_error, start
 
 CG = Solver("cg", 2)
+SUBSPACE = Solver("subspace", 16)
 # An empty row, one entry, a few, and more than a group of threads keeps at hand.
 COUNTS = np.array([0, 1, 22, 7, 12])
 
@@ -30,6 +33,9 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(cuda_cg, "MOST_BLOCKS", 1)
     monkeypatch.setattr(cuda_cg, "ALONE", Team(32, False, 1408))
     monkeypatch.setattr(cuda_cg, "TOGETHER", Team(64, True, 1600))
+    # Three slices and six, or one and two; of 64 coordinates, one.
+    monkeypatch.setattr(cuda_subspace, "few", lambda block: BlockTeam({16: 32, 32: 64, 64: 160}[block], 8))
+    monkeypatch.setattr(cuda_subspace, "many", lambda block: BlockTeam({16: 64, 32: 96, 64: 160}[block], 8))
     n_rows: list[int] = []
 
     def count(problem: HalfSweep, factors: np.ndarray, *arguments: Any) -> Any:
@@ -139,8 +145,8 @@ def test_long_rows_of_many_factors_are_solved_on_the_host(
 
 @pytest.mark.parametrize(
     ("n_factors", "solver"),
-    [(8, Solver("subspace", 16)), (8, Solver("nonnegative", 1)), (130, EXACTLY), (513, CG)],
-    ids=["subspace", "nonnegative", "wide", "very wide"],
+    [(50, Solver("subspace", 48)), (513, SUBSPACE), (8, Solver("nonnegative", 1)), (130, EXACTLY), (513, CG)],
+    ids=["blocks of 48", "blocks, very wide", "nonnegative", "wide", "very wide"],
 )
 def test_what_the_host_does(n_factors: int, solver: Solver, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
@@ -281,3 +287,70 @@ def test_models(solver: str, kernels: Kernels) -> None:
         )
         np.testing.assert_allclose(fitted.item_factors, expected.item_factors, rtol=0, atol=1e-3)
         np.testing.assert_allclose(fitted.history[0]["objective"], expected.history[0]["objective"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_factors", "kind", "block"),
+    [(20, "explicit", 16), (20, "hu", 16), (40, "rendle", 32), (70, "hu", 64)],
+)
+def test_blocks(
+    n_factors: int, kind: str, block: int, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    """The last block has fewer coordinates than the others, and padding."""
+    counts, regularization = (np.array([0, 1, 22]), 0.1) if n_factors == 20 else (np.array([10]), 10.0)
+    problem = make_problem(counts, n_factors, kind, regularization, n_fixed=40)
+    fixed_factors = problem.fixed_factors.copy()
+    assert_solved(problem, kernels, reference, Solver("subspace", block))
+    np.testing.assert_array_equal(problem.fixed_factors, fixed_factors)
+    assert on_host == []
+
+
+def test_one_block_of_all_coordinates(kernels: Kernels, on_host: list[int]) -> None:
+    problem = make_problem(np.array([3, 0]), 8, "hu")
+    results = [half_sweep(kernels, problem, solver) for solver in (SUBSPACE, EXACTLY)]
+    for block, exact in zip(*results, strict=True):
+        np.testing.assert_array_equal(block, exact)
+    assert on_host == []
+
+
+def test_long_rows_among_blocks(
+    monkeypatch: pytest.MonkeyPatch, kernels: Kernels, reference: Kernels, on_host: list[int]
+) -> None:
+    """Solved exactly, in the basis in which the others are improved."""
+    for module in (cuda, reference_of_als):
+        monkeypatch.setattr(module, "longest_row", lambda n_factors: 9)
+    assert_solved(make_problem(np.array([10, 9]), 20, "hu"), kernels, reference, SUBSPACE)
+    assert on_host == []
+
+
+def test_few_errors_in_memory_give_the_same(monkeypatch: pytest.MonkeyPatch, kernels: Kernels) -> None:
+    problem = make_problem(np.array([1, 6]), 20)
+    expected, expected_losses = half_sweep(kernels, problem, SUBSPACE)
+    monkeypatch.setattr(cuda_subspace, "MOST_ERRORS", 5)
+    solution, losses = half_sweep(kernels, problem, SUBSPACE)
+    np.testing.assert_array_equal(solution, expected)
+    np.testing.assert_array_equal(losses, expected_losses)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_singular_blocks(kernels: Kernels, reference: Kernels, on_host: list[int]) -> None:
+    """Rows that the host solves exactly: of fewer entries than coordinates, or with what is not finite."""
+    problem = make_problem(np.array([3, 30]), 18, regularization=0)
+    solution, _ = half_sweep(kernels, problem, SUBSPACE)
+    assert relative_error(solution, half_sweep(reference, problem, SUBSPACE)[0]) < 1e-3
+    assert on_host == [1]
+    problem.fixed_factors[problem.rows.indices[0]] = np.nan
+    problem.rows.indices[3:] = (problem.rows.indices[0] + 1 + np.arange(30)) % 200
+    solution, _ = half_sweep(kernels, problem, SUBSPACE)
+    assert np.isnan(solution[0]).all()
+    assert np.isfinite(solution[1:]).all()
+
+
+def test_a_model_by_blocks(kernels: Kernels) -> None:
+    ratings = fastmf.Interactions.from_arrays(np.array([0, 0, 1]), np.array([0, 1, 1]), np.ones(3))
+    fitted, expected = (
+        fastmf.ImplicitALS(n_factors=20, n_epochs=1, solver="subspace", block_size=16, backend=backend).fit(ratings)
+        for backend in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(fitted.item_factors, expected.item_factors, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(fitted.history[0]["objective"], expected.history[0]["objective"], rtol=1e-4)
