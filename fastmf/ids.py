@@ -106,21 +106,29 @@ def _compact(vocabulary: pa.Array) -> pa.Array:
 def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
     """Turn a list, NumPy array, Arrow array or anything that exports one into an Arrow chunked array.
 
+    Arrays on a GPU (``__cuda_array_interface__``, DLPack) are copied from there.
+
     Raises
     ------
     DataError
         If the values are of mixed or unsupported types.
     """
+    from fastmf_kernels._cuda import exchange
+
     try:
         if isinstance(values, pa.ChunkedArray):
             return values
         if hasattr(values, "__arrow_c_stream__"):
             return pa.chunked_array(values)
+        if exchange.is_on_gpu(values):
+            values = exchange.to_host(values)
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             values = [values]
         if not isinstance(values, (pa.Array, np.ndarray)) and not hasattr(values, "__arrow_c_array__"):
             values = list(values)
         array = pa.array(values)
+    except ImportError as error:
+        raise DataError(f"column {column!r} is on a GPU, but {error}; install CuPy, or copy it to the host") from error
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"column {column!r} cannot be turned into an Arrow array: {error}") from error
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])

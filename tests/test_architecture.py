@@ -137,6 +137,7 @@ def test_only_variants_for_cuda_touch_the_device() -> None:
     assert others == {
         ("fastmf.backend", "probe", True),
         ("fastmf.backend", "exchange", True),
+        ("fastmf.ids", "exchange", True),
         ("fastmf.cli.doctor", "probe", True),
         ("fastmf_bench.machine", "probe", True),
     }

@@ -9,7 +9,7 @@ import pytest
 
 import fastmf
 from fastmf import backend
-from fastmf.errors import ParameterError
+from fastmf.errors import DataError, ParameterError
 from fastmf_kernels._cuda import exchange
 
 ITEMS = np.array([[1, 2], [3, 4]], np.float32)
@@ -64,6 +64,25 @@ def test_answers_go_where_queries_came_from(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(there.indices.host, here.indices)
     np.testing.assert_array_equal(there.scores.host, here.scores)
     assert isinstance(fastmf.top_k(ITEMS, OnGpu(ITEMS), k=1, backend="cuda").scores, np.ndarray)
+
+
+def test_ratings_may_be_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "to_host", lambda array: array.host)
+    users, items, ratings = np.array([3, 3, 5]), np.array([1, 2, 1]), np.array([4, 2, 5], np.float32)
+    here = fastmf.Interactions.from_arrays(users, items, ratings)
+    there = fastmf.Interactions.from_arrays(*(OnGpu(array) for array in (users, items, ratings)))
+
+    assert there.to_arrow().equals(here.to_arrow())
+
+
+def test_ratings_on_a_gpu_without_what_copies_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_cupy(array: OnGpu) -> None:
+        raise ModuleNotFoundError("No module named 'cupy'")
+
+    monkeypatch.setattr(exchange, "to_host", without_cupy)
+    message = "column 'users' is on a GPU, but No module named 'cupy'; install CuPy, or copy it to the host"
+    with pytest.raises(DataError, match=message):
+        fastmf.Interactions.from_arrays(OnGpu(np.array([1])), [1])
 
 
 REFERENCE = backend.get_backend("reference")
