@@ -1,32 +1,41 @@
-"""Starts the simulator's processes early, so that they are at work while kernels are compiled."""
+"""Starts the simulator's processes before the first test of all, so that they are at work meanwhile."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 Runs = dict[Path, "subprocess.Popen[str]"]
+_RUNS = pytest.StashKey[Runs]()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def simulations(request: pytest.FixtureRequest) -> Iterator[Runs]:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Run each file of parity tests in a process of its own, if anybody is going to ask."""
-    asked = [item for item in request.session.items if item.path.stem == "test_simulator"]
-    wanted = [item.callspec.params["path"] for item in asked if isinstance(item, pytest.Function)]
+    asked = [item for item in session.items if item.path.stem == "test_simulator" and isinstance(item, pytest.Function)]
+    if not asked or session.config.option.collectonly:
+        return
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    started = {
-        path: subprocess.Popen(
+    runs: Runs = {}
+    for path in (item.callspec.params["path"] for item in asked):
+        runs[path] = subprocess.Popen(
             [*command, str(path)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        for path in wanted
-    }
-    yield started
-    for run in started.values():
+    session.config.stash[_RUNS] = runs
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no process behind."""
+    for run in config.stash.get(_RUNS, {}).values():
         run.kill()
         run.wait()
         if run.stdout is not None:
             run.stdout.close()
+
+
+@pytest.fixture
+def simulations(request: pytest.FixtureRequest) -> Runs:
+    """The processes, by the file that they run."""
+    return request.config.stash[_RUNS]

@@ -43,12 +43,23 @@ def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
         FLOATS,
     )
     assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
-    assert code.registers <= 64
+    assert code.registers <= (64 if width <= 128 else 72)
     # The state of a user and that of an item, and their rows.
     assert code.count("LDG.E.128") >= (2 if in_halves else 4)
-    assert code.count("LDG.E.64") >= (2 if in_halves else 0)
+    # Beside four whole numbers of 64 bits.
+    assert code.count("LDG.E.64") >= 4 + (2 if in_halves else 0)
     assert bool(code.count("REDG.E.ADD.F32x4")) == vector_atomics
     assert bool(code.count("REDG.E.ADD.F16")) == in_halves
+
+
+@pytest.mark.parametrize("in_halves", [False, True])
+def test_norms_of_items(in_halves: bool) -> None:
+    from fastmf_kernels.sgd.cuda_walk import make_begin
+
+    code = machine_code.compile_kernel(make_begin(128, in_halves), HALVES if in_halves else FLOATS, FLOATS)
+    assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
+    assert code.registers <= 40
+    assert code.count("LDG.E.64" if in_halves else "LDG.E.128") >= 1
 
 
 @pytest.mark.parametrize("width", WIDTHS)
