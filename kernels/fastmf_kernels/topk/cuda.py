@@ -10,7 +10,7 @@ numbers that are infinite or none.
 import numpy as np
 
 from fastmf_kernels._cuda.jit import SIMULATED, WARP, cuda
-from fastmf_kernels._cuda.memory import DeviceArray, fetch, put, zeros
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, put, require_room, zeros
 from fastmf_kernels._cuda.rows import make_group, padded_width, put_rows
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.topk import cpu
@@ -62,7 +62,8 @@ def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None
     """Lay items out for `top_k`, on the device; see the reference."""
     if not len(items):
         return without_layout(items)
-    _require_memory(items)
+    n_items, n_factors = items.shape
+    require_room(4 * n_items * (padded_width(n_factors) + 2), f"{n_items} items of {n_factors} factors")
     norms = np.sqrt(np.einsum("ij,ij->i", items, items, dtype=np.float64)) * (1 + 2**-20) + 2.0**-149
     with np.errstate(over="ignore"):  # too long for float32: infinite
         norms = norms.astype(np.float32)
@@ -216,7 +217,7 @@ def _halves_of(factors: DeviceArray, longest: Float32Array, width: int) -> Devic
     """Return items as float16 numbers on the device, or nothing if it is not for them, or none of its memory left."""
     wanted = HALVES and _has_tensor_cores()
     n_bytes = 2 * (factors.size // width) * width_in_halves(width)
-    if not wanted or not np.isfinite(longest[0]) or n_bytes > _free_memory() / 2:
+    if not wanted or not np.isfinite(longest[0]) or n_bytes > free_bytes() / 2:
         return np.empty((0, 0, WARP, 4), np.uint8)
     return halve_rows(factors, put(longest), width, THREADS)
 
@@ -239,7 +240,7 @@ def _batch(n_queries: int, index: ItemIndex, k: int, screen: Screen) -> tuple[in
     n_parts = max(1, min(n_blocks // n_tiles, -(-len(index.factors) // (shape.n_items * _TILES_OF_A_PART))))
     of_factors = 4 * width + 2 * width_in_halves(width)
     bytes_of_a_query = 8 * n_parts * screen.capacity + of_factors + 8 * k + 32
-    by_memory = _free_memory() / 2 / bytes_of_a_query / shape.n_queries
+    by_memory = free_bytes() / 2 / bytes_of_a_query / shape.n_queries
     return min(n_queries, shape.n_queries * int(max(1, min(_TIMES * n_blocks, by_memory)))), n_parts
 
 
@@ -249,25 +250,6 @@ def _has_tensor_cores() -> bool:
 
 def _n_multiprocessors() -> int:
     return 1 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
-
-
-def _free_memory() -> float:
-    """Return how many bytes can still be had, what CuPy's pool holds and does not use included."""
-    free = float(cuda.current_context().get_memory_info().free)
-    if SIMULATED:
-        return free
-    import cupy
-
-    return free + float(cupy.get_default_memory_pool().free_bytes())
-
-
-def _require_memory(items: Float32Array) -> None:
-    needed, free = 4 * len(items) * (padded_width(items.shape[1]) + 2), _free_memory()
-    if needed > free:
-        raise MemoryError(
-            f"{len(items)} items of {items.shape[1]} factors take {needed / 2**30:.1f} GiB on the GPU, of which "
-            f'{free / 2**30:.1f} GiB are free; expected a smaller catalogue, or backend "cpu"'
-        )
 
 
 def _on_the_host(index: ItemIndex, n_queries: int) -> ItemIndex:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastmf.backend import Kernels
+from fastmf_kernels._cuda import memory
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.topk import cpu, cuda
 from fastmf_kernels.topk.arrays import Found, ItemIndex, Pairs, Rows, no_rows, without_layout
@@ -113,7 +114,7 @@ def test_parts_of_the_catalogue(
 
 
 def test_batches(kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_free_memory", lambda: 1e4)
+    monkeypatch.setattr(cuda, "free_bytes", lambda: 10_000)
     check(kernels, reference, *spread(17, 20), 2, random_rows(17, 20, 0.4, 5))
 
 
@@ -197,8 +198,8 @@ def test_an_index_without_layout(kernels: Kernels, reference: Kernels) -> None:
 
 
 def test_a_catalogue_that_does_not_fit(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_free_memory", lambda: 1000.0)
-    with pytest.raises(MemoryError, match=r"100 items of 8 factors take .* GiB are free"):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    with pytest.raises(MemoryError, match=r"100 items of 8 factors take 4,000 bytes .* of which 1,000 are free"):
         kernels.index_items(spread(1, 100)[1], True, None)
 
 

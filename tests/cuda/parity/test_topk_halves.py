@@ -272,7 +272,7 @@ def test_when_there_are_no_halves(kernels: Kernels, monkeypatch: pytest.MonkeyPa
     infinite = items.copy()
     infinite[7, 2] = np.inf
     assert kernels.index_items(infinite, True, None).bytes.size == 0
-    monkeypatch.setattr(cuda, "_free_memory", lambda: 2050.0)
+    monkeypatch.setattr(cuda, "free_bytes", lambda: 2050)
     assert kernels.index_items(items, True, None).bytes.size == 0
     monkeypatch.undo()
     if jit.SIMULATED:
