@@ -129,7 +129,7 @@ def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | No
 def _screens(index: ItemIndex, k: int) -> list[Screen]:
     """Return how to find candidates, one way after the other for what has not been proven."""
 
-    def with_margin(margin: int, shape: Shape | WarpShape) -> Screen:
+    def with_margin(margin: int, shape: Shape) -> Screen:
         return Screen(shape, k + margin, k + margin + max(ROOM, shape.n_items))
 
     by_floats = with_margin(MARGIN, SHAPE)
@@ -222,7 +222,7 @@ def _halves_of(factors: DeviceArray, longest: Float32Array, width: int) -> Devic
     return halve_rows(factors, put(longest), width, THREADS)
 
 
-def _count_tiles(n_screened: Int32Array, n_queries: int, n_items: int, shape: Shape | WarpShape) -> tuple[int, int]:
+def _count_tiles(n_screened: Int32Array, n_queries: int, n_items: int, shape: Shape) -> tuple[int, int]:
     """Return how many tiles of a `Scan` were screened, and how many skipped; whole ones, where the last is not."""
     rows, columns = _TILE_OF_SCAN
     last = n_queries - (len(n_screened) - 1) * shape.n_queries

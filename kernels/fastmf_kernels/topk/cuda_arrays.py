@@ -46,7 +46,7 @@ class Shape(NamedTuple):
         return self.n_queries * WARP // self.n_threads
 
 
-class WarpShape(NamedTuple):
+class WarpShape(Shape):
     """How the warps of a block screen a tile of queries × items with matrix instructions.
 
     Attributes
@@ -59,31 +59,10 @@ class WarpShape(NamedTuple):
         Factors that are in shared memory at a time; a multiple of 16.
     """
 
-    rows: int
-    columns: int
-    down: int
-    across: int
-    depth: int
-
     @property
     def n_threads(self) -> int:
         """Threads of a block."""
         return self.down * self.across * WARP
-
-    @property
-    def n_queries(self) -> int:
-        """Queries of a tile."""
-        return self.rows * self.down
-
-    @property
-    def n_items(self) -> int:
-        """Items of a tile."""
-        return self.columns * self.across
-
-    @property
-    def n_queries_of_a_warp(self) -> int:
-        """Queries whose candidates a warp looks after, at most as many as it has threads."""
-        return self.n_queries * WARP // self.n_threads
 
 
 class Screen(NamedTuple):
@@ -91,15 +70,15 @@ class Screen(NamedTuple):
 
     Attributes
     ----------
-    shape : Shape or WarpShape
-        The latter if products are taken in float16.
+    shape : Shape
+        A `WarpShape` if products are taken in float16.
     n_kept : int
         Candidates that a query has in the end.
     capacity : int
         Of a buffer.
     """
 
-    shape: Shape | WarpShape
+    shape: Shape
     n_kept: int
     capacity: int
 

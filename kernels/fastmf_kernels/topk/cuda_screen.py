@@ -15,7 +15,7 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa, kernel
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.cuda_arrays import Buffers, Catalogue, Questions, Shape, WarpShape
+from fastmf_kernels.topk.cuda_arrays import Buffers, Catalogue, Questions, Shape
 from fastmf_kernels.topk.cuda_settle import drop_excluded, keep_best
 
 _ALL = 0xFFFFFFFF
@@ -48,9 +48,7 @@ def make_screen(width: int, shape: Shape) -> Any:
     return make_search(shape, _make_multiply(width, shape), append, np.float32, for_queries, for_items)
 
 
-def make_search(
-    shape: Shape | WarpShape, multiply: Any, append: Any, kind: Any, for_queries: int, for_items: int
-) -> Any:
+def make_search(shape: Shape, multiply: Any, append: Any, kind: Any, for_queries: int, for_items: int) -> Any:
     """Return the kernel that finds candidates: a block of threads for a tile of queries and a part of the catalogue.
 
     Of ``n`` parts the p-th has the tiles p, p + n, p + 2n, …: each begins with long vectors.
@@ -113,7 +111,7 @@ def make_search(
     return screen
 
 
-def _make_tidy(shape: Shape | WarpShape) -> Any:
+def _make_tidy(shape: Shape) -> Any:
     n_mine, n_queries_of_a_tile = shape.n_queries_of_a_warp, shape.n_queries
 
     @device
