@@ -99,23 +99,9 @@ class SimulatedCuda:
         brought = _exchanged(mask, value)
         return brought[self.laneid ^ distance]
 
-    def shfl_up_sync(self, mask: int, value: Any, distance: int) -> Any:
-        """Return the value of a lane before, or the thread's own."""
-        brought, lane = _exchanged(mask, value), self.laneid
-        return brought[lane - distance if lane >= distance else lane]
-
-    def shfl_down_sync(self, mask: int, value: Any, distance: int) -> Any:
-        """Return the value of a lane after, or the thread's own."""
-        brought, lane = _exchanged(mask, value), self.laneid
-        return brought[lane + distance if lane + distance < _WARP else lane]
-
     def ballot_sync(self, mask: int, predicate: bool) -> int:
         """Return a bit for each lane for which something holds."""
         return sum(1 << lane for lane, holds in enumerate(_exchanged(mask, bool(predicate))) if holds)
-
-    def any_sync(self, mask: int, predicate: bool) -> bool:
-        """Whether something holds for any lane."""
-        return any(_exchanged(mask, bool(predicate)))
 
 
 class SimulatedInstructions:
