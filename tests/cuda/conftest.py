@@ -1,41 +1,71 @@
-"""Starts the simulator's processes before the first test of all, so that they are at work meanwhile."""
+"""Starts what `test_parity` asks for before the first test of all, so that it is at work meanwhile."""
 
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-Runs = dict[Path, "subprocess.Popen[str]"]
-_RUNS = pytest.StashKey[Runs]()
+
+class Parity(NamedTuple):
+    """A file of parity tests, and what runs its kernels: "simulator" or "interpreter"."""
+
+    way: str
+    path: Path
+
+
+Runs = dict[Parity, "Future[tuple[int, str]]"]
+
+
+class _Background:
+    """Processes that run files of tests beside this one, as many at a time as leave it a processor."""
+
+    def __init__(self, parities: list[Parity]) -> None:
+        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1))
+        self._processes: list[subprocess.Popen[str]] = []
+        self.runs: Runs = {parity: self._pool.submit(self._run, parity) for parity in parities}
+
+    def _run(self, parity: Parity) -> tuple[int, str]:
+        simulated = parity.way == "simulator"
+        environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1" if simulated else "0"}
+        plugin = ["-p", "no:cacheprovider"] + ([] if simulated else ["-p", "tests.cuda.ptx.plugin"])
+        command = [sys.executable, "-m", "pytest", "-q", *plugin, str(parity.path)]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            self._processes.append(process)
+            said, _ = process.communicate()
+        return process.returncode, said
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.kill()
+        self._pool.shutdown()
+
+
+_BACKGROUND = pytest.StashKey[_Background]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Run each file of parity tests in a process of its own, if anybody is going to ask."""
-    asked = [item for item in session.items if item.path.stem == "test_simulator" and isinstance(item, pytest.Function)]
-    if not asked or session.config.option.collectonly:
-        return
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    runs: Runs = {}
-    for path in (item.callspec.params["path"] for item in asked):
-        runs[path] = subprocess.Popen(
-            [*command, str(path)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-    session.config.stash[_RUNS] = runs
+    """Start the processes that somebody is going to ask for."""
+    asked = [item for item in session.items if item.path.stem == "test_parity" and isinstance(item, pytest.Function)]
+    if asked and not session.config.option.collectonly:
+        session.config.stash[_BACKGROUND] = _Background([item.callspec.params["parity"] for item in asked])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave no process behind."""
-    for run in config.stash.get(_RUNS, {}).values():
-        run.kill()
-        run.wait()
-        if run.stdout is not None:
-            run.stdout.close()
+    """End those that are still at work."""
+    background = config.stash.get(_BACKGROUND, None)
+    if background is not None:
+        background.end()
 
 
 @pytest.fixture
-def simulations(request: pytest.FixtureRequest) -> Runs:
-    """The processes, by the file that they run."""
-    return request.config.stash[_RUNS]
+def parity_runs(request: pytest.FixtureRequest) -> Runs:
+    """What the processes return and print."""
+    return request.config.stash[_BACKGROUND].runs
