@@ -7,13 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numba
 from cuda.bindings import nvjitlink
 from cuda.pathfinder import find_nvidia_binary_utility
-from numba import cuda
-from numba.cuda import dispatcher
 
-CAPABILITY = (9, 0)
+from tests.cuda.compiler import CAPABILITY, compile_to
 
 
 class MachineCode(NamedTuple):
@@ -39,15 +36,9 @@ class MachineCode(NamedTuple):
         }
 
 
-class _Device(NamedTuple):
-    """Stands in for the device that Numba asks for when a kernel calls other functions."""
-
-    compute_capability: tuple[int, int] = CAPABILITY
-
-
 def compile_kernel(kernel: Any, *types: Any) -> MachineCode:
     """Compile a kernel for arguments of some types."""
-    code = _intermediate_code(kernel.py_func, types)
+    code = compile_to("ltoir", kernel.py_func, types)
     handle = nvjitlink.create(3, [f"-arch=sm_{CAPABILITY[0]}{CAPABILITY[1]}a", "-lto", "-verbose"])
     try:
         nvjitlink.add_data(handle, nvjitlink.InputType.LTOIR, code, len(code), kernel.py_func.__name__)
@@ -59,17 +50,6 @@ def compile_kernel(kernel: Any, *types: Any) -> MachineCode:
     finally:
         nvjitlink.destroy(handle)
     return _read(log.decode(), bytes(binary))
-
-
-def _intermediate_code(function: Any, types: tuple[Any, ...]) -> bytes:
-    before = dispatcher.get_current_device
-    dispatcher.get_current_device = _Device
-    try:
-        signature = numba.void(*types)
-        code, _ = cuda.compile(function, signature, cc=CAPABILITY, output="ltoir", abi="numba", device=False)
-    finally:
-        dispatcher.get_current_device = before
-    return code  # type: ignore[no-any-return]
 
 
 def _read(log: str, binary: bytes) -> MachineCode:

@@ -23,16 +23,16 @@ def padded_width(n_factors: int) -> int:
     return max(8, 1 << (n_factors - 1).bit_length()) if n_factors < whole else -(-n_factors // whole) * whole
 
 
-def put_rows(rows: Float32Array, storage: str = "float32") -> DeviceArray:
-    """Return a table of rows on the device, padded, as one sequence of numbers of a type."""
-    missing = padded_width(rows.shape[1]) - rows.shape[1]
+def put_rows(rows: Float32Array, storage: str = "float32", width: int | None = None) -> DeviceArray:
+    """Return a table of rows on the device, padded to their width, as one sequence of numbers of a type."""
+    missing = (width or padded_width(rows.shape[1])) - rows.shape[1]
     return put((np.pad(rows, ((0, 0), (0, missing))) if missing else rows).ravel().astype(storage, copy=False))
 
 
 def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:
     """Write a table on the device back into the one that it was made of."""
     n_rows, n_factors = rows.shape
-    rows[:] = fetch(held).reshape(n_rows, padded_width(n_factors))[:, :n_factors]
+    rows[:] = fetch(held).reshape(n_rows, held.size // max(1, n_rows))[:, :n_factors]
 
 
 class Group(NamedTuple):

@@ -82,9 +82,10 @@ def run_half_sweep(
 ) -> Float64Array:
     """Solve every row of one side; see the reference."""
     n_factors = target_factors.shape[1]
-    width, asked = padded_width(n_factors), solver
+    asked = solver
     if solver.name == "subspace" and block_width(solver.setting) >= n_factors:
         solver = EXACTLY  # one block of all coordinates
+    width = _width(n_factors, solver)
     if width > _widest(solver):
         return cpu.run_half_sweep(problem, target_factors, n_threads, asked)
     losses = np.zeros(len(target_factors))
@@ -102,6 +103,14 @@ def run_half_sweep(
         )
     _solve_on_host(problem, np.flatnonzero(left), target_factors, losses, n_threads)
     return losses
+
+
+def _width(n_factors: int, solver: Solver) -> int:
+    """Return how many numbers a row has on the device: 96 too, where that spares matrices half of their products.
+
+    65 are common: 64 factors and a bias.
+    """
+    return 96 if solver.name == "cholesky" and 64 < n_factors <= 96 else padded_width(n_factors)
 
 
 def _widest(solver: Solver) -> int:
@@ -141,7 +150,7 @@ def _bring(rows: CSR, start: int, stop: int) -> HeldRows:
 
 def _begin(problem: HalfSweep, width: int, solver: Solver) -> _Sweep:
     padding, dense, basis = width - problem.fixed_factors.shape[1], bool(problem.gram.any()), None
-    fixed_factors, gram = put_rows(problem.fixed_factors), problem.gram
+    fixed_factors, gram = put_rows(problem.fixed_factors, width=width), problem.gram
     if solver.name == "subspace" and dense:
         basis = find_basis(gram, width)
         gram = basis.gram
@@ -170,7 +179,7 @@ def _run(
     improves = solver.name in ("cg", "subspace")
     kept = longest_row(n_factors) if improves else 0
     # Where a solver starts from nothing, nothing has to go there.
-    new_factors = put_rows(factors) if improves else zeros(n_rows * sweep.width, np.float32)
+    new_factors = put_rows(factors, width=sweep.width) if improves else zeros(n_rows * sweep.width, np.float32)
     if sweep.basis is not None:
         turn(new_factors, sweep.basis.there, sweep.width)
     solution = Solution(new_factors, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))

@@ -22,7 +22,7 @@ from fastmf_kernels.als.cuda_blocks import (
     take_block,
 )
 from fastmf_kernels.als.cuda_problem import Problem, Solution
-from fastmf_kernels.als.cuda_tiles import make_accumulate, make_tiles, tile_size
+from fastmf_kernels.als.cuda_tiles import make_accumulate, make_largest, make_tiles, tile_size
 
 # Vectors that are staged at a time. With 128 factors, two such chunks lie where L will be.
 CHUNK = 32
@@ -165,14 +165,13 @@ def _make_finish(width: int, size: int, dense: bool) -> Any:
 
 
 def _make_complete(width: int, size: int, dense: bool) -> Any:
-    tiles, parts = make_tiles(width, size), size // VECTOR
-    own = tiles.own
+    own, largest_of, parts = make_tiles(width, size).own, make_largest(width), size // VECTOR
 
     @device
     def complete(problem: Problem, u: int, tile: Float32Array, diagonal: Float32Array) -> np.float32:
         """Add G + λI to the matrix; return the largest element of its diagonal, and put it where rows are padding."""
         i, j = own()
-        if dense:
+        if dense and j >= 0:
             for a in range(size):
                 for part in range(parts):
                     four = isa.load4(problem.gram, (i * size + a) * width + j * size + part * VECTOR)
@@ -184,14 +183,7 @@ def _make_complete(width: int, size: int, dense: bool) -> Any:
                     tile[a * size + a] += problem.regularization[u]
                 diagonal[i * size + a] = tile[a * size + a]
         cuda.syncthreads()
-        lane = cuda.threadIdx.x % WARP
-        largest: np.float32 = diagonal[lane % width]
-        for at in range(lane, width, WARP):
-            largest = max(largest, diagonal[at])
-        distance = WARP // 2
-        while distance > 0:
-            largest = max(largest, cuda.shfl_xor_sync(_ALL_LANES, largest, distance))
-            distance //= 2
+        largest: np.float32 = largest_of(diagonal)
         if i == j:
             for a in range(size):
                 if i * size + a >= problem.n_factors:

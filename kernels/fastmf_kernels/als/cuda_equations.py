@@ -12,7 +12,7 @@ from fastmf_kernels._cuda.jit import WARP, cuda, device, isa
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.cuda_problem import Problem, weigh
-from fastmf_kernels.als.cuda_tiles import make_tiles
+from fastmf_kernels.als.cuda_tiles import make_largest, make_tiles, place_of_tile
 
 TILE = 4
 # A pivot this small is singular in any case: there is nothing to compare it with.
@@ -103,10 +103,7 @@ def make_accumulate(block: int, team: Team) -> Any:
     def accumulate(tile: Float32Array, vectors: Float32Array, n: int) -> None:
         """Add q̃ q̃ᵀ of the slice's share of n vectors to the thread's tile."""
         part, number = place_of()
-        i, j = 0, number
-        while j > i:
-            i += 1
-            j -= i
+        i, j = place_of_tile(number)
         of_slice = (n + n_slices - 1) // n_slices
         first = min(part * of_slice, n)
         add(tile, vectors, vectors, first * block, min(of_slice, n - first), i, j)
@@ -195,6 +192,7 @@ def make_added(width: int, dense: bool) -> Any:
 def make_complete(width: int, block: int, dense: bool, team: Team) -> Any:
     """Return the device function that completes the equations of a block."""
     n_warps, own, added = team.threads // WARP, make_tiles(block, TILE).own, make_added(width, dense)
+    largest_of = make_largest(block)
 
     @device
     def complete(
@@ -221,14 +219,7 @@ def make_complete(width: int, block: int, dense: bool, team: Team) -> Any:
                 tile[a * TILE + a] += added(problem, u, column + i * TILE + a)
                 diagonal[i * TILE + a] = tile[a * TILE + a]
         cuda.syncthreads()
-        lane = thread % WARP
-        largest: np.float32 = diagonal[lane % block]
-        for at in range(lane, block, WARP):
-            largest = max(largest, diagonal[at])
-        distance = WARP // 2
-        while distance > 0:
-            largest = max(largest, cuda.shfl_xor_sync(_ALL_LANES, largest, distance))
-            distance //= 2
+        largest: np.float32 = largest_of(diagonal)
         if i == j:
             for a in range(TILE):
                 if column + i * TILE + a >= problem.n_factors:

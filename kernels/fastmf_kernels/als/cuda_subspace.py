@@ -66,14 +66,14 @@ def make_begin(width: int, dense: bool, threads: int) -> Any:
     """
     size, chunks, number, lane_of, mask_of, _ = make_group(width)
     of_a_lane, batch, n_groups = VECTOR * chunks, max(1, min(VECTOR, 256 // width)), threads // size
-    in_batch, n_warps, added = of_a_lane * batch, threads // WARP, make_added(width, dense)
-    gather, products, add_up = make_gather(width), make_products(width, batch), _make_add_up_warps(n_warps)
+    in_batch, n_sums, added = of_a_lane * batch, _n_sums(threads), make_added(width, dense)
+    gather, products, add_up = make_gather(width), make_products(width, batch), _make_add_up_warps(threads // WARP)
 
     @kernel
     def begin(
         problem: Problem, rows: Int32Array, offsets: Int64Array, errors: Float32Array, solution: Solution
     ) -> None:
-        sums = cuda.shared.array(n_warps, np.float32, 16)
+        sums = cuda.shared.array(n_sums, np.float32, 16)
         x, q = cuda.local.array(of_a_lane, np.float32), cuda.local.array(in_batch, np.float32)
         scores, loss = cuda.local.array(batch, np.float32), _ZERO
         u, lane, mask = np.int64(rows[cuda.blockIdx.x]), lane_of(), mask_of()
@@ -102,6 +102,11 @@ def make_begin(width: int, dense: bool, threads: int) -> Any:
             solution.losses[u], solution.singular[u] = total, False
 
     return begin
+
+
+def _n_sums(threads: int) -> int:
+    """Count the numbers that warps add up: the compiler reads four at a time, also where there are three."""
+    return -(-threads // (WARP * VECTOR)) * VECTOR
 
 
 def _make_add_up_warps(n_warps: int) -> Any:

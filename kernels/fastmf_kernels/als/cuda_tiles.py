@@ -16,6 +16,8 @@ from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.cuda_problem import Problem, scaled_target, weigh
 
+_ALL_LANES = 0xFFFFFFFF
+
 
 class Tiles(NamedTuple):
     """How a block of threads shares a symmetric matrix.
@@ -27,9 +29,9 @@ class Tiles(NamedTuple):
     parts : int
         Four numbers at a time that a tile is wide.
     threads : int
-        At least one for each tile of the lower half, and one for each row; those left over double the last tile.
+        At least one for each tile of the lower half, and one for each row.
     own : device function
-        Row and column of the thread's tile.
+        Row and column of the thread's tile; 0 and -1 of a thread that is left over.
     place : device function
         Where a number of a vector is in shared memory.
     add : device function
@@ -52,6 +54,16 @@ def tile_size(width: int) -> int:
     return 8 if width > 64 else 4
 
 
+@device
+def place_of_tile(number: int) -> tuple[int, int]:
+    """Return row and column of a tile of the lower half; tiles are numbered row by row."""
+    i, j = 0, number
+    while j > i:
+        i += 1
+        j -= i
+    return i, j
+
+
 @functools.cache
 def make_tiles(width: int, size: int) -> Tiles:
     """Return how a matrix of some width is shared, in tiles of 4 or 8."""
@@ -61,11 +73,9 @@ def make_tiles(width: int, size: int) -> Tiles:
 
     @device
     def own() -> tuple[int, int]:
-        i, j = 0, min(cuda.threadIdx.x, n_tiles - 1)
-        while j > i:
-            i += 1
-            j -= i
-        return i, j
+        if cuda.threadIdx.x >= n_tiles:
+            return 0, -1
+        return place_of_tile(cuda.threadIdx.x)
 
     add, subtract = make_add(width, size, np.float32(1)), make_add(width, size, np.float32(-1))
     return Tiles(across, parts, threads, own, make_place(width, size), add, subtract)
@@ -105,6 +115,24 @@ def make_add(width: int, size: int, sign: np.float32) -> Any:
     return add
 
 
+def make_largest(n: int) -> Any:
+    """Return the device function that finds the largest of n numbers; each warp does so for itself."""
+
+    @device
+    def largest_of(numbers: Float32Array) -> np.float32:
+        lane = cuda.threadIdx.x % WARP
+        largest: np.float32 = numbers[lane % n]
+        for at in range(lane, n, WARP):
+            largest = max(largest, numbers[at])
+        distance = WARP // 2
+        while distance > 0:
+            largest = max(largest, cuda.shfl_xor_sync(_ALL_LANES, largest, distance))
+            distance //= 2
+        return largest
+
+    return largest_of
+
+
 @functools.cache
 def make_accumulate(width: int, size: int, chunk: int) -> Any:
     """Return the device function that adds a row's entries to its equations, ``chunk`` at a time.
@@ -126,7 +154,9 @@ def make_accumulate(width: int, size: int, chunk: int) -> Any:
         targets: Float32Array,
     ) -> np.float32:
         """Add q̃ q̃ᵀ to the matrix and return the thread's number of the right side, b + Σ t̃ q̃."""
+        # A thread without a tile adds up the first one, which nobody reads.
         i, j = own()
+        j = max(j, 0)
         at, half, first = place(min(cuda.threadIdx.x, width - 1)), 0, start
         stage(problem, start, min(chunk, stop - start), vectors, targets, 0)
         cuda.syncthreads()

@@ -1,4 +1,4 @@
-"""Kernels held against their reference on a GPU, or in the simulator (`tests/cuda/test_simulator.py` starts it)."""
+"""Kernels held against their reference on a GPU, or without one: see `tests/cuda/test_parity.py`."""
 
 import os
 from collections.abc import Iterator

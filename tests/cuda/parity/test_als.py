@@ -79,6 +79,7 @@ def test_half_sweep(
         (1, "hu", CG),
         (64, "hu", EXACTLY),
         (64, "hu", Solver("cg", 1)),
+        (65, "explicit", EXACTLY),
         (128, "rendle", EXACTLY),
         (128, "rendle", Solver("cg", 1)),
         (200, "explicit", CG),

