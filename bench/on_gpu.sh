@@ -6,7 +6,7 @@ folder=$(realpath "${1:-.}")
 cd "$(dirname "$0")/.."
 
 fastmf doctor
-python -m pytest -q tests/cuda --deselect tests/cuda/test_simulator.py
+python -m pytest -q tests/cuda --deselect tests/cuda/test_parity.py
 if command -v compute-sanitizer > /dev/null; then
     some="test_tables_of_one_row_or_none or test_two_warps or test_sides"
     for tool in memcheck racecheck; do

@@ -84,7 +84,7 @@ def test_a_file_that_is_not_ratings_is_said_and_the_others_go_on(bench: Bench, t
 def test_too_little_memory_for_one_shape_leaves_the_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(problems, "available_memory", lambda: 2**31)
 
-    output, errors = bench("als", *SMALL, "--shape", "netflix", "--json", status=1)
+    output, errors = bench("ingest", *SMALL, "--shape", "netflix", "--json", status=1)
 
     assert "needs about 9.4 GiB of memory, and 2.0 GiB are available" in errors
     assert {m["problem"] for m in json.loads(output)["measurements"]} == {"own"}

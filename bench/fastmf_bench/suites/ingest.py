@@ -11,7 +11,7 @@ import fastmf
 from fastmf.parquet import write_table
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
-from fastmf_bench.problems import SHAPES, open_problem
+from fastmf_bench.problems import SHAPES, Shape, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import COPY
@@ -32,12 +32,17 @@ def run(session: Session) -> None:
         _race(session, session.options.file.stem, str(session.options.file), {})
         return
     for shape in session.options.shapes or (SHAPES["ml-1m" if session.options.quick else "ml-20m"],):
-        problem = session.problem(shape)
-        for kind in KINDS:
-            path = problem.folder / f"{kind.replace(' ', '-')}.parquet"
-            if not path.exists():
-                session.work("ingest.write", {"folder": str(problem.folder), "path": str(path), "kind": kind})
-            _race(session, shape.name, str(path), {"ids": kind})
+        with session.noting(shape.name):
+            _race_kinds_of_ids(session, shape)
+
+
+def _race_kinds_of_ids(session: Session, shape: Shape) -> None:
+    problem = session.problem(shape)
+    for kind in KINDS:
+        path = problem.folder / f"{kind.replace(' ', '-')}.parquet"
+        if not path.exists():
+            session.work("ingest.write", {"folder": str(problem.folder), "path": str(path), "kind": kind})
+        _race(session, shape.name, str(path), {"ids": kind})
 
 
 def _race(session: Session, problem: str, path: str, settings: dict[str, Any]) -> None:
