@@ -1,6 +1,7 @@
 """``fastmf bench`` and ``python -m fastmf_bench``."""
 
 import argparse
+import math
 import shlex
 import sys
 import tempfile
@@ -134,6 +135,9 @@ def _suite_parser(name: str = "") -> argparse.ArgumentParser:
     )
     running.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)")
     running.add_argument("--laps", type=positive_integer, default=5, metavar="N", help="timed laps (default: 5)")
+    running.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="begin nothing more after so long (default: never)"
+    )
     running.add_argument("--factors", type=positive_integer, nargs="+", metavar="K", help="numbers of factors to try")
     running.add_argument("--seed", type=int, default=0, help="of generated problems (default: 0)")
     running.add_argument("--keep", type=Path, metavar="DIR", help="keep generated problems here, and use them again")
@@ -230,6 +234,7 @@ def _options(parsed: argparse.Namespace, folder: Path, n_threads: int, run: Run)
         libmf,
         parsed.data,
         tuple(parsed.seeds),
+        parsed.minutes,
     )
 
 

@@ -1,11 +1,13 @@
 """Races: contestants in processes of their own, lap by lap in turn, so that a slow minute hits them all."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -17,6 +19,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "
 
 # Seconds for a warm-up or a lap; who takes longer hangs.
 _PATIENCE = 1800.0
+# Seconds for what is under way when the time is over.
+_GRACE = 30.0
 
 
 class Contestant(NamedTuple):
@@ -60,7 +64,9 @@ class Outcome(NamedTuple):
     error: str | None = None
 
 
-def run_contest(contestants: Sequence[Contestant], n_laps: int, n_threads: int) -> dict[str, Outcome]:
+def run_contest(
+    contestants: Sequence[Contestant], n_laps: int, n_threads: int, until: float = math.inf
+) -> dict[str, Outcome]:
     """Run all contestants side by side in processes, but never two at a time.
 
     Parameters
@@ -71,6 +77,8 @@ def run_contest(contestants: Sequence[Contestant], n_laps: int, n_threads: int) 
         Timed laps of each, after its warm-up.
     n_threads : int
         What the environment tells their libraries.
+    until : float
+        When, by `time.perf_counter`, no further lap is begun. What is under way then may take half a minute more.
 
     Returns
     -------
@@ -78,21 +86,22 @@ def run_contest(contestants: Sequence[Contestant], n_laps: int, n_threads: int) 
         By name, in the order given.
     """
     with ExitStack() as stack:
-        workers = [stack.enter_context(_Worker(contestant, n_threads)) for contestant in contestants]
+        workers = [stack.enter_context(_Worker(contestant, n_threads, until)) for contestant in contestants]
         for worker in workers:
             worker.warm_up()
         for lap in range(n_laps):
             turn = lap % max(len(workers), 1)
             for worker in workers[turn:] + workers[:turn]:
-                worker.run_lap()
+                if time.perf_counter() < until:
+                    worker.run_lap()
         return {worker.contestant.name: worker.finish() for worker in workers}
 
 
 class _Worker:
-    def __init__(self, contestant: Contestant, n_threads: int) -> None:
+    def __init__(self, contestant: Contestant, n_threads: int, until: float) -> None:
         self.contestant = contestant
         self._laps: list[Lap] = []
-        self._n_threads = n_threads
+        self._n_threads, self._until = n_threads, until
         self._error: str | None = None
         self._finished: dict[str, Any] | None = None
 
@@ -149,7 +158,8 @@ class _Worker:
 
     def _receive(self) -> None:
         assert self._process.stdout is not None
-        impatience = threading.Timer(_PATIENCE, self._process.kill)
+        patience = min(_PATIENCE, max(0.0, self._until + _GRACE - time.perf_counter()))
+        impatience = threading.Timer(patience, self._process.kill)
         impatience.start()
         line = self._process.stdout.readline()
         impatience.cancel()

@@ -1,5 +1,6 @@
 """One run of benchmarks: its options, its problems, and the races of its suites."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ class Options:
     libmf: Path | None = None
     data: Path | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    minutes: float = math.inf
 
 
 class Work(NamedTuple):
@@ -62,6 +64,11 @@ class Session:
     _problems: dict[Shape, Problem] = field(default_factory=dict)
     _files: dict[Path, Problem] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def _until(self) -> float:
+        """When nothing more is begun."""
+        return self._started + 60 * self.options.minutes
 
     def has(self, peer: str) -> bool:
         """Whether a peer takes part."""
@@ -137,13 +144,17 @@ class Session:
         n_laps : int, optional
             As in the options if None.
         """
+        if time.perf_counter() > self._until:
+            self.note(f"{suite}: no time was left for {task}, {problem}")
+            return
         shown = [f"{name} {value}" for name, value in settings.items()]
         self.say(f"{suite}: " + ", ".join(filter(None, [task, problem, *shown])))
         settings = {"n_threads": self.options.n_threads, **settings}
         n_laps = self.options.n_laps if n_laps is None else n_laps
-        for name, outcome in run_contest(contestants, n_laps, settings["n_threads"]).items():
-            if outcome.error is not None:
-                self.note(f"{suite}: {name} was left out of {task}, {problem}: {outcome.error}")
+        for name, outcome in run_contest(contestants, n_laps, settings["n_threads"], self._until).items():
+            error = outcome.error or ("no time was left" if len(outcome.laps) < min(1, n_laps) else None)
+            if error is not None:
+                self.note(f"{suite}: {name} was left out of {task}, {problem}: {error}")
                 continue
             figures = outcome.figures
             self.run.measurements.append(

@@ -90,6 +90,13 @@ def test_too_little_memory_for_one_shape_leaves_the_other(bench: Bench, monkeypa
     assert {m["problem"] for m in json.loads(output)["measurements"]} == {"own"}
 
 
+def test_what_no_time_is_left_for_is_said(bench: Bench) -> None:
+    output, errors = bench("ingest", *SMALL, "--minutes", 0, "--json", status=1)
+
+    assert "ingest: no time was left for Parquet to dense ids, own" in errors
+    assert json.loads(output)["measurements"] == []
+
+
 def test_a_shape_of_ones_own_takes_three_numbers(bench: Bench) -> None:
     _, errors = bench("sgd", "--users", 5, status=2)
 

@@ -1,6 +1,8 @@
 """Contestants in processes of their own: laps in turn, and what happens to one that fails."""
 
+import math
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,12 @@ def test_every_contestant_runs_every_lap() -> None:
         assert len(outcome.laps) == 3
         assert all(lap.wall > 0 and lap.cpu >= 0 for lap in outcome.laps)
         assert outcome.figures == {}
+
+
+def test_no_lap_is_begun_when_the_time_is_over() -> None:
+    outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 3, 1, until=time.perf_counter())["a"]
+
+    assert (outcome.error, outcome.laps) == (None, [])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
@@ -65,13 +73,15 @@ def test_one_that_dies_says_how(script: str, error: str, tmp_path: Path, monkeyp
     assert (outcome.error, outcome.laps) == (error, [])
 
 
-def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("until", [math.inf, 0.0])
+def test_one_that_hangs_is_ended(until: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\nread order\nread never\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr(contest, "_PATIENCE", 0.2)
+    if until == math.inf:
+        monkeypatch.setattr(contest, "_PATIENCE", 0.2)
 
-    outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 1, 1)["a"]
+    outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 1, 1, until)["a"]
 
     assert outcome.error == "was killed by signal 9 (out of memory, or no answer?)"
