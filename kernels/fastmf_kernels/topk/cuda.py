@@ -3,8 +3,8 @@
 All products are taken, in float16 (`cuda_halves`, if it is on) or float32 (`cuda_screen`), and few are kept
 (`cuda_settle`): somewhat more than k for a query. Only these are scored exactly, and the k best of them are the answer
 where a bound on the rounding proves it (`cuda_rescore`). What float16 does not prove is searched again in float32.
-What that does not, either, is answered on the host: queries with ties at the border, with vectors of zeros, with
-numbers that are infinite or none.
+What that does not, either, is answered on the host: queries with ties at the border, or with numbers that are infinite
+or none. Vectors of zeros need no search.
 """
 
 import numpy as np
@@ -89,7 +89,8 @@ def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_thre
     if not len(queries) or not len(index.norms) or k > _MOST:
         return cpu.top_k(queries, _on_the_host(index, len(queries)), k, exclude, n_threads)
     top = TopK(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
-    proven, scans = np.zeros(len(queries), np.bool_), []
+    scans = [(0, 0, 0)]
+    proven = _answer_zeros(queries, index, exclude, top)
     for screen in _screens(index, k):
         left, start = np.flatnonzero(~proven), 0
         while start < len(left):
@@ -134,6 +135,23 @@ def _screens(index: ItemIndex, k: int) -> list[Screen]:
 
     by_floats = with_margin(MARGIN, SHAPE)
     return [with_margin(max(MARGIN_OF_HALVES, k // 2), SHAPE_OF_HALVES), by_floats] if index.bytes.size else [by_floats]
+
+
+def _answer_zeros(queries: Float32Array, index: ItemIndex, exclude: Rows, top: TopK) -> BoolArray:
+    """Answer the queries that score every item 0, of users without any ratings say; returns which they are.
+
+    All items tie: the first ones are the best, as far as they are not excluded.
+    """
+    k, all_tie = top.scores.shape[1], np.zeros(len(queries), np.bool_)
+    if np.isfinite(index.terms[0, 0]):  # 0 times infinity is no number
+        all_tie[:] = ~queries.any(axis=1)
+    for query in np.flatnonzero(all_tie):
+        excluded = exclude.indices[exclude.indptr[query] : exclude.indptr[query + 1]]
+        first = np.setdiff1d(np.arange(min(len(index.norms), k + len(excluded)), dtype=np.int32), excluded)[:k]
+        missing = k - len(first)
+        top.scores[query] = np.append(np.zeros(len(first)), np.full(missing, -np.inf))
+        top.indices[query] = np.append(first, np.full(missing, -1))
+    return all_tie
 
 
 def _answer(

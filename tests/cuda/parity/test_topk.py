@@ -143,11 +143,22 @@ def test_what_is_not_proven_is_answered_on_the_host(
     exclude = random_rows(3, 50, 0.1, 7)
     check(kernels, reference, queries, items, 3, exclude)
     assert on_the_host == []
-    queries[[0, 2]] = 0
-    check(kernels, reference, queries, items, 3, exclude)
-    assert on_the_host == [2]
     check(kernels, reference, queries, np.ones_like(items), 3, exclude)
-    assert on_the_host == [2, 3]
+    assert on_the_host == [3]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_vectors_of_zeros_need_no_search(kernels: Kernels, reference: Kernels, on_the_host: list[int]) -> None:
+    queries, items = spread(4, 50)
+    queries[[0, 2, 3]] = 0
+    exclude = rows([[], [3], [4, 0, 49], range(48)])
+    for asked in (slice(None), slice(2, 4)):
+        lists = exclude if asked == slice(None) else rows([[4, 0, 49], range(48)])
+        check(kernels, reference, queries[asked], items, 3, lists)
+    assert on_the_host == []
+    items[7, 2] = np.inf
+    check(kernels, reference, queries, items, 3, exclude)
+    assert on_the_host == [4]
 
 
 def test_a_score_that_rounding_could_have_hidden_is_not_proven(
