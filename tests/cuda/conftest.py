@@ -1,6 +1,7 @@
 """Starts what `test_parity` asks for before the first test of all, so that it is at work meanwhile."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,8 @@ class Parity(NamedTuple):
     path: Path
 
 
+# With what the tests beside it leave: those of many threads wait for all of theirs.
+_POLITELY = ["nice", "-n", "19"] if shutil.which("nice") else []
 Runs = dict[Parity, "Future[tuple[int, str]]"]
 
 
@@ -32,7 +35,7 @@ class _Background:
         simulated = parity.way == "simulator"
         environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1" if simulated else "0"}
         plugin = ["-p", "no:cacheprovider"] + ([] if simulated else ["-p", "tests.cuda.ptx.plugin"])
-        command = [sys.executable, "-m", "pytest", "-q", *plugin, str(parity.path)]
+        command = [*_POLITELY, sys.executable, "-m", "pytest", "-q", *plugin, str(parity.path)]
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
