@@ -59,13 +59,13 @@ def test_a_peer_that_is_missing_is_named_and_the_others_go_on(bench: Bench, monk
 def test_a_peer_that_nobody_asked_for_may_be_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "installed_version", lambda name: None)
 
-    _, errors = bench("ingest", *SMALL[:-1], "--json")
+    _, errors = bench("dance", *SMALL[:-1], "--json", status=1)
 
     assert "left out: implicit is not installed" in errors
 
 
 def test_a_libmf_that_cannot_run_is_said(bench: Bench, tmp_path: Path) -> None:
-    _, errors = bench("ingest", *SMALL[:-1], "--libmf", tmp_path, "--json", status=1)
+    _, errors = bench("dance", *SMALL[:-1], "--libmf", tmp_path, "--json", status=1)
 
     assert "is no program that can be run; --libmf expects the path of mf-train" in errors
 

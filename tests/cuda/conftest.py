@@ -12,10 +12,11 @@ import pytest
 
 
 class Parity(NamedTuple):
-    """A file of parity tests, and what runs its kernels: "simulator" or "interpreter"."""
+    """What runs kernels, "simulator" or "interpreter"; a file of parity tests, and which of them (pytest's ``-k``)."""
 
     way: str
-    path: Path
+    name: str
+    chosen: str
 
 
 # With what the tests beside it leave: those of many threads wait for all of theirs.
@@ -35,7 +36,8 @@ class _Background:
         simulated = parity.way == "simulator"
         environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1" if simulated else "0"}
         plugin = ["-p", "no:cacheprovider"] + ([] if simulated else ["-p", "tests.cuda.ptx.plugin"])
-        command = [*_POLITELY, sys.executable, "-m", "pytest", "-q", *plugin, str(parity.path)]
+        path = Path(__file__).parent / "parity" / f"{parity.name}.py"
+        command = [*_POLITELY, sys.executable, "-m", "pytest", "-q", *plugin, str(path), "-k", parity.chosen]
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
@@ -58,7 +60,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the processes that somebody is going to ask for."""
     asked = [item for item in session.items if item.path.stem == "test_parity" and isinstance(item, pytest.Function)]
     if asked and not session.config.option.collectonly:
-        session.config.stash[_BACKGROUND] = _Background([item.callspec.params["parity"] for item in asked])
+        parities = [item.callspec.params["parity"] for item in asked if hasattr(item, "callspec")]
+        session.config.stash[_BACKGROUND] = _Background(parities)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -127,6 +127,7 @@ def make_join(width: int, dense: bool, size: int | None = None) -> Any:
     return join
 
 
+@functools.cache
 def _make_finish(width: int, size: int, dense: bool) -> Any:
     complete, factorise = _make_complete(width, size, dense), make_factorise(width, size)
     substitute_back, n_columns, n_heads = make_substitute_back(width), VECTOR * width, 2 * VECTOR
@@ -164,6 +165,7 @@ def _make_finish(width: int, size: int, dense: bool) -> Any:
     return finish
 
 
+@functools.cache
 def _make_complete(width: int, size: int, dense: bool) -> Any:
     own, largest_of, parts = make_tiles(width, size).own, make_largest(width), size // VECTOR
 
@@ -194,6 +196,7 @@ def _make_complete(width: int, size: int, dense: bool) -> Any:
     return complete
 
 
+@functools.cache
 def make_factorise(width: int, size: int) -> Any:
     """Return what makes the factor L of a block of threads' own matrix, and solves Ly = b on the way."""
     tiles, parts = make_tiles(width, size), size // VECTOR
@@ -246,6 +249,7 @@ def make_factorise(width: int, size: int) -> Any:
     return factorise
 
 
+@functools.cache
 def make_substitute_back(width: int) -> Any:
     """Return what solves Lᵀx = y."""
 

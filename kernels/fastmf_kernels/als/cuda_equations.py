@@ -4,6 +4,7 @@ Each thread adds up a square tile of the lower half. There are more threads than
 into slices, each of which has all tiles and a share of the entries.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,7 @@ def slices_of(block: int, team: Team) -> Slices:
     return Slices(n_tiles, n_slices, n_cells, max(n_factor, n_slices * n_cells if n_slices > 1 else 0))
 
 
+@functools.cache
 def make_stage(width: int, block: int, team: Team) -> Any:
     """Return the device function that gathers columns of a row's vectors."""
     size, _, number, lane_of, _, _ = make_group(block)
@@ -94,6 +96,7 @@ def make_stage(width: int, block: int, team: Team) -> Any:
     return stage
 
 
+@functools.cache
 def make_accumulate(block: int, team: Team) -> Any:
     """Return the device function that multiplies gathered columns with each other."""
     n_slices = slices_of(block, team).n_slices
@@ -111,6 +114,7 @@ def make_accumulate(block: int, team: Team) -> Any:
     return accumulate
 
 
+@functools.cache
 def _make_place(block: int, team: Team) -> Any:
     n_tiles, n_slices, _, _ = slices_of(block, team)
 
@@ -124,6 +128,7 @@ def _make_place(block: int, team: Team) -> Any:
     return place_of
 
 
+@functools.cache
 def make_add_up(block: int, team: Team) -> Any:
     """Return the device function that adds up what slices have of the matrix."""
     n_tiles, n_slices, n_cells, _ = slices_of(block, team)
@@ -154,6 +159,7 @@ def make_add_up(block: int, team: Team) -> Any:
     return add_up
 
 
+@functools.cache
 def make_share(block: int, team: Team) -> Any:
     """Return the device function that adds up what the threads of a warp have of the right side."""
     size = make_group(block).size
@@ -174,6 +180,7 @@ def make_share(block: int, team: Team) -> Any:
     return share
 
 
+@functools.cache
 def make_added(width: int, dense: bool) -> Any:
     """Return the device function for what a row's entries do not make of its matrix's diagonal."""
 
@@ -189,6 +196,7 @@ def make_added(width: int, dense: bool) -> Any:
     return added
 
 
+@functools.cache
 def make_complete(width: int, block: int, dense: bool, team: Team) -> Any:
     """Return the device function that completes the equations of a block."""
     n_warps, own, added = team.threads // WARP, make_tiles(block, TILE).own, make_added(width, dense)

@@ -109,6 +109,7 @@ def _n_sums(threads: int) -> int:
     return -(-threads // (WARP * VECTOR)) * VECTOR
 
 
+@functools.cache
 def _make_add_up_warps(n_warps: int) -> Any:
     @device
     def add_up(number: np.float32, sums: Float32Array) -> np.float32:

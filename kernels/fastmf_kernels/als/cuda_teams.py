@@ -80,6 +80,7 @@ def rows_at_once(width: int, team: Team) -> int:
     return 1 if team.together else team.threads // make_group(width).size
 
 
+@functools.cache
 def make_dot(width: int) -> Any:
     """Return the device function for scalar products of a group's vectors."""
     group = make_group(width)
@@ -96,6 +97,7 @@ def make_dot(width: int) -> Any:
     return dot
 
 
+@functools.cache
 def make_gather(width: int) -> Any:
     """Return the device function that gathers the vector of an entry."""
     size, chunks, _, _, _, _ = make_group(width)
@@ -115,6 +117,7 @@ def make_gather(width: int) -> Any:
     return gather
 
 
+@functools.cache
 def make_products(width: int, batch: int) -> Any:
     """Return the device function for scalar products of a batch of gathered vectors."""
     size, chunks, _, _, _, _ = make_group(width)
@@ -137,6 +140,7 @@ def make_products(width: int, batch: int) -> Any:
     return products
 
 
+@functools.cache
 def make_add_all_cells(width: int, dense: bool, team: Team) -> Any:
     """Return the device function that multiplies with G."""
     size, chunks, number, lane_of, _, _ = make_group(width)
@@ -162,6 +166,7 @@ def make_add_all_cells(width: int, dense: bool, team: Team) -> Any:
     return add_all_cells
 
 
+@functools.cache
 def make_share(width: int, team: Team) -> Any:
     """Return the device function that adds up what the groups of a block have of a vector."""
     size, chunks, number, lane_of, _, _ = make_group(width)

@@ -81,6 +81,7 @@ def make_tiles(width: int, size: int) -> Tiles:
     return Tiles(across, parts, threads, own, make_place(width, size), add, subtract)
 
 
+@functools.cache
 def make_place(width: int, size: int) -> Any:
     """Return the device function that says where a number of a vector is in shared memory, for tiles of some width."""
     parts = size // VECTOR
@@ -94,6 +95,7 @@ def make_place(width: int, size: int) -> Any:
     return place
 
 
+@functools.cache
 def make_add(width: int, size: int, sign: np.float32) -> Any:
     """Return the device function that adds products of vectors, times ``sign``, to a tile; see `Tiles`."""
     parts, stride = size // VECTOR, width * VECTOR // size
@@ -115,6 +117,7 @@ def make_add(width: int, size: int, sign: np.float32) -> Any:
     return add
 
 
+@functools.cache
 def make_largest(n: int) -> Any:
     """Return the device function that finds the largest of n numbers; each warp does so for itself."""
 
@@ -175,6 +178,7 @@ def make_accumulate(width: int, size: int, chunk: int) -> Any:
     return accumulate
 
 
+@functools.cache
 def _make_stage(width: int, size: int) -> Any:
     # A thread takes the same four factors of every vector; a power of two of them divides the number of threads.
     lanes, place = width // VECTOR, make_place(width, size)

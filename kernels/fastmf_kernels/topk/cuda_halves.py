@@ -201,6 +201,7 @@ def _make_multiply(width: int, depth: int, shape: WarpShape) -> Any:
     return multiply
 
 
+@functools.cache
 def _make_copy(width: int, depth: int, n_rows_of_a_tile: int, n_threads: int) -> Any:
     """Return what begins to copy a slice of a tile's factors to shared memory, row after row."""
     n_quads, pitch, words = depth // (2 * VECTOR), depth // 2 + _GAP, width // 2
@@ -219,6 +220,7 @@ def _make_copy(width: int, depth: int, n_rows_of_a_tile: int, n_threads: int) ->
     return copy
 
 
+@functools.cache
 def _make_accumulate(depth: int, shape: WarpShape) -> Any:
     rows, columns, across, pitch = shape.rows, shape.columns, shape.across, depth // 2 + _GAP
     n_down, n_across, n_rounds = rows // SIDE, columns // _HALF, depth // SIDE

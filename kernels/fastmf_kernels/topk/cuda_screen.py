@@ -111,6 +111,7 @@ def make_search(shape: Shape, multiply: Any, append: Any, kind: Any, for_queries
     return screen
 
 
+@functools.cache
 def _make_tidy(shape: Shape) -> Any:
     n_mine, n_queries_of_a_tile = shape.n_queries_of_a_warp, shape.n_queries
 
@@ -235,6 +236,7 @@ def _make_multiply(width: int, shape: Shape) -> Any:
     return multiply
 
 
+@functools.cache
 def _make_slices(width: int, n_rows_of_a_tile: int, shape: Shape) -> Any:
     """Return what reads a slice of a tile's factors into registers, and what writes it, factor after factor."""
     depth, n_threads = shape.depth, shape.n_threads
@@ -263,6 +265,7 @@ def _make_slices(width: int, n_rows_of_a_tile: int, shape: Shape) -> Any:
     return read, write
 
 
+@functools.cache
 def _make_accumulate(shape: Shape) -> Any:
     rows, columns, down, across, depth = shape
     stride_of_queries, stride_of_items = shape.n_queries + _GAP, shape.n_items + _GAP

@@ -4,6 +4,7 @@ It has to be loaded before the kernels are.
 """
 
 import functools
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from tests.cuda.ptx.memory import DeviceArray, GlobalMemory
 from tests.cuda.ptx.program import Program, parse
 
 _memory = GlobalMemory()
+_interpreted: set[str] = set()
+# A fifth of what compiling takes.
+gc.disable()
 
 
 class InterpretedKernel:
@@ -33,6 +37,7 @@ class InterpretedKernel:
         return functools.partial(self._launch, *shape)
 
     def _launch(self, grid: Any, n_threads: int, *arguments: Any) -> None:
+        _interpreted.add(name_of(self.py_func))
         kinds = tuple(_type_of(argument) for argument in arguments)
         if kinds not in self._programs:
             code = compile_to("ptx", self.py_func, kinds)
@@ -43,6 +48,16 @@ class InterpretedKernel:
         numbers = [number for argument in arguments for number in _flat(argument)]
         named = {name: number for (name, _), number in zip(program.parameters, numbers, strict=True)}
         Machine(program, int(n_threads), named, _memory, make_step).run(tuple(blocks))
+
+
+def name_of(function: Callable[..., None]) -> str:
+    """Name a kernel by its module and the function that it is."""
+    return f"{function.__module__}.{function.__name__}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell which kernels were run."""
+    terminalreporter.write_line(f"interpreted: {' '.join(sorted(_interpreted))}")
 
 
 def _type_of(argument: Any) -> Any:
