@@ -1,8 +1,6 @@
 """``fastmf bench`` as people call it: what it says of bad input, what goes on nevertheless, and the exit status."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastmf
+from fastmf_bench import __main__ as command
 from fastmf_bench import peers, problems
-from fastmf_bench.suites import SUITES
+from fastmf_bench.suites import SUITES, memory
 
 Bench = Callable[..., tuple[str, str]]
 SMALL = ("--users", 40, "--items", 30, "--ratings", 300, "--factors", 8, "--laps", 1, "--threads", 1, "--peers")
@@ -138,21 +137,22 @@ def test_a_report_of_something_else_is_refused(bench: Bench, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_from_suites_to_report_targets_and_readme(tmp_path: Path) -> None:
+def test_from_suites_to_report_targets_and_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def call(*arguments: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "fastmf", "bench", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        capsys.readouterr()
+        returned = command.main(list(map(str, arguments)))
+        output, errors = capsys.readouterr()
+        assert returned == 0, errors
+        return output
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(problems.SHAPES, "ml-1m", problems.Shape("ml-1m", 200, 100, 3000))
+    monkeypatch.setattr(memory, "_RECOMMEND_SHAPE_QUICK", problems.Shape("small", 200, 100, 3000))
     fastmf.testing.film_club(n_users=50, n_items=30, mean_ratings=10).to_parquet(tmp_path / "mine.parquet")
 
-    run = ("sgd", "als", "topk", "ingest", "memory", "--quick", "--laps", 2, "--peers")
+    run = ("sgd", "als", "topk", "ingest", "memory", "--quick", "--laps", 1, "--peers")
     table = call(*run, "--file", "mine.parquet", "--output", "r.json")
 
     suites = ("ceilings", "sgd", "als", "topk", "ingest", "memory")

@@ -27,9 +27,8 @@ def of(kind: type, *members: Any) -> Any:
     return types.NamedTuple(members, kind)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "vector_atomics"), [*((width, True) for width in WIDTHS), (64, False)])
 @pytest.mark.parametrize("in_halves", [False, True])
-@pytest.mark.parametrize("vector_atomics", [True, False])
 def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
     from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_steps
 

@@ -4,7 +4,6 @@ It has to be loaded before the kernels are.
 """
 
 import functools
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,6 @@ from tests.cuda.ptx.program import Program, parse
 
 _memory = GlobalMemory()
 _interpreted: set[str] = set()
-# A fifth of what compiling takes.
-gc.disable()
 
 
 class InterpretedKernel:
