@@ -116,7 +116,7 @@ class Session:
 
     def work(self, task: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Have a task done in a process of its own, and return what it says."""
-        (outcome,) = run_contest([Contestant(task, task, arguments)], 0, self.options.n_threads).values()
+        (outcome,) = run_contest([Contestant(task, task, arguments)], 0, self.options.n_threads, self._until).values()
         if outcome.error is not None:
             raise FastMFError(f"{task} failed: {outcome.error}")
         return outcome.figures
