@@ -148,9 +148,8 @@ def _answer_zeros(queries: Float32Array, index: ItemIndex, exclude: Rows, top: T
     for query in np.flatnonzero(all_tie):
         excluded = exclude.indices[exclude.indptr[query] : exclude.indptr[query + 1]]
         first = np.setdiff1d(np.arange(min(len(index.norms), k + len(excluded)), dtype=np.int32), excluded)[:k]
-        missing = k - len(first)
-        top.scores[query] = np.append(np.zeros(len(first)), np.full(missing, -np.inf))
-        top.indices[query] = np.append(first, np.full(missing, -1))
+        top.scores[query], top.indices[query] = -np.inf, -1
+        top.scores[query, : len(first)], top.indices[query, : len(first)] = 0, first
     return all_tie
 
 
