@@ -9,7 +9,7 @@ import numpy as np
 from fastmf.errors import BackendError, ParameterError
 from fastmf.parameters import require_choice
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
-from fastmf_kernels.als.arrays import HalfSweep, Solver
+from fastmf_kernels.als.arrays import HalfSweep, Solver, Table
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling
@@ -40,8 +40,13 @@ class Kernels(NamedTuple):
     run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
     run_svdpp_epoch: Callable[[CSR, Blocks, Int32Array, Factors, Implicit, Link, Step, RowSteps, int | None], float]
     add_implicit: Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None]
-    gram: Callable[[Float32Array, int | None], Float64Array]
-    run_half_sweep: Callable[[HalfSweep, Float32Array, int | None, Solver], Float64Array]
+    to_device: Callable[[Float32Array, Solver], Table]
+    to_host: Callable[[Table, Float32Array], None]
+    split_biases: Callable[[Table], tuple[Table, Float32Array]]
+    squared_norms: Callable[[Table, int | None], Float64Array]
+    as_terms: Callable[[Table, Table, Factors], Factors]
+    gram: Callable[[Table, int | None], Float64Array]
+    run_half_sweep: Callable[[HalfSweep, Table, int | None, Solver], Float64Array]
     index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
     top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
     count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
@@ -87,6 +92,11 @@ def get_backend(name: str) -> Kernels:
         sampled.run_logistic_epoch,
         svdpp.run_epoch,
         svdpp.add_implicit,
+        als.to_device,
+        als.to_host,
+        als.split_biases,
+        als.squared_norms,
+        als.as_terms,
         als.gram,
         als.run_half_sweep,
         topk.index_items,

@@ -8,10 +8,10 @@ import numpy as np
 from fastmf.backend import Kernels
 from fastmf.interactions import Interactions
 from fastmf.models.base import FactorModel
-from fastmf.models.least_squares import first_item_factors, make_solver, require_solver, squared_norms
+from fastmf.models.least_squares import Side, first_item_factors, make_side, make_solver, require_solver
 from fastmf.models.training import Record, Trainer
 from fastmf.parameters import require_choice, require_number
-from fastmf_kernels._types import Float32Array
+from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
@@ -88,7 +88,7 @@ class _ExplicitTrainer:
     """Biases are fitted jointly with the factors: [p, b_u] solves against [q, 1], [q, b_i] against [p, 1]."""
 
     def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels) -> None:
-        self._model, self._ratings, self._kernels = model, ratings, kernels
+        self._model, self._n_ratings, self._kernels = model, ratings.n_ratings, kernels
         self._solver = make_solver(model, n_free=int(model.biases))
         self.link: Link = make_link(None)
         self.state: dict[str, Float32Array] = {}
@@ -100,54 +100,48 @@ class _ExplicitTrainer:
             np.zeros(ratings.n_items, np.float32),
             np.float32(mean if model.biases else 0),
         )
-
-    def run_epoch(self) -> Record:
         p, q, user_biases, item_biases, _ = self.factors
-        self._half_sweep(self._ratings.by_user, q, item_biases, p, user_biases)
-        self._half_sweep(self._ratings.by_item, p, user_biases, q, item_biases)
-        # What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
-        # large sums.
-        squared_error = self._kernels.squared_error(
-            self._ratings.by_user, self.factors, self.link, self._model.n_threads
-        )
-        penalty = self._penalty(self._ratings.by_user, p, user_biases)
-        penalty += self._penalty(self._ratings.by_item, q, item_biases)
-        n_ratings = self._ratings.n_ratings
-        return {"train_rmse": math.sqrt(squared_error / n_ratings), "objective": squared_error + penalty}
+        self._users = self._make_side(ratings.by_user, p, user_biases)
+        self._items = self._make_side(ratings.by_item, q, item_biases)
+        # G of explicit data: missing cells contribute nothing.
+        self._gram = np.zeros((self._users.home.shape[1],) * 2, np.float32)
+        self._weighting = Weighting(np.float32(1), np.float32(0), -self.factors.global_mean, np.float32(1))
 
-    def bring_home(self) -> None:
-        """Nothing: half sweeps leave their factors here."""
+    def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array) -> Side:
+        home = np.column_stack([factors, biases]) if self._model.biases else factors
+        return make_side(rows, home, self._strengths(rows), self._kernels, self._solver)
 
-    def _half_sweep(
-        self,
-        rows: CSR,
-        fixed_factors: Float32Array,
-        fixed_biases: Float32Array,
-        factors: Float32Array,
-        biases: Float32Array,
-    ) -> None:
-        solution = factors
-        if self._model.biases:
-            fixed_factors = np.column_stack([fixed_factors, np.ones(len(fixed_factors), np.float32)])
-            solution = np.column_stack([factors, biases])
-        size = fixed_factors.shape[1]
-        problem = HalfSweep(
-            rows,
-            fixed_factors,
-            fixed_biases,
-            np.zeros((size, size), np.float32),
-            self._regularization(rows),
-            Weighting(np.float32(1), np.float32(0), -self.factors.global_mean, np.float32(1)),
-        )
-        self._kernels.run_half_sweep(problem, solution, self._model.n_threads, self._solver)
-        if self._model.biases:
-            factors[:], biases[:] = solution[:, :-1], solution[:, -1]
-
-    def _regularization(self, rows: CSR) -> Float32Array:
+    def _strengths(self, rows: CSR) -> Float64Array:
         counts = np.diff(rows.indptr)
         scaled = self._model.regularization_scaling == "count"
-        return (self._model.regularization * (counts if scaled else np.ones_like(counts))).astype(np.float32)
+        return np.asarray(self._model.regularization * (counts if scaled else np.ones_like(counts)), np.float64)
 
-    def _penalty(self, rows: CSR, factors: Float32Array, biases: Float32Array) -> float:
-        squares = squared_norms(factors) + biases.astype(np.float64) ** 2
-        return float(self._regularization(rows) @ squares)
+    def run_epoch(self) -> Record:
+        self._half_sweep(self._users, self._items)
+        self._half_sweep(self._items, self._users)
+        # What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
+        # large sums.
+        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors)
+        squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)
+        penalty = self._penalty(self._users) + self._penalty(self._items)
+        return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
+
+    def bring_home(self) -> None:
+        for side in (self._users, self._items):
+            self._kernels.to_host(side.table, side.home)
+        if self._model.biases:
+            p, q, user_biases, item_biases, _ = self.factors
+            for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
+                factors[:], biases[:] = home[:, :-1], home[:, -1]
+
+    def _half_sweep(self, side: Side, fixed: Side) -> None:
+        if self._model.biases:
+            fixed_factors, offsets = self._kernels.split_biases(fixed.table)
+        else:
+            biases = self.factors.item_biases if side is self._users else self.factors.user_biases
+            fixed_factors, offsets = fixed.table, biases
+        problem = HalfSweep(side.rows, fixed_factors, offsets, self._gram, side.regularization, self._weighting)
+        self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
+
+    def _penalty(self, side: Side) -> float:
+        return float(side.regularization @ self._kernels.squared_norms(side.table, self._model.n_threads))

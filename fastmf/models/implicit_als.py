@@ -8,7 +8,7 @@ from fastmf.backend import Kernels
 from fastmf.errors import DataError
 from fastmf.interactions import Interactions
 from fastmf.models.base import FactorModel
-from fastmf.models.least_squares import first_item_factors, make_solver, require_solver, squared_norms
+from fastmf.models.least_squares import Side, first_item_factors, make_side, make_solver, require_solver
 from fastmf.models.training import Record, Trainer
 from fastmf.parameters import require_choice, require_number
 from fastmf_kernels._types import Float32Array, Float64Array
@@ -119,7 +119,7 @@ class ImplicitALS(FactorModel):
 
 class _ImplicitTrainer:
     def __init__(self, model: ImplicitALS, ratings: Interactions, kernels: Kernels) -> None:
-        self._model, self._ratings, self._kernels = model, ratings, kernels
+        self._model, self._kernels = model, kernels
         self.link: Link = make_link(None)
         self.state: dict[str, Float32Array] = {}
         self.factors = Factors(
@@ -130,6 +130,8 @@ class _ImplicitTrainer:
             np.float32(0),
         )
         self._solver = make_solver(model)
+        self._users = self._make_side(ratings.by_user, self.factors.user_factors, ratings.n_items)
+        self._items = self._make_side(ratings.by_item, self.factors.item_factors, ratings.n_users)
         self._weighting = self._make_weighting()
         _, _, target, target_slope = (float(term) for term in self._weighting)
         values = ratings.by_user.values
@@ -148,28 +150,33 @@ class _ImplicitTrainer:
             terms = (0.0, model.alpha, 0.0, model.alpha)
         return Weighting(*(np.float32(term) for term in terms))
 
-    def run_epoch(self) -> Record:
-        p, q = self.factors.user_factors, self.factors.item_factors
-        self._half_sweep(self._ratings.by_user, q, p)
-        losses = self._half_sweep(self._ratings.by_item, p, q)
-        return {"objective": self._objective(losses)}
+    def _make_side(self, rows: CSR, factors: Float32Array, n_others: int) -> Side:
+        return make_side(rows, factors, self._strengths(rows, n_others), self._kernels, self._solver)
 
-    def bring_home(self) -> None:
-        """Nothing: half sweeps leave their factors here."""
-
-    def _half_sweep(self, rows: CSR, fixed_factors: Float32Array, factors: Float32Array) -> Float64Array:
-        gram = self._unobserved_weight * self._kernels.gram(fixed_factors, self._model.n_threads)
-        offsets = np.zeros(len(fixed_factors), np.float32)
-        regularization = self._regularization(rows, len(fixed_factors)).astype(np.float32)
-        problem = HalfSweep(rows, fixed_factors, offsets, gram.astype(np.float32), regularization, self._weighting)
-        return self._kernels.run_half_sweep(problem, factors, self._model.n_threads, self._solver)
-
-    def _regularization(self, rows: CSR, n_fixed: int) -> Float64Array:
+    def _strengths(self, rows: CSR, n_others: int) -> Float64Array:
         counts = np.diff(rows.indptr).astype(np.float64)
         if self._model.weighting == "hu":
             return np.full(len(counts), self._model.regularization)
-        scale = (counts + self._model.unobserved_weight * n_fixed) ** self._model.regularization_exponent
+        scale = (counts + self._model.unobserved_weight * n_others) ** self._model.regularization_exponent
         return np.asarray(self._model.regularization * scale)
+
+    def run_epoch(self) -> Record:
+        self._half_sweep(self._users, self._items)
+        losses = self._half_sweep(self._items, self._users)
+        return {"objective": self._objective(losses)}
+
+    def bring_home(self) -> None:
+        for side in (self._users, self._items):
+            self._kernels.to_host(side.table, side.home)
+
+    def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
+        gram = self._unobserved_weight * self._kernels.gram(fixed.table, self._model.n_threads)
+        # There are no biases: all offsets are 0.
+        offsets = self.factors.item_biases if side is self._users else self.factors.user_biases
+        problem = HalfSweep(
+            side.rows, fixed.table, offsets, gram.astype(np.float32), side.regularization, self._weighting
+        )
+        return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
     def _objective(self, item_losses: Float64Array) -> float:
         """Evaluate the sum in the class docstring, of which the half sweep has found most.
@@ -177,6 +184,6 @@ class _ImplicitTrainer:
         With the users fixed, the sum is Σ_i (q_iᵀA q_i - 2bᵀq_i) + Σ_S t + Σ_u λ_u‖p_u‖², with A and b of item i's
         normal equations: A holds all cells and the item's own penalty.
         """
-        p, q = self.factors.user_factors, self.factors.item_factors
-        penalty = float(self._regularization(self._ratings.by_user, len(q)) @ squared_norms(p))
+        squares = self._kernels.squared_norms(self._users.table, self._model.n_threads)
+        penalty = float(self._users.strengths @ squares)
         return float(item_losses.sum()) + self._total_target + penalty

@@ -1,16 +1,47 @@
 """What explicit and implicit alternating least squares share."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fastmf.backend import Kernels
 from fastmf.errors import ParameterError
 from fastmf.models.training import first_factors
 from fastmf.parameters import require_choice, require_integer
 from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.als.arrays import Solver
+from fastmf_kernels.als.arrays import Solver, Table
+from fastmf_kernels.layout.arrays import CSR
 
 SOLVERS = ("cholesky", "cg", "subspace")
+
+
+class Side(NamedTuple):
+    """Users or items in a run of training.
+
+    Attributes
+    ----------
+    rows : CSR
+        The ratings of each of them.
+    home : float32 array, shape (n_rows, n_factors)
+        Their factors on the host, and
+    table : Table
+        where kernels work on them.
+    strengths : float64 array, shape (n_rows,)
+        λ of each, and
+    regularization : float32 array, shape (n_rows,)
+        what kernels take it for.
+    """
+
+    rows: CSR
+    home: Float32Array
+    table: Table
+    strengths: Float64Array
+    regularization: Float32Array
+
+
+def make_side(rows: CSR, factors: Float32Array, strengths: Float64Array, kernels: Kernels, solver: Solver) -> Side:
+    """Return a side whose factors are where kernels work on them."""
+    return Side(rows, factors, kernels.to_device(factors, solver), strengths, strengths.astype(np.float32))
 
 
 class _Parameters(Protocol):
@@ -54,8 +85,3 @@ def first_item_factors(model: _Parameters, n_items: int) -> Float32Array:
     """Draw the item factors with which the first sweep begins."""
     factors = first_factors((n_items, model.n_factors), model.init_scale, np.random.default_rng(model.seed))
     return np.abs(factors) if model.nonnegative else factors
-
-
-def squared_norms(factors: Float32Array) -> Float64Array:
-    """Return ‖x‖² of each row, in float64."""
-    return np.asarray(np.einsum("nf,nf->n", factors, factors, dtype=np.float64))

@@ -1,11 +1,15 @@
 """The least-squares problem of one half sweep."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
+
+Table = Any
+"""Rows of factors where a backend's kernels read and write them: a float32 array of shape (n_rows, n_factors), C order,
+or, of "cuda", what ``to_device`` has made of one."""
 
 
 class Weighting(NamedTuple):
@@ -32,8 +36,8 @@ class HalfSweep(NamedTuple):
     ----------
     rows : CSR
         Observed values; one row for each target row, columns are rows of ``fixed_factors``.
-    fixed_factors : float32 array, shape (n_fixed, n_factors), C order
-        The vectors q.
+    fixed_factors : Table
+        The vectors q, as an array of shape (n_fixed, n_factors) or where ``to_device`` has put them.
     fixed_offsets : float32 array, shape (n_fixed,)
         Subtracted from the target of each entry: the biases of the fixed side.
     gram : float32 array, shape (n_factors, n_factors)
@@ -44,7 +48,7 @@ class HalfSweep(NamedTuple):
     """
 
     rows: CSR
-    fixed_factors: Float32Array
+    fixed_factors: Table
     fixed_offsets: Float32Array
     gram: Float32Array
     regularization: Float32Array

@@ -13,7 +13,7 @@ import numpy as np
 from fastmf_kernels._jit import kernel, run_tasks
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als import cpu_cg, cpu_cholesky, cpu_nonnegative, cpu_subspace
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, longest_row
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, longest_row
 from fastmf_kernels.als.balance import cut_into_tasks
 from fastmf_kernels.als.cpu_basis import turn, use_eigenbasis
 from fastmf_kernels.als.cpu_rows import (
@@ -27,14 +27,19 @@ from fastmf_kernels.als.cpu_rows import (
     make_scratch,
     start_long_row,
 )
+from fastmf_kernels.als.reference import as_terms as as_terms
 from fastmf_kernels.als.reference import solve_row
+from fastmf_kernels.als.reference import split_biases as split_biases
+from fastmf_kernels.als.reference import squared_norms as squared_norms
+from fastmf_kernels.als.reference import to_device as to_device
+from fastmf_kernels.als.reference import to_host as to_host
 from fastmf_kernels.linalg.cpu import add_gram, n_panels_for
 from fastmf_kernels.linalg.panels import WIDTH
 
 _GRAM_ROWS = 4096
 
 
-def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
+def gram(factors: Table, n_threads: int | None = None) -> Float64Array:
     """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
     n_rows, n_factors = factors.shape
     n_panels = n_panels_for(n_factors)
@@ -79,7 +84,7 @@ _METHODS = {
 
 
 def run_half_sweep(
-    problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
+    problem: HalfSweep, target_factors: Table, n_threads: int | None = None, solver: Solver = EXACTLY
 ) -> Float64Array:
     """Solve every row of one side; see the reference."""
     n_rows = len(target_factors)

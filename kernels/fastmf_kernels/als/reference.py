@@ -6,8 +6,9 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, block_width, longest_row
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, block_width, longest_row
 from fastmf_kernels.linalg.reference import cutoff, solve_symmetric
+from fastmf_kernels.predict.arrays import Factors
 
 
 class _Equations(NamedTuple):
@@ -18,22 +19,89 @@ class _Equations(NamedTuple):
     n_entries: int
 
 
-def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
+def to_device(factors: Float32Array, solver: Solver = EXACTLY) -> Table:
+    """Return rows of factors where kernels work on them: here, and on the CPU, the very same array.
+
+    Parameters
+    ----------
+    factors : float32 array, shape (n_rows, n_factors), C order
+    solver : Solver
+        The one that half sweeps on the table will be solved by.
+    """
+    return factors
+
+
+def to_host(table: Table, factors: Float32Array) -> None:
+    """Write a table to an array of its shape, which is the array that it was made of or another one."""
+    if table is not factors:
+        factors[:] = table
+
+
+def split_biases(table: Table) -> tuple[Table, Float32Array]:
+    """Return rows [q, 1] and offsets b of a table of rows [q, b]: what the other side is solved against.
+
+    Since [p, b_u]·[q, 1] = p·q + b_u, what is left of a rating to be explained by it is r - μ - b.
+
+    Returns
+    -------
+    Table
+        A copy.
+    float32 array, shape (n_rows,)
+        Where the table is.
+    """
+    fixed = table.copy()
+    fixed[:, -1] = 1
+    return fixed, table[:, -1].copy()
+
+
+def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
+    """Return ‖x‖² of each row, summed in float64."""
+    return np.asarray(np.einsum("nf,nf->n", factors, factors, dtype=np.float64))
+
+
+def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
+    """Return the terms of the prediction that two tables stand for, as ``squared_error`` takes them.
+
+    Parameters
+    ----------
+    users, items : Table
+        Rows p and q; or [p, b_u] and [q, b_i], of one number more than rows of ``factors``.
+    factors : Factors
+        Overwritten, unless the tables are on a device.
+
+    Returns
+    -------
+    Factors
+        ``factors``, or on a device other terms of the same predictions.
+    """
+    n_factors = factors.user_factors.shape[1]
+    for table, rows, biases in (
+        (users, factors.user_factors, factors.user_biases),
+        (items, factors.item_factors, factors.item_biases),
+    ):
+        if table is not rows:
+            rows[:] = table[:, :n_factors]
+        if table.shape[1] > n_factors:
+            biases[:] = table[:, n_factors]
+    return factors
+
+
+def gram(factors: Table, n_threads: int | None = None) -> Float64Array:
     """Return FᵀF, float64, shape (n_factors, n_factors)."""
     wide = factors.astype(np.float64)
     return np.asarray(wide.T @ wide)
 
 
 def run_half_sweep(
-    problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
+    problem: HalfSweep, target_factors: Table, n_threads: int | None = None, solver: Solver = EXACTLY
 ) -> Float64Array:
     """Solve the least-squares problem of every row, or improve its solution.
 
     Parameters
     ----------
     problem : HalfSweep
-    target_factors : float32 array, shape (n_rows, n_factors)
-        Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of it, gets the
+    target_factors : Table
+        n_rows × n_factors numbers. Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of it, gets the
         solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is there. All
         become NaN where G is not finite.
     n_threads : int, optional
