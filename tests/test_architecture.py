@@ -127,7 +127,7 @@ def test_only_the_backend_picks_variants() -> None:
 
 
 def test_only_variants_for_cuda_touch_the_device() -> None:
-    """Others may ask whether there is one, or whether an array is there, of what loads nothing."""
+    """Others may ask what loads nothing: whether there is one, where an array is, and what the user is told."""
 
     def is_for_cuda(name: str) -> bool:
         return "_cuda" in name.split(".") or name.rpartition(".")[2].startswith("cuda")
@@ -138,6 +138,7 @@ def test_only_variants_for_cuda_touch_the_device() -> None:
         ("fastmf.backend", "probe", True),
         ("fastmf.backend", "exchange", True),
         ("fastmf.ids", "exchange", True),
+        ("fastmf.cli", "notes", True),
         ("fastmf.cli.doctor", "probe", True),
         ("fastmf_bench.machine", "probe", True),
     }

@@ -7,7 +7,10 @@ wrong.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from fastmf.cli import bench, convert, demo, doctor, evaluate, info, recommend, similar, train, warmup
 from fastmf.errors import FastMFError, ParameterError
@@ -28,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return bench.run_with(given[1:])
     parsed = make_parser().parse_args(given)
     try:
-        status = int(parsed.run(parsed))
+        with _notes_in_one_line():
+            status = int(parsed.run(parsed))
         sys.stdout.flush()  # what fails here would otherwise fail at exit, too late for a message and a status
         return status
     except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
@@ -37,6 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"fastmf {parsed.command}: {_message(error)}", file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
+
+
+@contextmanager
+def _notes_in_one_line() -> Iterator[None]:
+    """Print what the library says once of the GPU as one line, and other warnings as Python does."""
+    from fastmf_kernels._cuda.notes import OnHostWarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, OnHostWarning):
+            print(f"fastmf: note: {message}", file=sys.stderr)
+        else:
+            show_as_before(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        show_as_before = warnings.showwarning
+        warnings.simplefilter("always", OnHostWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _drop_unwritten_results() -> None:

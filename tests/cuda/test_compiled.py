@@ -61,7 +61,7 @@ def test_norms_of_items(in_halves: bool) -> None:
     assert code.count("LDG.E.64" if in_halves else "LDG.E.128") >= 1
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [*WIDTHS, 96])
 def test_squared_errors(width: int) -> None:
     from fastmf_kernels.layout.arrays import CSR
     from fastmf_kernels.predict.arrays import Factors

@@ -9,7 +9,7 @@ machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA t
 
 from numba.core import types  # noqa: E402
 
-from fastmf_kernels.als import cuda_basis, cuda_cg, cuda_cholesky, cuda_gram, cuda_subspace  # noqa: E402
+from fastmf_kernels.als import cuda_basis, cuda_cg, cuda_cholesky, cuda_gram, cuda_subspace, cuda_tables  # noqa: E402
 from fastmf_kernels.als.arrays import Weighting  # noqa: E402
 from fastmf_kernels.als.cuda_equations import Team as BlockTeam  # noqa: E402
 from fastmf_kernels.als.cuda_problem import Problem, Solution  # noqa: E402
@@ -81,7 +81,7 @@ def test_improve(width: int, registers: int, dense: bool, team: Team) -> None:
     assert bool(code.count("BAR.SYNC")) == (team.together or (dense and width <= 64))
 
 
-@pytest.mark.parametrize(("width", "registers"), [(32, 64), (64, 64), (128, 128), (256, 128)])
+@pytest.mark.parametrize(("width", "registers"), [(32, 64), (64, 64), (96, 128), (128, 128), (256, 128)])
 def test_gram(width: int, registers: int) -> None:
     panels = cuda_gram.panels_for(width)
     code = compile_lean(cuda_gram.make_multiply(width, panels, cuda_gram.CHUNK), registers, FLOATS, FLOATS)
@@ -97,8 +97,24 @@ def test_products_are_added_up_in_float64() -> None:
 @pytest.mark.parametrize("width", [64, 512])
 def test_turn(width: int) -> None:
     kernel = cuda_basis.make_turn(width, cuda_basis.rows_in_block(width))
-    code = compile_lean(kernel, 64, FLOATS, FLOATS)
+    code = compile_lean(kernel, 64, FLOATS, FLOATS, FLOATS)
     assert code.count("FFMA") >= 64
+
+
+@pytest.mark.parametrize("width", [8, 96, 512])
+def test_tables(width: int) -> None:
+    """Rows are copied and split four numbers at a time, and measured in float64."""
+    copy = machine_code.compile_kernel(cuda_tables.make_copy(width), FLOATS, INT32S, FLOATS, INT32S)
+    split = machine_code.compile_kernel(cuda_tables.make_split(width), FLOATS, INT, FLOATS, FLOATS)
+    square = machine_code.compile_kernel(cuda_tables.make_square(width), FLOATS, types.float64[::1])
+    for code in (copy, split, square):
+        assert (code.stack, code.spills) == (0, 0)
+        assert code.registers <= 40
+        assert code.count("LDG.E.128") >= 1
+    for code in (copy, split):
+        assert code.in_float64 == {}
+        assert code.count("STG.E.128") >= 1
+    assert set(square.in_float64) <= {"F2F.F64.F32", "DADD", "DMUL", "DFMA"}
 
 
 @pytest.mark.parametrize("width", [64, 512])

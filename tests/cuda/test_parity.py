@@ -19,11 +19,13 @@ PARITIES = [
     Parity(
         "interpreter", "test_als", "gram and 40 or sweep and 20-hu or long_rows or 65 or tiles_of_eight or 40-rendle"
     ),
+    Parity("interpreter", "test_als_tables", ""),
     Parity("interpreter", "test_topk", ""),
     Parity("interpreter", "test_topk_halves", "matrices or multiply or sums or all_scores or parts or bound"),
     Parity("interpreter", "test_sgd", "8-identity or 130-sigmoid or halves or one_row"),
     Parity("interpreter", "test_predict", ""),
     Parity("simulator", "test_als", "not 70-hu-64 and not 128-rendle and not 200-explicit"),
+    Parity("simulator", "test_als_tables", "not subspace and not no_table and not home"),
     Parity("simulator", "test_topk", "two_warps or parts or settled or zeros or sizes"),
     Parity("simulator", "test_topk_halves", "parts or widths or matrices or multiply or bound or all_scores"),
     Parity("simulator", "test_sgd", ""),

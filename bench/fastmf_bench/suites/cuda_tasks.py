@@ -10,7 +10,7 @@ import numpy as np
 from fastmf.backend import get_backend
 from fastmf_bench.pace import Lap, Pace, Task, clocks
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
+from fastmf_kernels.als.arrays import HalfSweep, Solver, Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, make_link
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
@@ -95,24 +95,27 @@ def sgd(
 
 
 def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_threads: int) -> dict[str, Any]:
-    """Run sweeps of iALS, both sides."""
+    """Run sweeps of iALS, both sides, on tables that stay where kernels work on them, as a fit does."""
     by_user, by_item, kernels = _load(folder, "by_user"), _load(folder, "by_item"), get_backend(backend)
-    p = _factors(len(by_user.indptr) - 1, n_factors, 1)
-    q = _factors(len(by_item.indptr) - 1, n_factors, 2)
+    n_users, n_items = len(by_user.indptr) - 1, len(by_item.indptr) - 1
     how = Solver(solver, _CG_STEPS if solver == "cg" else 0)
     weighting = Weighting(*(np.float32(term) for term in (1, 0, 1, 0)))
+    p, q = (kernels.to_device(_factors(n, n_factors, seed), how) for n, seed in ((n_users, 1), (n_items, 2)))
+    sides = [
+        (rows, np.zeros(n_fixed, np.float32), (0.01 * (np.diff(rows.indptr) + 0.1 * n_fixed)).astype(np.float32))
+        for rows, n_fixed in ((by_user, n_items), (by_item, n_users))
+    ]
 
-    def half_sweep(rows: CSR, fixed: Float32Array, target: Float32Array) -> float:
-        gram = (0.1 * kernels.gram(fixed, n_threads)).astype(np.float32)
-        strength = (0.01 * (np.diff(rows.indptr) + 0.1 * len(fixed))).astype(np.float32)
-        problem = HalfSweep(rows, fixed, np.zeros(len(fixed), np.float32), gram, strength, weighting)
+    def half_sweep(side: tuple[CSR, Float32Array, Float32Array], fixed: Table, target: Table) -> float:
+        (rows, offsets, strengths), gram = side, (0.1 * kernels.gram(fixed, n_threads)).astype(np.float32)
+        problem = HalfSweep(rows, fixed, offsets, gram, strengths, weighting)
         return float(kernels.run_half_sweep(problem, target, n_threads, how).sum())
 
     losses: list[float] = []
 
     def work() -> None:
-        half_sweep(by_user, q, p)
-        losses.append(half_sweep(by_item, p, q))
+        half_sweep(sides[0], q, p)
+        losses.append(half_sweep(sides[1], p, q))
 
     work()
     figures = _paced(pace, work, backend == "cuda")

@@ -17,7 +17,8 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 def is_on_device(array: Any) -> bool:
     """Whether an array is in the memory of a device: of this library, CuPy, PyTorch or another."""
-    return hasattr(array, "__cuda_array_interface__")
+    # The simulator's arrays have no interface.
+    return hasattr(array, "__cuda_array_interface__") or hasattr(array, "copy_to_host")
 
 
 def put(array: Any) -> DeviceArray:

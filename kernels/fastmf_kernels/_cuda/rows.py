@@ -32,7 +32,38 @@ def put_rows(rows: Float32Array, storage: str = "float32", width: int | None = N
 def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:
     """Write a table on the device back into the one that it was made of."""
     n_rows, n_factors = rows.shape
-    rows[:] = fetch(held).reshape(n_rows, held.size // max(1, n_rows))[:, :n_factors]
+    if n_rows:
+        rows[:] = fetch(held).reshape(n_rows, -1)[:, :n_factors]
+
+
+class DeviceTable(NamedTuple):
+    """Rows of factors that stay on the device.
+
+    Attributes
+    ----------
+    numbers : float32 array on the device, shape (n_rows·width,)
+        Padded rows, one after the other.
+    shape : (int, int)
+        Number of rows, and of factors.
+    width : int
+        Numbers of a padded row.
+    """
+
+    numbers: DeviceArray
+    shape: tuple[int, int]
+    width: int
+
+
+def put_table(rows: Float32Array, width: int) -> DeviceTable:
+    """Return a table on the device that stays there."""
+    return DeviceTable(put_rows(rows, width=width), rows.shape, width)
+
+
+def fetch_table(table: DeviceTable) -> Float32Array:
+    """Return a copy of a table on the host, without the padding."""
+    rows = np.empty(table.shape, np.float32)
+    fetch_rows(table.numbers, rows)
+    return rows
 
 
 class Group(NamedTuple):
@@ -56,13 +87,14 @@ class Group(NamedTuple):
     number: Callable[[], int]
     lane: Callable[[], int]
     mask: Callable[[], Any]
-    total: Callable[[np.float32, Any], np.float32]
+    total: Callable[[Any, Any], Any]
 
 
 @functools.cache
 def make_group(width: int) -> Group:
-    """Return the group of threads for rows of some padded width."""
-    size = min(WARP, width // VECTOR)
+    """Return the group of threads for rows of some padded width: a power of two of them, with as many numbers each."""
+    vectors = width // VECTOR
+    size = min(WARP, vectors & -vectors)
     members = (1 << size) - 1
 
     @device
@@ -78,7 +110,7 @@ def make_group(width: int) -> Group:
         return members << (cuda.threadIdx.x % WARP // size * size)
 
     @device
-    def total(value: np.float32, mask: Any) -> np.float32:
+    def total(value: Any, mask: Any) -> Any:
         distance = size // 2
         while distance > 0:
             value += cuda.shfl_xor_sync(mask, value, distance)

@@ -2,11 +2,12 @@
 
 "cholesky", up to 128 factors: a block of threads for each row, in `cuda_cholesky`. "cg", up to 512: in `cuda_cg`.
 "subspace", up to 512, in blocks of 16, 32 or 64 coordinates, or all of up to 128: in `cuda_subspace`. The CPU solves
-rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks.
-Results do not depend on how threads happen to run, nor on how much memory is free.
+rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks; it
+is said once. Results do not depend on how threads happen to run, nor on how much memory is free.
 
-Observed values stay on the device between half sweeps, and must not be changed meanwhile (see `cuda_held`); factors go
-there and come back in each.
+Tables that `to_device` has made stay on the device: a half sweep reads one and changes the other there. Arrays of the
+host go there and come back in each. Observed values, offsets and strengths stay on the device between half sweeps, and
+must not be changed meanwhile (see `cuda_held`).
 """
 
 from typing import NamedTuple
@@ -14,19 +15,30 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, put, zeros
-from fastmf_kernels._cuda.rows import fetch_rows, padded_width, put_rows
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, is_on_device, put, require_room, zeros
+from fastmf_kernels._cuda.rows import DeviceTable, fetch_rows, padded_width, put_rows, put_table
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
-from fastmf_kernels.als import cpu, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_subspace
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, block_width, longest_row
+from fastmf_kernels.als import (
+    cpu,
+    cuda_cg,
+    cuda_cholesky,
+    cuda_gram,
+    cuda_held,
+    cuda_subspace,
+    cuda_tables,
+    cuda_widths,
+    reference,
+)
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting, block_width, longest_row
 from fastmf_kernels.als.cuda_basis import Basis, find_basis, turn
 from fastmf_kernels.als.cuda_held import HeldRows
 from fastmf_kernels.als.cuda_problem import Problem, Solution
 from fastmf_kernels.als.cuda_teams import longest_alone, rows_at_once
+from fastmf_kernels.als.cuda_widths import WIDEST_EXACT
 from fastmf_kernels.als.reference import solve_row as solve_row
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors
 
-_WIDEST_EXACT = 128
 # Entries of the longest row that one block of threads solves. On one multiprocessor, a row of 80 000 entries would keep
 # the others waiting. In equations of so many entries, errors of float32 sums do not add up either.
 LONGEST_UNCUT = 4096
@@ -58,87 +70,139 @@ class _Sweep(NamedTuple):
     basis: Basis | None
 
 
-def gram(factors: Float32Array, n_threads: int | None = None) -> Float64Array:
+def to_device(factors: Float32Array, solver: Solver = EXACTLY) -> Table:
+    """Return a table on the device; see the reference. If the CPU is going to solve its rows, it stays an array.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for it.
+    """
+    n_rows, n_factors = factors.shape
+    width = cuda_widths.width_for(n_factors, solver)
+    if width == 0:
+        return factors
+    require_room(4 * n_rows * width, f"{n_rows} rows of {n_factors} factors")
+    return put_table(factors, width)
+
+
+def to_host(table: Table, factors: Float32Array) -> None:
+    """Write a table to an array of its shape; see the reference."""
+    if isinstance(table, DeviceTable):
+        fetch_rows(table.numbers, factors)
+    else:
+        reference.to_host(table, factors)
+
+
+def split_biases(table: Table) -> tuple[Table, Float32Array]:
+    """Return rows [q, 1] and offsets b of a table of rows [q, b]; see the reference."""
+    return cuda_tables.split_table(table) if isinstance(table, DeviceTable) else reference.split_biases(table)
+
+
+def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
+    """Return ‖x‖² of each row; see the reference."""
+    if isinstance(factors, DeviceTable):
+        return cuda_tables.squared_norms_of(factors)
+    return reference.squared_norms(factors, n_threads)
+
+
+def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
+    """Return the terms of the prediction that two tables stand for; see the reference.
+
+    On the device with biases: p·q + b_u + b_i + μ = [p, 1]·[q, b_i] + b_u + μ, so that one table serves as it is.
+    """
+    if not _is_there(users):
+        return reference.as_terms(users, items, factors)
+    if users.shape[1] == factors.user_factors.shape[1]:
+        return factors._replace(user_factors=users, item_factors=items)
+    fixed, biases = split_biases(users)
+    return Factors(fixed, items, biases, zeros(items.shape[0], np.float32), factors.global_mean)
+
+
+def _is_there(table: Table) -> bool:
+    return isinstance(table, DeviceTable)
+
+
+def gram(factors: Table, n_threads: int | None = None) -> Float64Array:
     """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
-    n_factors = factors.shape[1]
-    width = padded_width(n_factors)
+    n_rows, n_factors = factors.shape
+    width = factors.width if isinstance(factors, DeviceTable) else padded_width(n_factors)
     panels, numbers, chunk = cuda_gram.panels_for(width), width * width, cuda_gram.CHUNK
     total = zeros(numbers, np.float64)
     of_chunk = 4 * (chunk * width + numbers)
     step = chunk * max(1, min(_MOST_CHUNKS, free_bytes() // 2 // of_chunk))
     multiply, add_up = cuda_gram.make_multiply(width, panels, chunk), cuda_gram.make_add_up()
-    for start in range(0, len(factors), step):
-        rows = factors[start : start + step]
-        n_chunks = -(-len(rows) // chunk)
-        products = zeros(n_chunks * numbers, np.float32)
-        across = width // panels.width
-        multiply[(n_chunks, across, across), panels.threads](put_rows(rows), products)
+    for start in range(0, n_rows, step):
+        stop = min(start + step, n_rows)
+        n_chunks, across = -(-(stop - start) // chunk), width // panels.width
+        products, rows = zeros(n_chunks * numbers, np.float32), _rows_on_device(factors, start, stop, width)
+        multiply[(n_chunks, across, across), panels.threads](rows, products)
         add_up[-(-numbers // cuda_gram.THREADS), cuda_gram.THREADS](products, total)
     return fetch(total).reshape(width, width)[:n_factors, :n_factors].copy()
 
 
+def _rows_on_device(table: Table, start: int, stop: int, width: int) -> DeviceArray:
+    """Return some rows on the device: where they are, or a copy."""
+    if isinstance(table, DeviceTable):
+        return cuda_tables.part_of(table, start, stop).numbers
+    return put_rows(table[start:stop], width=width)
+
+
 def run_half_sweep(
-    problem: HalfSweep, target_factors: Float32Array, n_threads: int | None = None, solver: Solver = EXACTLY
+    problem: HalfSweep, target_factors: Table, n_threads: int | None = None, solver: Solver = EXACTLY
 ) -> Float64Array:
     """Solve every row of one side; see the reference."""
-    n_factors = target_factors.shape[1]
-    asked = solver
-    if solver.name == "subspace" and block_width(solver.setting) >= n_factors:
-        solver = EXACTLY  # one block of all coordinates
-    width = _width(n_factors, solver)
-    if width > _widest(solver):
-        return cpu.run_half_sweep(problem, target_factors, n_threads, asked)
-    losses = np.zeros(len(target_factors))
+    n_rows, n_factors = target_factors.shape
+    width = cuda_widths.width_for(n_factors, solver)
+    for table in (problem.fixed_factors, target_factors):
+        if isinstance(table, DeviceTable) and table.width != width:
+            raise ValueError(f"a table was made for another solver than {solver.name!r}; expected one made for it")
+    if width == 0:
+        cuda_widths.say_why(n_factors, solver)
+        return cpu.run_half_sweep(problem, target_factors, n_threads, solver)
+    solver = cuda_widths.simplified(solver, n_factors)
+    losses = np.zeros(n_rows)
     if not np.isfinite(problem.gram).all():
-        target_factors[:] = np.nan
+        _fill_with_nan(target_factors)
         return losses
-    target_factors[np.diff(problem.rows.indptr) == 0] = 0
-    ranges = _find_ranges(problem, width, solver)
-    sweep, left = _begin(problem, width, solver), np.zeros(len(losses), np.bool_)
+    ranges = _find_ranges(problem, target_factors, width, solver)
+    sweep, left = _begin(problem, width, solver), np.zeros(n_rows, np.bool_)
     for start, stop in ranges:
-        part = slice(start, stop)
-        # No name for the rows on the device: they are gone before the next ones come.
-        losses[part], left[part] = _run(
-            sweep, _bring(problem.rows, start, stop), problem.regularization[part], target_factors[part], solver
-        )
+        losses[start:stop], left[start:stop] = _solve_range(sweep, start, stop, target_factors, solver)
     _solve_on_host(problem, np.flatnonzero(left), target_factors, losses, n_threads)
     return losses
 
 
-def _width(n_factors: int, solver: Solver) -> int:
-    """Return how many numbers a row has on the device: 96 too, where that spares matrices half of their products.
-
-    65 are common: 64 factors and a bias.
-    """
-    return 96 if solver.name == "cholesky" and 64 < n_factors <= 96 else padded_width(n_factors)
-
-
-def _widest(solver: Solver) -> int:
-    """Return how wide rows may be for a solver."""
-    if solver.name == "subspace":
-        return cuda_subspace.WIDEST if block_width(solver.setting) in cuda_subspace.BLOCKS else 0
-    return {"cholesky": _WIDEST_EXACT, "cg": cuda_cg.WIDEST}.get(solver.name, 0)
+def _fill_with_nan(table: Table) -> None:
+    if isinstance(table, DeviceTable):
+        cuda_tables.fill_with_nan(table)
+    else:
+        table[:] = np.nan
 
 
-def _find_ranges(problem: HalfSweep, width: int, solver: Solver) -> list[tuple[int, int]]:
+def _find_ranges(problem: HalfSweep, target: Table, width: int, solver: Solver) -> list[tuple[int, int]]:
     """Cut the rows into what there is memory for, beside tables and parts of long rows; one range, if possible."""
     indptr, held = problem.rows.indptr, cuda_held.is_held(problem.rows)
     longest = int(np.diff(indptr).max(initial=0))
     n_parts = max(_MOST_PARTS, -(-longest // LONGEST_UNCUT))
     n_parts = min(n_parts, int(indptr[-1]) // LONGEST_UNCUT * 2)
-    parts = n_parts * cuda_cholesky.part_size(width) if width <= _WIDEST_EXACT else 0
-    tables = 4 * (len(problem.fixed_factors) * (width + 1) + width * width + parts)
+    parts = n_parts * cuda_cholesky.part_size(width) if width <= WIDEST_EXACT else 0
+    # What is on the device already is not free any more.
+    turned = solver.name == "subspace" and bool(problem.gram.any())
+    of_fixed = 0 if isinstance(problem.fixed_factors, DeviceTable) and not turned else width
+    of_row = 0 if isinstance(target, DeviceTable) else width
+    tables = 4 * (problem.fixed_factors.shape[0] * (of_fixed + 1) + width * width + parts)
     if solver.name == "subspace":
         errors = max(longest, min(cuda_subspace.MOST_ERRORS, int(indptr[-1])))
         tables += 4 * (2 * width * width + errors) + 8 * len(indptr)
     try:
-        ranges = cuda_held.cut_into_ranges(indptr, width, tables, free_bytes(), held)
+        ranges = cuda_held.cut_into_ranges(indptr, of_row, tables, free_bytes(), held)
     except MemoryError:
         ranges = []
     if len(ranges) == 1 or not len(indptr) > 1:
         return ranges
     cuda_held.release()
-    return cuda_held.cut_into_ranges(indptr, width, tables, free_bytes())
+    return cuda_held.cut_into_ranges(indptr, of_row, tables, free_bytes())
 
 
 def _bring(rows: CSR, start: int, stop: int) -> HeldRows:
@@ -149,21 +213,49 @@ def _bring(rows: CSR, start: int, stop: int) -> HeldRows:
 
 
 def _begin(problem: HalfSweep, width: int, solver: Solver) -> _Sweep:
-    padding, dense, basis = width - problem.fixed_factors.shape[1], bool(problem.gram.any()), None
-    fixed_factors, gram = put_rows(problem.fixed_factors, width=width), problem.gram
+    (n_fixed, n_factors), basis, gram = problem.fixed_factors.shape, None, problem.gram
+    padding, dense = width - n_factors, bool(gram.any())
+    fixed_factors = _rows_on_device(problem.fixed_factors, 0, n_fixed, width)
     if solver.name == "subspace" and dense:
         basis = find_basis(gram, width)
-        gram = basis.gram
-        turn(fixed_factors, basis.there, width)
+        gram, in_place = basis.gram, not isinstance(problem.fixed_factors, DeviceTable)
+        turned = fixed_factors if in_place else zeros(n_fixed * width, np.float32)
+        turn(fixed_factors, basis.there, width, turned)
+        fixed_factors = turned
     padded = put(np.pad(gram, ((0, padding), (0, padding))).ravel())
-    return _Sweep(problem, width, dense, fixed_factors, put(problem.fixed_offsets), padded, basis)
+    offsets = cuda_held.held_vector(problem.fixed_offsets)
+    return _Sweep(problem, width, dense, fixed_factors, offsets, padded, basis)
+
+
+def _solve_range(
+    sweep: _Sweep, start: int, stop: int, target: Table, solver: Solver
+) -> tuple[Float64Array, npt.NDArray[np.bool_]]:
+    """Bring some rows to the device and solve them; return their losses, and which are left to the host.
+
+    Nothing that was brought here is still there when the next rows come.
+    """
+    held = _bring(sweep.problem.rows, start, stop)
+    strengths = cuda_held.held_vector(sweep.problem.regularization)[start:stop]
+    if isinstance(target, DeviceTable):
+        return _run(sweep, held, strengths, cuda_tables.part_of(target, start, stop), solver)
+    rows = target[start:stop]
+    # Where a solver starts from nothing, nothing has to go there.
+    numbers = put_rows(rows, width=sweep.width) if _improves(solver) else zeros(len(rows) * sweep.width, np.float32)
+    found = _run(sweep, held, strengths, DeviceTable(numbers, rows.shape, sweep.width), solver)
+    fetch_rows(numbers, rows)
+    return found
+
+
+def _improves(solver: Solver) -> bool:
+    """Whether a solver starts from the present factors."""
+    return solver.name in ("cg", "subspace")
 
 
 def _run(
-    sweep: _Sweep, held: HeldRows, regularization: Float32Array, factors: Float32Array, solver: Solver
+    sweep: _Sweep, held: HeldRows, strengths: DeviceArray, table: DeviceTable, solver: Solver
 ) -> tuple[Float64Array, npt.NDArray[np.bool_]]:
     """Solve rows, all of which are on the device; return their losses, and which are left to the host."""
-    n_rows, n_factors = factors.shape
+    n_rows, n_factors = table.shape
     problem = Problem(
         held.indptr,
         held.indices,
@@ -171,21 +263,20 @@ def _run(
         sweep.fixed_factors,
         sweep.fixed_offsets,
         sweep.gram,
-        put(regularization),
+        strengths,
         Weighting(*(np.float32(term) for term in sweep.problem.weighting)),
         n_factors,
         np.float32(n_factors * np.finfo(np.float32).eps),
     )
-    improves = solver.name in ("cg", "subspace")
+    improves = _improves(solver)
     kept = longest_row(n_factors) if improves else 0
-    # Where a solver starts from nothing, nothing has to go there.
-    new_factors = put_rows(factors, width=sweep.width) if improves else zeros(n_rows * sweep.width, np.float32)
-    if sweep.basis is not None:
-        turn(new_factors, sweep.basis.there, sweep.width)
-    solution = Solution(new_factors, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))
     first_short, end = _places(held.counts, [kept, 0])
+    cuda_tables.clear_rows(table, held.order[end:])
+    if sweep.basis is not None:
+        turn(table.numbers, sweep.basis.there, sweep.width, table.numbers)
+    solution = Solution(table.numbers, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))
     left = np.zeros(n_rows, np.bool_)
-    if sweep.width <= _WIDEST_EXACT:
+    if sweep.width <= WIDEST_EXACT:
         _solve(sweep, problem, held, first_short, solution)
     else:
         left[held.rows[:first_short]] = True
@@ -193,8 +284,7 @@ def _run(
         improve = _improve if solver.name == "cg" else _improve_blocks
         improve(sweep, problem, held, (first_short, end), solver.setting, solution)
     if sweep.basis is not None:
-        turn(solution.factors, sweep.basis.back, sweep.width)
-    fetch_rows(solution.factors, factors)
+        turn(table.numbers, sweep.basis.back, sweep.width, table.numbers)
     return fetch(solution.losses).astype(np.float64), fetch(solution.singular) | left
 
 
@@ -265,18 +355,33 @@ def _improve_blocks(
 
 
 def _solve_on_host(
-    problem: HalfSweep, rows: Int64Array, factors: Float32Array, losses: Float64Array, n_threads: int | None
+    problem: HalfSweep, rows: Int64Array, target: Table, losses: Float64Array, n_threads: int | None
 ) -> None:
-    """Solve some of the rows exactly on the CPU."""
-    if len(rows):
-        indptr, indices, values = problem.rows
-        counts = np.diff(indptr)[rows]
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        entries = np.arange(ends[-1]) + np.repeat(indptr[rows] - ends[:-1], counts)
-        alone = problem._replace(
-            rows=CSR(ends.astype(np.int64), indices[entries], values[entries]),
-            regularization=problem.regularization[rows],
-        )
-        solution = factors[rows]
-        losses[rows] = cpu.run_half_sweep(alone, solution, n_threads)
-        factors[rows] = solution
+    """Solve some of the rows exactly on the CPU; of tables on the device only what they need comes here."""
+    if not len(rows):
+        return
+    cuda_widths.say_why_rows(len(rows), target.shape[1])
+    indptr, indices, values = problem.rows
+    counts = np.diff(indptr)[rows]
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    entries = np.arange(ends[-1]) + np.repeat(indptr[rows] - ends[:-1], counts)
+    fixed_factors, offsets, columns = problem.fixed_factors, problem.fixed_offsets, indices[entries]
+    if is_on_device(offsets):
+        offsets = fetch(offsets)
+    if isinstance(fixed_factors, DeviceTable):
+        met, columns = np.unique(columns, return_inverse=True)
+        fixed_factors, offsets = cuda_tables.take_rows(fixed_factors, met), offsets[met]
+    alone = HalfSweep(
+        CSR(ends.astype(np.int64), columns.astype(np.int32), values[entries]),
+        fixed_factors,
+        offsets,
+        problem.gram,
+        problem.regularization[rows],
+        problem.weighting,
+    )
+    solution = np.zeros((len(rows), target.shape[1]), np.float32)
+    losses[rows] = cpu.run_half_sweep(alone, solution, n_threads)
+    if isinstance(target, DeviceTable):
+        cuda_tables.write_rows(target, rows, solution)
+    else:
+        target[rows] = solution

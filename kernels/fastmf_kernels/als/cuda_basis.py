@@ -46,12 +46,12 @@ def rows_in_block(width: int) -> int:
     return min(_MOST_ROWS, _MOST_STAGED // width // VECTOR * VECTOR)
 
 
-def turn(table: DeviceArray, basis: DeviceArray, width: int) -> None:
-    """Multiply each row of a padded table with a matrix, in place."""
+def turn(table: DeviceArray, basis: DeviceArray, width: int, turned: DeviceArray) -> None:
+    """Multiply each row of a padded table with a matrix; ``turned`` takes the rows, and may be the table itself."""
     rows = rows_in_block(width)
     n_blocks = -(-table.size // (width * rows))
     if n_blocks:
-        make_turn(width, rows)[n_blocks, rows // VECTOR * (width // VECTOR)](table, basis)
+        make_turn(width, rows)[n_blocks, rows // VECTOR * (width // VECTOR)](table, basis, turned)
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def make_turn(width: int, rows: int) -> Any:
     threads, n_numbers = rows // VECTOR * lanes, VECTOR * VECTOR
 
     @kernel
-    def turn_rows(table: Float32Array, basis: Float32Array) -> None:
+    def turn_rows(table: Float32Array, basis: Float32Array, turned: Float32Array) -> None:
         staged = cuda.shared.array(n_staged, np.float32, 16)
         first = np.int64(cuda.blockIdx.x) * n_staged
         at = cuda.threadIdx.x * VECTOR
@@ -94,6 +94,6 @@ def make_turn(width: int, rows: int) -> Any:
         for a in range(VECTOR):
             place, e = first + (row + a) * width + column, VECTOR * a
             if place < table.size:
-                isa.store4(table, place, (tile[e], tile[e + 1], tile[e + 2], tile[e + 3]))
+                isa.store4(turned, place, (tile[e], tile[e + 1], tile[e + 2], tile[e + 3]))
 
     return turn_rows

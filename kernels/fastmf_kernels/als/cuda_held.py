@@ -2,11 +2,11 @@
 
 import itertools
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmf_kernels._cuda.memory import DeviceArray, put
+from fastmf_kernels._cuda.memory import DeviceArray, is_on_device, put
 from fastmf_kernels._types import Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -39,6 +39,20 @@ class HeldRows(NamedTuple):
     counts: Int64Array
 
 
+_vectors: dict[int, DeviceArray] = {}
+
+
+def held_vector(vector: Any) -> DeviceArray:
+    """Return an array of the host on the device, where it stays as long as it lives; it must not be changed."""
+    if is_on_device(vector):
+        return vector
+    key = id(vector)
+    if key not in _vectors:
+        _vectors[key] = put(vector)
+        weakref.finalize(vector, _vectors.pop, key, None)
+    return _vectors[key]
+
+
 # A model sweeps over the same two tables in every epoch, far larger than the factors, and never changes them: they go
 # to the device once. They are found by the identity of the array of columns on the host that they were made of. When
 # that is gone its finaliser takes them out, before its identity can be another array's; weak references tell whether
@@ -62,8 +76,9 @@ def is_held(rows: CSR) -> bool:
 
 
 def release() -> None:
-    """Let go of all rows on the device."""
+    """Let go of all that is held on the device."""
     _held.clear()
+    _vectors.clear()
 
 
 def put_rows_of(rows: CSR) -> HeldRows:

@@ -92,7 +92,7 @@ def make_dot(width: int) -> Any:
         product = _ZERO
         for f in range(of_a_lane):
             product += x[f] * y[f]
-        return total(product, mask)
+        return total(product, mask)  # type: ignore[no-any-return]
 
     return dot
 

@@ -101,9 +101,9 @@ def run_half_sweep(
     ----------
     problem : HalfSweep
     target_factors : Table
-        n_rows × n_factors numbers. Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of it, gets the
-        solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is there. All
-        become NaN where G is not finite.
+        Of n_rows rows. Overwritten. A row without observations becomes 0; one whose matrix is singular, or a block of
+        it, gets the solution of minimum norm (or any solution, "nonnegative"). "cg" and "subspace" start from what is
+        there. All become NaN where G is not finite.
     n_threads : int, optional
         Not used here.
     solver : Solver

@@ -16,6 +16,7 @@ from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Ar
 from fastmf_kernels.topk import cpu
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK, without_layout
 from fastmf_kernels.topk.cuda_arrays import Best, Buffers, Catalogue, Questions, Screen, Shape, WarpShape
+from fastmf_kernels.topk.cuda_fallback import host_layout, say_among, say_counting, say_if_many, say_k_is_large
 from fastmf_kernels.topk.cuda_halves import halve_questions, halve_rows, make_widen, width_in_halves
 from fastmf_kernels.topk.cuda_halves import make_screen as make_screen_by_halves
 from fastmf_kernels.topk.cuda_rescore import make_measure, make_rescore
@@ -87,6 +88,8 @@ def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None
 def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_threads: int | None = None) -> Found:
     """Find the k items with the largest dot product for every query; see the reference."""
     if not len(queries) or not len(index.norms) or k > _MOST:
+        if k > _MOST:
+            say_k_is_large(k, _MOST)
         return cpu.top_k(queries, _on_the_host(index, len(queries)), k, exclude, n_threads)
     top = TopK(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int32))
     scans = [(0, 0, 0)]
@@ -99,6 +102,7 @@ def top_k(queries: Float32Array, index: ItemIndex, k: int, exclude: Rows, n_thre
             start += n
     left = np.flatnonzero(~proven)
     if len(left):
+        say_if_many(len(left), len(queries))
         scans.append(_answer_on_the_host(queries, index, exclude, left, top, n_threads))
     return Found(top, Scan(*np.sum(scans, axis=0).tolist()))
 
@@ -112,6 +116,7 @@ def top_k_among(
     n_threads: int | None = None,
 ) -> TopK:
     """Find the k best among each query's own candidates, on the host; see the reference."""
+    say_among()
     return cpu.top_k_among(queries, items, k, candidates, exclude, n_threads)
 
 
@@ -119,7 +124,8 @@ def count_better(
     queries: Float32Array, index: ItemIndex, wanted: Rows, exclude: Rows, n_threads: int | None = None
 ) -> Counts:
     """Count, for some items of each query, how many others score higher, on the host; see the reference."""
-    return cpu.count_better(queries, cpu.index_items(index.factors, False), wanted, exclude, n_threads)
+    say_counting()
+    return cpu.count_better(queries, host_layout(index, False), wanted, exclude, n_threads)
 
 
 def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
@@ -272,7 +278,7 @@ def _n_multiprocessors() -> int:
 def _on_the_host(index: ItemIndex, n_queries: int) -> ItemIndex:
     if n_queries <= _FEW or not len(index.norms):
         return without_layout(index.factors)
-    return cpu.index_items(index.factors, index.pruning)
+    return host_layout(index, index.pruning)
 
 
 def _answer_on_the_host(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastmf.backend import Kernels, get_backend
-from fastmf_kernels._cuda import probe
+from fastmf_kernels._cuda import notes, probe
 
 NO_GPU = "no GPU for CUDA kernels"
 
@@ -22,6 +22,12 @@ def one_processor() -> Iterator[None]:
     os.sched_setaffinity(0, {sorted(before)[os.getpid() % len(before)]})
     yield
     os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said() -> None:
+    """What is said once is said in each test anew."""
+    notes.forget()
 
 
 @pytest.fixture

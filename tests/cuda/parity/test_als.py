@@ -4,6 +4,7 @@ The kernels are those of a GPU, but for fewer threads and less shared memory: th
 each of theirs.
 """
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import fastmf
 from fastmf.backend import Kernels
+from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels.als import cpu, cuda, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_subspace, cuda_tiles
 from fastmf_kernels.als import reference as reference_of_als
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
@@ -50,6 +52,11 @@ def on_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def half_sweep(kernels: Kernels, problem: HalfSweep, solver: Solver = EXACTLY) -> tuple[np.ndarray, np.ndarray]:
     solution = start(problem)
     return solution, kernels.run_half_sweep(problem, solution, None, solver)
+
+
+def expect_note(note: str | None) -> contextlib.AbstractContextManager[Any]:
+    """Something is said of the host, or nothing: what is said and not expected is an error."""
+    return pytest.warns(OnHostWarning, match=note) if note else contextlib.nullcontext()
 
 
 def assert_solved(problem: HalfSweep, kernels: Kernels, reference: Kernels, solver: Solver = EXACTLY) -> None:
@@ -139,21 +146,35 @@ def test_long_rows_of_many_factors_are_solved_on_the_host(
 ) -> None:
     monkeypatch.setattr(cuda, "longest_row", lambda n_factors: 2)
     problem = make_problem(np.array([1, 5]), 130, regularization=10.0)
-    solution, _ = half_sweep(kernels, problem, CG)
+    with pytest.warns(OnHostWarning, match=r"1 rows .* matrices of up to 128; .* at most 128 factors"):
+        solution, _ = half_sweep(kernels, problem, CG)
     assert on_host == [1]
     assert relative_error(solution[1:], half_sweep(reference, problem)[0][1:]) < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("n_factors", "solver"),
-    [(50, Solver("subspace", 48)), (513, SUBSPACE), (8, Solver("nonnegative", 1)), (130, EXACTLY), (513, CG)],
+    ("n_factors", "solver", "note"),
+    [
+        (50, Solver("subspace", 48), "block_size=48 .* blocks of 16, 32, 64 factors; choose one of these"),
+        (513, SUBSPACE, "513 factors .* up to 512; choose fewer factors$"),
+        (8, Solver("nonnegative", 1), "nonnegative=True .*; leave it out"),
+        (130, EXACTLY, '130 factors .* up to 128; choose fewer factors, or solver "cg"'),
+        (513, CG, "513 factors .* up to 512; choose fewer factors$"),
+    ],
     ids=["blocks of 48", "blocks, very wide", "nonnegative", "wide", "very wide"],
 )
-def test_what_the_host_does(n_factors: int, solver: Solver, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_host_does(
+    n_factors: int, solver: Solver, note: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     monkeypatch.setattr(cpu, "run_half_sweep", lambda *arguments: asked.append(arguments) or np.ones(5))
     problem = make_problem(COUNTS, n_factors)
-    _, losses = half_sweep(kernels, problem, solver)
+    assert kernels.to_device(problem.fixed_factors, solver) is problem.fixed_factors
+    with pytest.warns(OnHostWarning, match=note):
+        _, losses = half_sweep(kernels, problem, solver)
+    half_sweep(kernels, problem, solver)  # it is not said again
+    assert len(asked) == 2
+    del asked[1]
     assert [(arguments[0], arguments[3]) for arguments in asked] == [(problem, solver)]
     np.testing.assert_array_equal(losses, 1)
 
@@ -166,7 +187,8 @@ def test_singular_rows(solver: Solver, kernels: Kernels, reference: Kernels, on_
     """
     problem = make_problem(np.array([3, 12, 0, 60]), 6, regularization=0)
     problem.rows.indices[3:15] = 7
-    solution, _ = half_sweep(kernels, problem, solver)
+    with expect_note("2 rows .* singular; raise regularization" if solver is EXACTLY else None):
+        solution, _ = half_sweep(kernels, problem, solver)
     assert relative_error(solution, half_sweep(reference, problem, solver)[0]) < 1e-3
     assert on_host == ([2] if solver is EXACTLY else [])
 
@@ -175,12 +197,13 @@ def test_fixed_factors_of_zero(kernels: Kernels) -> None:
     problem = make_problem(np.array([3]), 4, regularization=0)
     problem.fixed_factors[:] = 0
     for solver in (EXACTLY, CG):
-        solution, losses = half_sweep(kernels, problem, solver)
+        with expect_note("1 rows" if solver is EXACTLY else None):
+            solution, losses = half_sweep(kernels, problem, solver)
         np.testing.assert_array_equal(solution, 0 if solver is EXACTLY else start(problem))
         np.testing.assert_array_equal(losses, 0)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::fastmf_kernels._cuda.notes.OnHostWarning")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite(value: float, kernels: Kernels, reference: Kernels) -> None:
     """All rows where G is not; those that meet a vector that is not."""
@@ -337,7 +360,8 @@ def test_few_errors_in_memory_give_the_same(monkeypatch: pytest.MonkeyPatch, ker
 def test_singular_blocks(kernels: Kernels, reference: Kernels, on_host: list[int]) -> None:
     """Rows that the host solves exactly: of fewer entries than coordinates, or with what is not finite."""
     problem = make_problem(np.array([3, 30]), 18, regularization=0)
-    solution, _ = half_sweep(kernels, problem, SUBSPACE)
+    with expect_note("1 rows .* singular"):
+        solution, _ = half_sweep(kernels, problem, SUBSPACE)
     assert relative_error(solution, half_sweep(reference, problem, SUBSPACE)[0]) < 1e-3
     assert on_host == [1]
     problem.fixed_factors[problem.rows.indices[0]] = np.nan

@@ -3,13 +3,16 @@
 Tiles and blocks of threads are small here, so that few threads go through many tiles, and buffers are short.
 """
 
+import gc
+
 import numpy as np
 import pytest
 
 from fastmf.backend import Kernels
 from fastmf_kernels._cuda import memory
+from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk import cpu, cuda
+from fastmf_kernels.topk import cpu, cuda, cuda_fallback
 from fastmf_kernels.topk.arrays import Found, ItemIndex, Pairs, Rows, no_rows, without_layout
 from fastmf_kernels.topk.cuda_arrays import Shape
 from tests.kernels.test_topk import INPUTS, assert_same, dyadic, random_rows, rows
@@ -196,10 +199,33 @@ def test_ties_within_what_is_kept_are_proven(kernels: Kernels, reference: Kernel
 
 def test_many_and_none(kernels: Kernels, reference: Kernels, on_the_host: list[int]) -> None:
     queries, items = spread(2, 40)
-    check(kernels, reference, queries, items, cuda._MOST + 1, no_rows(2))
+    with pytest.warns(OnHostWarning, match="k=1025 .* up to 1024 items"):
+        check(kernels, reference, queries, items, cuda._MOST + 1, no_rows(2))
     check(kernels, reference, queries[:0], items, 3, no_rows(0))
     check(kernels, reference, queries, items[:0], 3, no_rows(2))
     assert on_the_host == [2, 0, 2]
+
+
+def test_many_queries_for_the_host_are_worth_a_note(
+    kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten ties of ten are, nine are not; and the items are laid out for the host once."""
+    laid_out: list[bool] = []
+    lay_out = cpu.index_items
+    monkeypatch.setattr(cpu, "index_items", lambda items, pruning: laid_out.append(pruning) or lay_out(items, pruning))
+    queries, items = spread(10, 50)[0], np.ones((50, 8), np.float32)
+    index = kernels.index_items(items, True, None)
+    kernels.top_k(queries[:9], index, 3, no_rows(9), None)
+    with pytest.warns(OnHostWarning, match="10 of 10 queries"):
+        first = kernels.top_k(queries, index, 3, no_rows(10), None)
+    again = kernels.top_k(queries, index, 3, no_rows(10), None)
+    for found in (first, again):
+        assert_same(found.top, reference.top_k(queries, without_layout(items), 3, no_rows(10), None).top)
+    assert laid_out == [True]
+    assert len(cuda_fallback._layouts) == 1
+    del index
+    gc.collect()
+    assert cuda_fallback._layouts == {}
 
 
 def test_an_index_without_layout(kernels: Kernels, reference: Kernels) -> None:
@@ -217,14 +243,16 @@ def test_a_catalogue_that_does_not_fit(kernels: Kernels, monkeypatch: pytest.Mon
 def test_what_is_done_on_the_host(kernels: Kernels, reference: Kernels) -> None:
     queries, items = dyadic((4, 8), 1), dyadic((50, 8), 2)
     wanted, exclude = random_rows(4, 50, 0.1, 5), random_rows(4, 50, 0.3, 6)
-    counts, expected = (
-        variant.count_better(queries, variant.index_items(items, False, None), wanted, exclude, None)
-        for variant in (kernels, reference)
-    )
+    with pytest.warns(OnHostWarning, match='"auc" and "mean_percentile_rank"'):
+        counts, expected = (
+            variant.count_better(queries, variant.index_items(items, False, None), wanted, exclude, None)
+            for variant in (kernels, reference)
+        )
     np.testing.assert_array_equal(counts, expected)
-    top, expected_top = (
-        variant.top_k_among(queries, items, 3, wanted, exclude, None) for variant in (kernels, reference)
-    )
+    with pytest.warns(OnHostWarning, match="candidates of each user's own"):
+        top, expected_top = (
+            variant.top_k_among(queries, items, 3, wanted, exclude, None) for variant in (kernels, reference)
+        )
     assert_same(top, expected_top)
     pairs = Pairs(np.repeat(np.arange(4, dtype=np.int32), np.diff(wanted.indptr)), wanted.indices)
     figures, expected_figures = (variant.rank_figures(top.indices, 3, pairs, None) for variant in (kernels, reference))
