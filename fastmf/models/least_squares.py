@@ -23,13 +23,13 @@ class Side(NamedTuple):
     rows : CSR
         The ratings of each of them.
     home : float32 array, shape (n_rows, n_factors)
-        Their factors on the host, and
+        Their factors on the host.
     table : Table
-        where kernels work on them.
+        The same factors where kernels work on them: on the CPU the same array.
     strengths : float64 array, shape (n_rows,)
-        λ of each, and
+        λ of each row.
     regularization : float32 array, shape (n_rows,)
-        what kernels take it for.
+        The same λ, rounded, as kernels take them.
     """
 
     rows: CSR

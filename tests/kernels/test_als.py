@@ -8,6 +8,7 @@ from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, longest_row
 from fastmf_kernels.als.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors
 
 THREADS = (1, 2, 3, 8, None)
 SOLVERS = {
@@ -360,3 +361,48 @@ def test_a_row_of_a_million_ratings_is_cut_into_parts() -> None:
     assert tasks.parts[-1, 2] == indptr[1001]
     np.testing.assert_array_equal(tasks.parts[1:, 1], tasks.parts[:-1, 2])
     assert np.ptp(tasks.parts[:, 2] - tasks.parts[:, 1]) <= 1
+
+
+def test_tables_are_the_arrays_themselves(kernels: Kernels, reference: Kernels) -> None:
+    """On the CPU nothing is carried anywhere."""
+    factors, home = np.ones((3, 2), np.float32), np.zeros((3, 2), np.float32)
+    for variant in (kernels, reference):
+        table = variant.to_device(factors, EXACTLY)
+        assert table is factors
+        variant.to_host(table, home)
+        np.testing.assert_array_equal(home, factors)
+        variant.to_host(table, factors)
+
+
+def test_biases_are_split_off(kernels: Kernels, reference: Kernels) -> None:
+    """[p, b_u]·[q, 1] + b_i = p·q + b_u + b_i."""
+    rng = np.random.default_rng(0)
+    users, items = rng.standard_normal((4, 3), np.float32), rng.standard_normal((5, 3), np.float32)
+    expected = users[:, :2] @ items[:, :2].T + users[:, 2:] + items[:, 2]
+    for variant in (kernels, reference):
+        before = items.copy()
+        fixed, offsets = variant.split_biases(items)
+        np.testing.assert_allclose(users @ fixed.T + offsets, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(items, before)
+
+
+def test_squared_norms(kernels: Kernels, reference: Kernels) -> None:
+    """In float64: in float32 nothing would be left of the last one."""
+    factors = np.array([[3, 4, 0], [0, 0, 0], [4096, 1, 0]], np.float32)
+    for variant in (kernels, reference):
+        np.testing.assert_array_equal(variant.squared_norms(factors, None), [25, 0, 4096**2 + 1])
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_terms_of_tables(biases: bool, kernels: Kernels, reference: Kernels) -> None:
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 2 + biases), np.float32) for n in (4, 3))
+    for variant in (kernels, reference):
+        rows = np.zeros((4, 2), np.float32), np.zeros((3, 2), np.float32)
+        empty = Factors(*rows, np.zeros(4, np.float32), np.zeros(3, np.float32), np.float32(3))
+        terms = variant.as_terms(users, items, empty)
+        np.testing.assert_array_equal(terms.user_factors, users[:, :2])
+        np.testing.assert_array_equal(terms.item_factors, items[:, :2])
+        np.testing.assert_array_equal(terms.user_biases, users[:, 2] if biases else 0)
+        np.testing.assert_array_equal(terms.item_biases, items[:, 2] if biases else 0)
+        assert terms.global_mean == 3

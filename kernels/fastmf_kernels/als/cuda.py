@@ -151,7 +151,15 @@ def _rows_on_device(table: Table, start: int, stop: int, width: int) -> DeviceAr
 def run_half_sweep(
     problem: HalfSweep, target_factors: Table, n_threads: int | None = None, solver: Solver = EXACTLY
 ) -> Float64Array:
-    """Solve every row of one side; see the reference."""
+    """Solve every row of one side; see the reference.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room for the fixed factors, where they are an array, and the longest row.
+    ValueError
+        If a table was made for a solver that pads its rows otherwise.
+    """
     n_rows, n_factors = target_factors.shape
     width = cuda_widths.width_for(n_factors, solver)
     for table in (problem.fixed_factors, target_factors):

@@ -49,10 +49,12 @@ def say_why(n_factors: int, solver: Solver) -> None:
 
 def say_why_rows(n_rows: int, n_factors: int) -> None:
     """Say that the CPU solves some rows, and what to do about it."""
-    text = f"{n_rows} rows of a half sweep of ALS are solved on the CPU: their equations are singular"
-    advice = "raise regularization"
+    where, advice = "their equations are singular", "raise regularization"
     if n_factors > WIDEST_EXACT:
-        text += f", or they have more than {longest_row(n_factors)} ratings and {n_factors} factors, of which the CUDA "
-        text += f"kernels hold matrices of up to {WIDEST_EXACT}"
+        where += f", or they have more than {longest_row(n_factors)} ratings"
         advice += f", or choose at most {WIDEST_EXACT} factors"
-    say_once(f"als rows {n_factors > WIDEST_EXACT}", f"{text}; {advice}")
+    say_once(
+        f"als rows {n_factors > WIDEST_EXACT}",
+        f"ALS solves rows on the CPU ({n_rows} in this half sweep) where {where}: the CUDA kernels factorise "
+        f"regular matrices of up to {WIDEST_EXACT} factors; {advice}",
+    )

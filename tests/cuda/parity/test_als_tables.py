@@ -74,7 +74,7 @@ def test_singular_rows_of_tables(kernels: Kernels, reference: Kernels, monkeypat
     taken: list[int] = []
     take = cuda_tables.take_rows
     monkeypatch.setattr(cuda_tables, "take_rows", lambda table, rows: taken.append(len(rows)) or take(table, rows))
-    with pytest.warns(OnHostWarning, match="2 rows"):
+    with pytest.warns(OnHostWarning, match=r"\(2 in this half sweep"):
         factors, _ = sweep_there(kernels, problem, EXACTLY)
     assert relative_error(factors, half_sweep(reference, problem)[0]) < 1e-3
     assert taken == [len(np.unique(problem.rows.indices[:15]))]
