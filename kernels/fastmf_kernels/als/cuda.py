@@ -279,7 +279,8 @@ def _run(
     improves = _improves(solver)
     kept = longest_row(n_factors) if improves else 0
     first_short, end = _places(held.counts, [kept, 0])
-    cuda_tables.clear_rows(table, held.order[end:])
+    if end < n_rows:
+        cuda_tables.clear_rows(table, held.order[end:])
     if sweep.basis is not None:
         turn(table.numbers, sweep.basis.there, sweep.width, table.numbers)
     solution = Solution(table.numbers, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))

@@ -16,6 +16,8 @@ _ONE = np.float32(1)
 
 def part_of(table: DeviceTable, start: int, stop: int) -> DeviceTable:
     """Return some of a table's rows, where they are."""
+    if (start, stop) == (0, table.shape[0]):
+        return table
     numbers = table.numbers[start * table.width : stop * table.width]
     return DeviceTable(numbers, (stop - start, table.shape[1]), table.width)
 
@@ -38,10 +40,8 @@ def write_rows(table: DeviceTable, rows: Int64Array, values: Float32Array) -> No
 
 
 def clear_rows(table: DeviceTable, rows: DeviceArray) -> None:
-    """Set rows to 0 whose places, int32 numbers, are on the device."""
-    if rows.size:
-        nothing = zeros(table.width, np.float32)
-        _copy(table.width, nothing, zeros(rows.size, np.int32), table.numbers, rows)
+    """Set rows to 0, at least one, whose places, int32 numbers, are on the device."""
+    _copy(table.width, zeros(table.width, np.float32), zeros(rows.size, np.int32), table.numbers, rows)
 
 
 def fill_with_nan(table: DeviceTable) -> None:
@@ -70,10 +70,11 @@ def split_table(table: DeviceTable) -> tuple[DeviceTable, DeviceArray]:
 
 def squared_norms_of(table: DeviceTable) -> Float64Array:
     """Return ‖x‖² of each row."""
-    norms = zeros(table.shape[0], np.float64)
-    if table.shape[0]:
-        per_block = THREADS // make_group(table.width).size
-        make_square(table.width)[-(-table.shape[0] // per_block), THREADS](table.numbers, norms)
+    n_rows, per_block = table.shape[0], THREADS // make_group(table.width).size
+    if n_rows == 0:
+        return np.zeros(0)
+    norms = zeros(n_rows, np.float64)
+    make_square(table.width)[-(-n_rows // per_block), THREADS](table.numbers, norms)
     return fetch(norms)
 
 
