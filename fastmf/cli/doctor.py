@@ -79,7 +79,10 @@ def _cache() -> dict[str, Any]:
             else f"off: {_jit.cache_root()} is not writable"
         )
         return {"kernel cache": where, "kernels cached": 0}
-    return {"kernel cache": str(directory), "kernels cached": len(list(directory.rglob("*.nbc")))}
+    return {
+        "kernel cache": str(directory),
+        "kernels cached": sum(path.suffix in (".nbc", ".kernel") for path in directory.rglob("*")),
+    }
 
 
 def _gpu() -> str:

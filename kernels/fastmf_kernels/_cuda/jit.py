@@ -7,9 +7,12 @@ is 1 before Numba is loaded), both are those of `simulated`.
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+
+from fastmf_kernels._cuda.cache import KernelCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +48,8 @@ class Kernel:
     def __init__(self, function: Callable[..., None]) -> None:
         self.py_func, self.__doc__ = function, function.__doc__
         self._compiled = cuda.jit(function)
+        if not SIMULATED:
+            self._compiled._cache = _cache_of(function)
 
     def __getitem__(self, shape: tuple[Any, int]) -> Callable[..., None]:
         return functools.partial(self._launch, self._compiled[shape])
@@ -53,32 +58,46 @@ class Kernel:
         if _clock is None:
             launch(*arguments)
         else:
-            with _clock.timing():
+            with _clock.timing(self.py_func):
                 launch(*arguments)
 
 
 kernel = Kernel
 
 
+def _cache_of(function: Callable[..., None]) -> KernelCache:
+    from numba.cuda.dispatcher import _Kernel
+
+    return KernelCache(function, lambda states: _Kernel._rebuild(**states), _target)
+
+
+def _target() -> str:
+    """Name the device that kernels are compiled for, and the compiler."""
+    return f"{cuda.get_current_device().compute_capability}, numba-cuda {version('numba-cuda')}"
+
+
 class Clock:
     """Adds up the time that kernels take on the device, while it is the one of `timed`."""
 
     def __init__(self) -> None:
-        self._events: list[tuple[Any, Any]] = []
+        self._events: list[tuple[str, Any, Any]] = []
 
     @contextmanager
-    def timing(self) -> Iterator[None]:
-        """Time what is launched in the block."""
+    def timing(self, function: Callable[..., None]) -> Iterator[None]:
+        """Time the kernel that is launched in the block."""
         begin, end = cuda.event(), cuda.event()
         begin.record()
         yield
         end.record()
-        self._events.append((begin, end))
+        self._events.append((f"{function.__module__}.{function.__name__}", begin, end))
 
-    def seconds(self) -> float:
-        """Wait for all kernels, and return what they took."""
+    def seconds(self) -> dict[str, float]:
+        """Wait for all kernels, and return what they took, by name."""
         cuda.synchronize()
-        return float(sum(begin.elapsed_time(end) for begin, end in self._events)) / 1000
+        seconds: dict[str, float] = {}
+        for name, begin, end in self._events:
+            seconds[name] = seconds.get(name, 0.0) + begin.elapsed_time(end) / 1000
+        return seconds
 
 
 _clock: Clock | None = None
