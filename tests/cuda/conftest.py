@@ -14,9 +14,8 @@ import pytest
 
 
 class Parity(NamedTuple):
-    """What runs kernels, "simulator" or "interpreter"; a file of parity tests, and which of them (pytest's ``-k``)."""
+    """A file of parity tests, and which of them are run (pytest's ``-k``)."""
 
-    way: str
     name: str
     chosen: str
 
@@ -35,11 +34,9 @@ class _Background:
         self.runs: Runs = {parity: self._pool.submit(self._run, parity) for parity in parities}
 
     def _run(self, parity: Parity) -> tuple[int, str]:
-        simulated = parity.way == "simulator"
-        environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1" if simulated else "0"}
-        plugin = ["-p", "no:cacheprovider"] + ([] if simulated else ["-p", "tests.cuda.ptx.plugin"])
-        path = Path(__file__).parent / "parity" / f"{parity.name}.py"
-        command = [*_POLITELY, sys.executable, "-m", "pytest", "-q", *plugin, str(path), "-k", parity.chosen]
+        environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+        path, options = Path(__file__).parent / "parity" / f"{parity.name}.py", ["-q", "-p", "no:cacheprovider"]
+        command = [*_POLITELY, sys.executable, "-m", "pytest", *options, str(path), "-k", parity.chosen]
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
