@@ -14,7 +14,7 @@ from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
-from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.sgd.schedule import Blocks, Grid
 from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, TopK
 
@@ -33,6 +33,7 @@ class Kernels(NamedTuple):
     transpose: Callable[[CSR, int, int | None], CSR]
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
     squared_error: Callable[[CSR, Factors, Link, int | None], float]
+    make_grid: Callable[[int, int, int], Grid]
     hold: Callable[[Blocks, Factors, RowSteps, str], Held]
     bring_home: Callable[[Held, Factors, RowSteps], None]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
@@ -85,6 +86,7 @@ def get_backend(name: str) -> Kernels:
         layout.transpose,
         predict.predict_pairs,
         predict.squared_error,
+        sgd.make_grid,
         sgd.hold,
         sgd.bring_home,
         sgd.run_epoch,

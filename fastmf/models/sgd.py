@@ -13,7 +13,6 @@ from fastmf.models.sampled import SampledTrainer
 from fastmf.models.training import Record, Trainer
 from fastmf.parameters import require_choice, require_integer
 from fastmf_kernels.predict.arrays import Link, make_link
-from fastmf_kernels.sgd.schedule import make_grid
 
 
 @dataclass(kw_only=True, eq=False)
@@ -124,7 +123,7 @@ class _SquaredTrainer(DescentTrainer):
         link: Link,
         mean_score: float,
     ) -> None:
-        grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
+        grid = kernels.make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._kernels = kernels
         self._held = kernels.hold(self._blocks, self.factors, self._rows, model.storage)

@@ -6,6 +6,7 @@ Instructions: NVIDIA, "Parallel Thread Execution ISA", sections 9.7.3 (rsqrt), 9
 (red) and 9.7.14 (ldmatrix, mma).
 """
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -29,6 +30,24 @@ def load4(typing_context: Any, array: Any, i: Any) -> Any:
         vector.align = _BYTES
         lanes = [builder.extract_element(vector, ir.Constant(_INT32, lane)) for lane in range(4)]
         return context.make_tuple(builder, signature.return_type, lanes)
+
+    return signature, generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load4_shared(typing_context: Any, array: Any, i: Any) -> Any:
+    """Read ``array[i : i + 4]``, in global memory, as other threads have left it: past the multiprocessor's own cache.
+
+    An ordinary read may find numbers in that cache that other multiprocessors have changed long before.
+    """
+    signature = types.UniTuple(types.float32, 4)(array, i)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.ptrtoint(_place_of(context, builder, signature, arguments), _INT64)
+        kind = ir.FunctionType(ir.LiteralStructType([_FLOAT] * 4), [_INT64])
+        text = _reading("$4", "ld.relaxed.gpu.global.v4.f32 {$0, $1, $2, $3}, [place];")
+        loaded = builder.call(ir.InlineAsm(kind, text, "=f,=f,=f,=f,l,~{memory}", side_effect=True), [place])
+        return context.make_tuple(builder, signature.return_type, _four(builder, loaded))
 
     return signature, generate
 
@@ -181,22 +200,14 @@ def multiply_halves(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 def load4_halves(typing_context: Any, array: Any, i: Any) -> Any:
     """Read ``array[i : i + 4]`` of float16 numbers, in global memory, with one instruction, as float32."""
     signature = types.UniTuple(types.float32, 4)(array, i)
+    return signature, functools.partial(_load_halves, "ld.global.v2.b32")
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.ptrtoint(_place_of(context, builder, signature, arguments), _INT64)
-        # The compiler takes a load of four halves apart into two.
-        kind = ir.FunctionType(ir.LiteralStructType([_INT32, _INT32]), [_INT64])
-        text = "{ .reg .u64 place; cvta.to.global.u64 place, $2; ld.global.v2.b32 {$0, $1}, [place]; }"
-        loaded = builder.call(ir.InlineAsm(kind, text, "=r,=r,l,~{memory}", side_effect=True), [place])
-        words = ir.Constant(ir.VectorType(_INT32, 2), ir.Undefined)
-        for lane in range(2):
-            words = builder.insert_element(words, builder.extract_value(loaded, lane), ir.Constant(_INT32, lane))
-        vector = builder.bitcast(words, _FOUR_HALVES)
-        halves = [builder.extract_element(vector, ir.Constant(_INT32, lane)) for lane in range(4)]
-        lanes = [builder.fpext(half, _FLOAT) for half in halves]
-        return context.make_tuple(builder, signature.return_type, lanes)
 
-    return signature, generate
+@intrinsic  # type: ignore[untyped-decorator]
+def load4_shared_halves(typing_context: Any, array: Any, i: Any) -> Any:
+    """Read like `load4_halves`, but as other threads have left it; see `load4_shared`."""
+    signature = types.UniTuple(types.float32, 4)(array, i)
+    return signature, functools.partial(_load_halves, "ld.relaxed.gpu.global.v2.b32")
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -236,6 +247,25 @@ def add4_halves_by_two(typing_context: Any, array: Any, i: Any, values: Any) -> 
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _load_halves(instruction: str, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    place = builder.ptrtoint(_place_of(context, builder, signature, arguments), _INT64)
+    # The compiler takes a load of four halves apart into two.
+    kind = ir.FunctionType(ir.LiteralStructType([_INT32, _INT32]), [_INT64])
+    text = _reading("$2", instruction + " {$0, $1}, [place];")
+    loaded = builder.call(ir.InlineAsm(kind, text, "=r,=r,l,~{memory}", side_effect=True), [place])
+    words = ir.Constant(ir.VectorType(_INT32, 2), ir.Undefined)
+    for lane in range(2):
+        words = builder.insert_element(words, builder.extract_value(loaded, lane), ir.Constant(_INT32, lane))
+    vector = builder.bitcast(words, _FOUR_HALVES)
+    halves = [builder.extract_element(vector, ir.Constant(_INT32, lane)) for lane in range(4)]
+    return context.make_tuple(builder, signature.return_type, [builder.fpext(half, _FLOAT) for half in halves])
+
+
+def _reading(address: str, instruction: str) -> str:
+    """Return assembler code that reads from a generic address, which it calls ``place``."""
+    return f"{{ .reg .u64 place; cvta.to.global.u64 place, {address}; {instruction} }}"
 
 
 def _add_halves(context: Any, builder: Any, signature: Any, arguments: Any, instructions: str) -> None:

@@ -113,6 +113,8 @@ class SimulatedInstructions:
         _require_aligned(i)
         return array[i], array[i + 1], array[i + 2], array[i + 3]
 
+    load4_shared = load4
+
     @staticmethod
     def store4(array: Any, i: int, values: tuple[Any, Any, Any, Any]) -> None:
         """Write ``array[i : i + 4]``."""
@@ -135,6 +137,7 @@ class SimulatedInstructions:
         _require_aligned(i)
         return tuple(np.float32(array[i + lane]) for lane in range(4))
 
+    load4_shared_halves = load4_halves
     store4_halves = store4
 
     @staticmethod

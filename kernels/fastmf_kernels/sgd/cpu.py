@@ -23,10 +23,10 @@ from fastmf_kernels.sgd.cpu_rows import (
     rates_of,
     state_of,
 )
-from fastmf_kernels.sgd.reference import bring_home, hold
+from fastmf_kernels.sgd.reference import bring_home, hold, make_grid
 from fastmf_kernels.sgd.schedule import Blocks
 
-__all__ = ["bring_home", "hold", "run_epoch"]
+__all__ = ["bring_home", "hold", "make_grid", "run_epoch"]
 
 
 def run_epoch(

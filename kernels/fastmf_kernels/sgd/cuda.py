@@ -11,14 +11,18 @@ from functools import partial
 import numpy as np
 
 from fastmf_kernels._cuda.jit import vector_atomics
-from fastmf_kernels._cuda.memory import DeviceArray, fetch, put, require_room, zeros
+from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, put, require_room, zeros
 from fastmf_kernels._cuda.rows import fetch_rows, make_group, padded_width, put_rows
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd import schedule
 from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
-from fastmf_kernels.sgd.cuda_runs import Walk, make_walk, take_stratum
+from fastmf_kernels.sgd.cuda_runs import BYTES_OF_A_RATING, BYTES_OF_A_RUN, Walk, make_walk, take_stratum
 from fastmf_kernels.sgd.cuda_walk import STATE, THREADS, Runs, Tables, make_begin, make_steps
-from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.sgd.schedule import Blocks, Grid
+
+# Several times as many as are under way at a time on a large GPU: 132 multiprocessors, 128 groups of threads each.
+_MANY_USERS = 1 << 16
 
 
 def run_epoch(
@@ -38,6 +42,16 @@ def run_epoch(
     squared_error = _run_epoch(held.blocks, strata, held.factors, link, step)
     bring_home(held, factors, rows)
     return squared_error
+
+
+def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Grid:
+    """Choose the grid for a table: a single block, unless there are few users, or too many ratings for the memory.
+
+    Each stratum waits for the longest run of the one before. Where there are few users, nearly all of them would be
+    under way at the same time, and each would take its steps from rows that the others are about to change.
+    """
+    fits = BYTES_OF_A_RATING * n_ratings + BYTES_OF_A_RUN * n_users < free_bytes() // 2
+    return Grid(1) if fits and n_users >= _MANY_USERS else schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
 def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
@@ -81,6 +95,7 @@ def _run_epoch(walk: Walk, strata: Int32Array, tables: Tables, link: Link, step:
         most_runs = int((walk.runs_before[stratum + 1] - walk.runs_before[stratum]).max())
         if most_runs == 0:
             continue
+        most_runs = min(most_runs, -(-walk.most_at_once // len(stratum)))
         if errors is not None:
             launch(walk.runs, stratum, most_runs, errors)
         else:

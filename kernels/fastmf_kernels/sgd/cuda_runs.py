@@ -11,6 +11,12 @@ from fastmf_kernels.sgd.schedule import Blocks
 
 # What is left of the memory that is free is for the runtime, and for what a stratum needs for itself.
 _SHARE = 0.8
+# On the device: an item and a rating; a user, and where his run begins and ends.
+BYTES_OF_A_RATING, BYTES_OF_A_RUN = 8, 20
+# Runs that take a step of the same item at the same time, on average. They start from the same row, and what they add
+# is added up: with 280 of them training diverged on an H200, and in the model of `fastmf_bench.lockstep`; with 140 it
+# came to the error of the CPU there.
+_MOST_AT_AN_ITEM = 64
 
 
 class Walk(NamedTuple):
@@ -24,12 +30,15 @@ class Walk(NamedTuple):
         The runs and the ratings of each block; on the host.
     is_on_device : bool
         Whether ``runs`` are on the device: where they do not fit, they are arrays of the host.
+    most_at_once : int
+        Runs that may be under way at the same time.
     """
 
     runs: Runs
     runs_before: Int64Array
     ratings_before: Int64Array
     is_on_device: bool
+    most_at_once: int
 
 
 def make_walk(blocks: Blocks) -> Walk:
@@ -45,10 +54,16 @@ def make_walk(blocks: Blocks) -> Walk:
     before = np.searchsorted(block, np.arange(n_blocks + 1))
     users = blocks.users[starts[order]]
     runs = Runs(users, starts[order], stops[order], before, blocks.items, blocks.ratings)
-    walk = Walk(runs, before, blocks.offsets, False)
+    walk = Walk(runs, before, blocks.offsets, False, _most_at_once(blocks.items))
     if sum(array.nbytes for array in runs) > _SHARE * free_bytes():
         return walk
     return walk._replace(runs=Runs(*(put(array) for array in runs)), is_on_device=True)
+
+
+def _most_at_once(items: Int32Array) -> int:
+    """Return how many runs may be under way: so many that the most popular item meets `_MOST_AT_AN_ITEM` of them."""
+    largest = int(np.bincount(items).max(initial=1))
+    return max(1, _MOST_AT_AN_ITEM * max(1, len(items)) // largest)
 
 
 def take_stratum(walk: Walk, stratum: Int32Array) -> Runs:

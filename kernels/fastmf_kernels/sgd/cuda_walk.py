@@ -1,7 +1,6 @@
 """The kernels of an SGD epoch on a GPU."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +102,7 @@ def make_begin(width: int, in_halves: bool) -> Any:
 
 @functools.cache
 def make_steps(width: int, in_halves: bool, vector_atomics: bool) -> Any:
-    """Return the kernel that takes the steps of a stratum: a group of threads for each run of ratings."""
+    """Return the kernel that takes the steps of a stratum: a group of threads for a run of ratings at a time."""
     size, _, number, lane_of, _, _ = make_group(width)
     walk_run = _make_walk_run(width, in_halves, vector_atomics)
 
@@ -112,25 +111,35 @@ def make_steps(width: int, in_halves: bool, vector_atomics: bool) -> Any:
         runs: Runs, blocks: Int64Array, tables: Tables, link: Link, step: Step, squared_errors: Float32Array
     ) -> None:
         block = blocks[cuda.blockIdx.y]
-        run = runs.offsets[block] + cuda.blockIdx.x * (THREADS // size) + number()
-        if run < runs.offsets[block + 1]:
+        run, stop = runs.offsets[block] + cuda.blockIdx.x * (THREADS // size) + number(), runs.offsets[block + 1]
+        while run < stop:
             squared_error = walk_run(runs, run, tables, link, step)
             if lane_of() == 0:
                 squared_errors[run] = squared_error
+            run += cuda.gridDim.x * (THREADS // size)
 
     return take_steps
 
 
 def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     size, chunks, _, lane_of, mask_of, total = make_group(width)
-    rated, of_a_lane = _make_rated(width, in_halves, vector_atomics), VECTOR * chunks
+    rated, read, of_a_lane = (
+        _make_rated(width, in_halves, vector_atomics),
+        _make_read(width, in_halves),
+        VECTOR * chunks,
+    )
     load4, store4 = (isa.load4_halves, isa.store4_halves) if in_halves else (isa.load4, isa.store4)
 
     @device
     def walk_run(runs: Runs, run: int, tables: Tables, link: Link, step: Step) -> np.float32:
-        """Walk the ratings of a user in a block, with his row in registers."""
+        """Walk the ratings of a user in a block, with his row in registers.
+
+        The row of the next item, and the number and rating of the one after it, are on their way while a rating is
+        worked on: otherwise a step would wait for two reads, one after the other.
+        """
         lane, user = lane_of(), np.int64(runs.users[run])
         p, norm = cuda.local.array(of_a_lane, np.float32), _ZERO
+        q, next_q = cuda.local.array(of_a_lane, np.float32), cuda.local.array(of_a_lane, np.float32)
         for chunk in range(chunks):
             four = load4(tables.user_factors, user * width + VECTOR * (chunk * size + lane))
             for i in range(VECTOR):
@@ -138,17 +147,27 @@ def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
                 norm += four[i] * four[i]
         bias, squares, scale, _ = isa.load4(tables.users, STATE * user)
         state = (bias, squares, scale, total(norm, mask_of()))
-        squared_error, start, stop = _ZERO, runs.starts[run], runs.stops[run]
-        j, n_left = _first(run, start, stop), stop - start
-        item, rating = np.int64(runs.items[j]), runs.ratings[j]
+        squared_error, start = _ZERO, runs.starts[run]
+        # In 32 bits, for want of registers.
+        n = np.int32(runs.stops[run] - start)
+        j, n_left = np.int32(_first(run, start, runs.stops[run]) - start), n
+        item, rating = runs.items[start + j], runs.ratings[start + j]
+        of_item = read(tables, item, q)
+        j = np.int32(j + 1 if j + 1 < n else 0)
+        next_item, next_rating = runs.items[start + j], runs.ratings[start + j]
         while n_left > 0:
-            n_left -= 1
-            j = j + 1 if j + 1 < stop else start
-            # The next rating is on its way while this one is worked on.
-            next_item, next_rating = np.int64(runs.items[j]), runs.ratings[j]
-            state, error = rated(p, state, item, rating, tables, link, step)
+            n_left = np.int32(n_left - 1)
+            j = np.int32(j + 1 if j + 1 < n else 0)
+            later_item, later_rating = runs.items[start + j], runs.ratings[start + j]
+            of_next = read(tables, next_item, next_q)
+            state, error = rated(p, state, q, of_item, item, rating, tables, link, step)
             squared_error += error * error
-            item, rating = next_item, next_rating
+            if next_item == item:  # it was read before this step was taken
+                of_next = read(tables, next_item, next_q)
+            item, rating, of_item = next_item, next_rating, of_next
+            next_item, next_rating = later_item, later_rating
+            for f in range(of_a_lane):
+                q[f] = next_q[f]
         for chunk in range(chunks):
             four = (p[VECTOR * chunk], p[VECTOR * chunk + 1], p[VECTOR * chunk + 2], p[VECTOR * chunk + 3])
             store4(tables.user_factors, user * width + VECTOR * (chunk * size + lane), four)
@@ -159,32 +178,54 @@ def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     return walk_run
 
 
+def _make_read(width: int, in_halves: bool) -> Any:
+    size, chunks, _, lane_of, _, _ = make_group(width)
+    load4 = isa.load4_shared_halves if in_halves else isa.load4_shared
+
+    @device
+    def read(tables: Tables, item: int, q: Any) -> Any:
+        """Read the thread's numbers of an item's row, which other groups add to, and return the item's state."""
+        for chunk in range(chunks):
+            four = load4(tables.item_factors, np.int64(item) * width + VECTOR * (chunk * size + lane_of()))
+            for i in range(VECTOR):
+                q[VECTOR * chunk + i] = four[i]
+        return isa.load4_shared(tables.items, STATE * np.int64(item))
+
+    return read
+
+
 def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
     size, chunks, _, lane_of, mask_of, total = make_group(width)
-    load4, of_a_lane = isa.load4_halves if in_halves else isa.load4, VECTOR * chunks
+    of_a_lane = VECTOR * chunks
     add4 = isa.add4 if vector_atomics else isa.add4_one_by_one
     add4_of_halves = isa.add4_halves if vector_atomics else isa.add4_halves_by_two
     add4_to_row = add4_of_halves if in_halves else add4
 
     @device
-    def rated(p: Any, state: Any, item: int, rating: np.float32, tables: Tables, link: Link, step: Step) -> Any:
+    def rated(
+        p: Any,
+        state: Any,
+        q: Any,
+        of_item: Any,
+        item: int,
+        rating: np.float32,
+        tables: Tables,
+        link: Link,
+        step: Step,
+    ) -> Any:
         """Take the step of one rating (equations in `point`): moves p and the item, returns the user's state."""
-        lane = lane_of()
-        q, product = cuda.local.array(of_a_lane, np.float32), _ZERO
-        for chunk in range(chunks):
-            four = load4(tables.item_factors, item * width + VECTOR * (chunk * size + lane))
-            for i in range(VECTOR):
-                q[VECTOR * chunk + i] = four[i]
-                product += p[VECTOR * chunk + i] * four[i]
+        lane, product = lane_of(), _ZERO
+        for f in range(of_a_lane):
+            product += p[f] * q[f]
         bias, squares, scale, norm = state
-        item_bias, item_squares, item_scale, item_norm = isa.load4(tables.items, STATE * item)
+        item_bias, item_squares, item_scale, item_norm = of_item
         score = total(product, mask_of()) + tables.global_mean + bias + item_bias
         prediction, slope = _apply_link(score, link.low, link.span), _ONE
         if link.span != _ZERO:
             slope = _slope((prediction - link.low) / link.span, link.span)
         error = (rating - prediction) * slope
 
-        user_rate, item_rate = _ONE / math.sqrt(squares), _ONE / math.sqrt(item_squares)
+        user_rate, item_rate = isa.reciprocal_root(squares), isa.reciprocal_root(item_squares)
         rate, pull = item_rate * step.learning_rate, item_scale * step.item_regularization
         user_step, user_pull = user_rate * step.learning_rate, scale * step.user_regularization
         for chunk in range(chunks):
@@ -195,7 +236,7 @@ def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
                 rate * (error * p[at + 2] - pull * q[at + 2]),
                 rate * (error * p[at + 3] - pull * q[at + 3]),
             )
-            add4_to_row(tables.item_factors, item * width + VECTOR * (chunk * size + lane), moves)
+            add4_to_row(tables.item_factors, np.int64(item) * width + VECTOR * (chunk * size + lane), moves)
             for i in range(VECTOR):
                 p[at + i] += user_step * (error * q[at + i] - user_pull * p[at + i])
         gained = step.adaptive * tables.share * error * error
@@ -203,7 +244,8 @@ def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
             bias_move = (
                 item_rate * step.bias_learning_rate * (error - item_scale * step.item_bias_regularization * item_bias)
             )
-            add4(tables.items, STATE * item, (bias_move, gained * norm, _ZERO, _ZERO))
+            add4(tables.items, STATE * np.int64(item), (bias_move, gained * norm, _ZERO, _ZERO))
+        cuda.syncwarp(mask_of())  # the item may come up again: all threads of the group then read what was added
         bias = _updated_bias(bias, error, user_rate * step.bias_learning_rate, scale * step.user_bias_regularization)
         return (bias, squares + gained * item_norm, scale, norm), rating - prediction
 

@@ -5,6 +5,7 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
 from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks
+from fastmf_kernels.sgd.schedule import make_grid as make_grid
 
 
 def run_epoch(

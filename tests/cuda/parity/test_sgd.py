@@ -109,6 +109,34 @@ def test_training_comes_to_the_same_error(kernels: Kernels, reference: Kernels) 
     np.testing.assert_allclose(errors, expected, rtol=0.05)
 
 
+def test_few_runs_at_a_time(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of threads takes more runs than it has groups of threads, one after the other."""
+    from fastmf_kernels.sgd import cuda_runs
+
+    by_user, kept = without_shared_items(70, 2), []
+    for most in (1 << 20, 1):
+        monkeypatch.setattr(cuda_runs, "_most_at_once", lambda items, most=most: most)
+        factors, _, errors = run(kernels, by_user, 140, 8, LINKS["identity"], Grid(1))
+        kept.append((factors.user_factors, factors.item_factors, errors))
+    for at_once, in_turn in zip(*kept, strict=True):
+        np.testing.assert_allclose(in_turn, at_once, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(64, 128), (1, 2)])
+def test_popular_items_limit_the_runs_at_a_time(
+    most: int, expected: int, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastmf_kernels.sgd import cuda_runs
+
+    monkeypatch.setattr(cuda_runs, "_MOST_AT_AN_ITEM", most)
+    by_user = make_ratings(12, 2, 20)
+    blocks = make_blocks(by_user, 2, Grid(1), kernels.group_by)
+    popular = np.bincount(by_user.indices).max() / 20
+
+    assert cuda_runs.make_walk(blocks).most_at_once == int(most / popular)
+    assert expected * 0.5 <= most / popular <= expected
+
+
 def test_arrays_of_the_host_are_changed_in_place(kernels: Kernels, reference: Kernels) -> None:
     by_user, grid, results = without_shared_items(3, 2), Grid(1), []
     ascending, strata = make_blocks(by_user, 6, grid, reference.group_by), np.zeros((1, 1, 1), np.int32)
