@@ -161,12 +161,12 @@ def _make_begin(width: int, dense: bool, team: Team) -> Any:
         q, scores = cuda.local.array(in_batch, np.float32), cuda.local.array(batch, np.float32)
         for f in range(of_a_lane):
             right[f], residual[f] = _ZERO, _ZERO
-        stop, t, entry = problem.indptr[u + 1], 0, problem.indptr[u] + number() % n_helpers
+        stop, t, entry = problem.indptr[u + 1], np.int32(0), problem.indptr[u] + number() % n_helpers
         while entry < stop:
             for e in range(batch):
-                at = entry + e * n_helpers
-                gather(problem, at, stop, q, e * of_a_lane, lane)
-                if t + e < n_kept:
+                gather(problem, entry + e * n_helpers, stop, q, e * of_a_lane, lane)
+            if t < n_kept:
+                for e in range(batch):
                     for chunk in range(chunks):
                         f = e * of_a_lane + VECTOR * chunk
                         place = first + (t + e) * width + VECTOR * (chunk * size + lane)
@@ -179,7 +179,7 @@ def _make_begin(width: int, dense: bool, team: Team) -> Any:
                     for f in range(of_a_lane):
                         right[f] += target * q[e * of_a_lane + f]
                         residual[f] -= scores[e] * q[e * of_a_lane + f]
-            t += batch
+            t = np.int32(t + batch)
             entry += batch * n_helpers
         product = cuda.local.array(of_a_lane, np.float32)
         for f in range(of_a_lane):
@@ -218,22 +218,22 @@ def _make_multiply(width: int, dense: bool, team: Team) -> Any:
         q, scores = cuda.local.array(in_batch, np.float32), cuda.local.array(batch, np.float32)
         for f in range(of_a_lane):
             product[f] = _ZERO
-        stop, t, entry = problem.indptr[u + 1], 0, problem.indptr[u] + number() % n_helpers
+        stop, t, entry = problem.indptr[u + 1], np.int32(0), problem.indptr[u] + number() % n_helpers
         while entry < stop:
-            for e in range(batch):
-                at = entry + e * n_helpers
-                if t + e < n_kept and at < stop:
+            if t < n_kept:
+                for e in range(batch):
                     for chunk in range(chunks):
                         four = isa.load4(vectors, first + (t + e) * width + VECTOR * (chunk * size + lane))
                         for i in range(VECTOR):
                             q[e * of_a_lane + VECTOR * chunk + i] = four[i]
-                else:
-                    gather(problem, at, stop, q, e * of_a_lane, lane)
+            else:
+                for e in range(batch):
+                    gather(problem, entry + e * n_helpers, stop, q, e * of_a_lane, lane)
             products(q, x, scores, mask)
             for e in range(batch):
                 for f in range(of_a_lane):
                     product[f] += scores[e] * q[e * of_a_lane + f]
-            t += batch
+            t = np.int32(t + batch)
             entry += batch * n_helpers
         add_all_cells(x, product, gram, mask)
         share(product, sums)

@@ -22,10 +22,8 @@ from fastmf_kernels.als.cuda_blocks import (
     take_block,
 )
 from fastmf_kernels.als.cuda_problem import Problem, Solution
-from fastmf_kernels.als.cuda_tiles import make_accumulate, make_largest, make_tiles, tile_size
+from fastmf_kernels.als.cuda_tiles import chunk_of, make_accumulate, make_largest, make_tiles, tile_size
 
-# Vectors that are staged at a time. With 128 factors, two such chunks lie where L will be.
-CHUNK = 32
 # A pivot this small is singular in any case: there is nothing to compare it with.
 _SMALLEST_PIVOT = np.float32(1e-30)
 _ZERO = np.float32(0)
@@ -42,13 +40,13 @@ def part_size(width: int) -> int:
     return n_threads_for(width) * tile_size(width) ** 2 + width
 
 
-def _room(width: int, chunk: int) -> int:
-    """Count the numbers in shared memory for two chunks of vectors, and later for L, whose rows lie packed."""
-    return max(2 * chunk * width, width * (width + 1) // 2)
+def _room(width: int, n_vectors: int) -> int:
+    """Count the numbers in shared memory for so many vectors, and later for L, whose rows lie packed."""
+    return max(n_vectors * width, width * (width + 1) // 2)
 
 
 @functools.cache
-def make_solve(width: int, dense: bool, size: int | None = None, chunk: int = CHUNK) -> Any:
+def make_solve(width: int, dense: bool, size: int | None = None) -> Any:
     """Return the kernel that solves rows: a block of threads for each.
 
     Parameters
@@ -59,12 +57,11 @@ def make_solve(width: int, dense: bool, size: int | None = None, chunk: int = CH
         Whether G is not 0.
     size : int, optional
         Width of a tile: 4 or 8.
-    chunk : int
-        Vectors staged at a time.
     """
     size = size or tile_size(width)
-    n_numbers, room, n_targets = size * size, _room(width, chunk), 2 * chunk
-    accumulate, finish = make_accumulate(width, size, chunk), _make_finish(width, size, dense)
+    n_numbers, n_targets = size * size, 2 * chunk_of(width, size).size
+    room = _room(width, n_targets)
+    accumulate, finish = make_accumulate(width, size), _make_finish(width, size, dense)
 
     @kernel
     def solve(problem: Problem, rows: Int32Array, solution: Solution) -> None:
@@ -80,11 +77,11 @@ def make_solve(width: int, dense: bool, size: int | None = None, chunk: int = CH
 
 
 @functools.cache
-def make_part(width: int, size: int | None = None, chunk: int = CHUNK) -> Any:
+def make_part(width: int, size: int | None = None) -> Any:
     """Return the kernel that makes parts of long rows' equations: a block of threads for some of a row's entries."""
     size = size or tile_size(width)
-    n_numbers, room, n_targets, threads = size * size, 2 * chunk * width, 2 * chunk, n_threads_for(width, size)
-    accumulate, length = make_accumulate(width, size, chunk), n_numbers * threads + width
+    n_numbers, n_targets, threads = size * size, 2 * chunk_of(width, size).size, n_threads_for(width, size)
+    accumulate, length, room = make_accumulate(width, size), n_numbers * threads + width, n_targets * width
 
     @kernel
     def part(problem: Problem, starts: Int64Array, stops: Int64Array, parts: Float32Array) -> None:

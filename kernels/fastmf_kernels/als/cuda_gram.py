@@ -10,8 +10,8 @@ from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.cuda_tiles import make_add, make_place, tile_size
 
-# Rows whose products are added up in float32, as on the CPU.
-CHUNK = 4096
+# Rows whose products are added up in float32. A block of threads has a chunk: even a short table is work for many.
+CHUNK = 1024
 # Threads of a block that adds up products.
 THREADS = 128
 # Rows that are in shared memory at a time.

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     n_helpers : int
         Groups that work on one row.
     n_kept : int
-        Vectors that a group keeps.
+        Vectors that a group keeps: a number of whole batches.
     batch : int
         Vectors that a group works on at the same time, so that one does not wait for the sums of the other.
     """
@@ -65,8 +65,8 @@ def plan_for(width: int, dense: bool, team: Team) -> Plan:
     n_groups = team.threads // make_group(width).size
     n_gram = width * width if dense and width <= _WIDEST_SHARED_GRAM else 0
     n_sums = n_groups * width if team.together else 0
-    n_kept = (team.room - n_gram - n_sums) // (n_groups * width)
     batch = max(1, min(VECTOR, 512 // width))
+    n_kept = (team.room - n_gram - n_sums) // (n_groups * width) // batch * batch
     return Plan(n_gram, n_sums, n_groups, n_groups if team.together else 1, n_kept, batch)
 
 
@@ -104,15 +104,17 @@ def make_gather(width: int) -> Any:
 
     @device
     def gather(problem: Problem, entry: int, stop: int, q: Float32Array, to: int, lane: int) -> None:
-        """Set the thread's numbers of q̃; those of an entry past the last one to 0."""
-        for f in range(VECTOR * chunks):
-            q[to + f] = _ZERO
-        if entry < stop:
-            root, row = weigh(problem, entry)[0], np.int64(problem.indices[np.uint64(entry)]) * width
-            for chunk in range(chunks):
-                four = isa.load4(problem.fixed_factors, row + VECTOR * (chunk * size + lane))
-                for i in range(VECTOR):
-                    q[to + VECTOR * chunk + i] = root * four[i]
+        """Set the thread's numbers of q̃; those of an entry past the last one to 0.
+
+        Past the last entry that one is read again: without a branch, the reads of a batch are under way together.
+        """
+        at = min(entry, stop - 1)
+        root, row = weigh(problem, at)[0], np.int64(problem.indices[np.uint64(at)]) * width
+        root = root if entry < stop else _ZERO
+        for chunk in range(chunks):
+            four = isa.load4(problem.fixed_factors, row + VECTOR * (chunk * size + lane))
+            for i in range(VECTOR):
+                q[to + VECTOR * chunk + i] = root * four[i]
 
     return gather
 

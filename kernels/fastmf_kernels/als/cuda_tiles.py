@@ -17,6 +17,9 @@ from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.cuda_problem import Problem, scaled_target, weigh
 
 _ALL_LANES = 0xFFFFFFFF
+_ZERO = np.float32(0)
+# Vectors of which a thread has its numbers on their way at the same time.
+_GATHERED = 4
 
 
 class Tiles(NamedTuple):
@@ -98,23 +101,57 @@ def make_place(width: int, size: int) -> Any:
 @functools.cache
 def make_add(width: int, size: int, sign: np.float32) -> Any:
     """Return the device function that adds products of vectors, times ``sign``, to a tile; see `Tiles`."""
-    parts, stride = size // VECTOR, width * VECTOR // size
+    # Where the compiler unrolls loops around so many products, it no longer keeps large tiles in registers.
+    at_once = VECTOR if size == VECTOR else 1
+    add_one = _make_add_one(width, size, sign)
+    add_some = _make_add_four(width, size, sign) if at_once == VECTOR else add_one
 
     @device
     def add(tile: Float32Array, lefts: Float32Array, rights: Float32Array, first: int, n: int, i: int, j: int) -> None:
-        left, right = cuda.local.array(size, np.float32), cuda.local.array(size, np.float32)
-        for t in range(n):
-            for part in range(parts):
-                at = first + t * width + part * stride
-                of_rows, of_columns = isa.load4(lefts, at + VECTOR * i), isa.load4(rights, at + VECTOR * j)
-                for e in range(VECTOR):
-                    left[VECTOR * part + e] = sign * of_rows[e]
-                    right[VECTOR * part + e] = of_columns[e]
-            for a in range(size):
-                for b in range(size):
-                    tile[a * size + b] += left[a] * right[b]
+        at, n_left = np.int32(first), np.int32(n)
+        while n_left >= at_once:
+            add_some(tile, lefts, rights, at, i, j)
+            at, n_left = np.int32(at + at_once * width), np.int32(n_left - at_once)
+        while n_left > 0:
+            add_one(tile, lefts, rights, at, i, j)
+            at, n_left = np.int32(at + width), np.int32(n_left - 1)
 
     return add
+
+
+@functools.cache
+def _make_add_four(width: int, size: int, sign: np.float32) -> Any:
+    add_one = _make_add_one(width, size, sign)
+
+    @device
+    def add_four(tile: Float32Array, lefts: Float32Array, rights: Float32Array, first: int, i: int, j: int) -> None:
+        """Add the products of four vectors; the compiler would not unroll a loop of so many products."""
+        add_one(tile, lefts, rights, first, i, j)
+        add_one(tile, lefts, rights, first + width, i, j)
+        add_one(tile, lefts, rights, first + 2 * width, i, j)
+        add_one(tile, lefts, rights, first + 3 * width, i, j)
+
+    return add_four
+
+
+@functools.cache
+def _make_add_one(width: int, size: int, sign: np.float32) -> Any:
+    parts, stride = size // VECTOR, width * VECTOR // size
+
+    @device
+    def add_one(tile: Float32Array, lefts: Float32Array, rights: Float32Array, first: int, i: int, j: int) -> None:
+        left, right = cuda.local.array(size, np.float32), cuda.local.array(size, np.float32)
+        row, column = np.int32(first + VECTOR * i), np.int32(first + VECTOR * j)
+        for part in range(parts):
+            of_rows, of_columns = isa.load4(lefts, row + part * stride), isa.load4(rights, column + part * stride)
+            for e in range(VECTOR):
+                left[VECTOR * part + e] = sign * of_rows[e]
+                right[VECTOR * part + e] = of_columns[e]
+        for a in range(size):
+            for b in range(size):
+                tile[a * size + b] += left[a] * right[b]
+
+    return add_one
 
 
 @functools.cache
@@ -136,15 +173,41 @@ def make_largest(n: int) -> Any:
     return largest_of
 
 
-@functools.cache
-def make_accumulate(width: int, size: int, chunk: int) -> Any:
-    """Return the device function that adds a row's entries to its equations, ``chunk`` at a time.
+class Chunk(NamedTuple):
+    """How many vectors a block of threads gathers at a time.
 
-    While a chunk is multiplied the next one is gathered, into the other half of ``vectors`` and ``targets``; between
-    barriers, no thread writes what another one reads.
+    Attributes
+    ----------
+    lanes : int
+        Threads of a vector, four numbers each.
+    step : int
+        Vectors that all threads gather together.
+    size : int
+        Vectors of a chunk: each thread has its numbers of several of them on their way.
     """
-    tiles = make_tiles(width, size)
-    own, place, add, stage = tiles.own, tiles.place, tiles.add, _make_stage(width, size)
+
+    lanes: int
+    step: int
+    size: int
+
+
+def chunk_of(width: int, size: int) -> Chunk:
+    """Return how a block of threads, for tiles of some size, gathers vectors."""
+    lanes = width // VECTOR
+    step = make_tiles(width, size).threads // lanes
+    return Chunk(lanes, step, _GATHERED * step)
+
+
+@functools.cache
+def make_accumulate(width: int, size: int) -> Any:
+    """Return the device function that adds a row's entries to its equations, a `Chunk` at a time.
+
+    The next chunk is on its way to registers while one is multiplied, and then goes into the other half of ``vectors``
+    and ``targets``; between barriers, no thread writes what another one reads.
+    """
+    tiles, chunk, n_gathered = make_tiles(width, size), chunk_of(width, size).size, VECTOR * _GATHERED
+    own, place, add = tiles.own, tiles.place, tiles.add
+    gather, stage = _make_gather(width, size), _make_stage(width, size)
 
     @device
     def accumulate(
@@ -157,44 +220,81 @@ def make_accumulate(width: int, size: int, chunk: int) -> Any:
         targets: Float32Array,
     ) -> np.float32:
         """Add q̃ q̃ᵀ to the matrix and return the thread's number of the right side, b + Σ t̃ q̃."""
+        numbers = cuda.local.array(n_gathered, np.float32)
+        scaled = cuda.local.array(_GATHERED, np.float32)
         # A thread without a tile adds up the first one, which nobody reads.
         i, j = own()
         j = max(j, 0)
-        at, half, first = place(min(cuda.threadIdx.x, width - 1)), 0, start
-        stage(problem, start, min(chunk, stop - start), vectors, targets, 0)
+        at, half, first = np.int32(place(min(cuda.threadIdx.x, width - 1))), np.int32(0), start
+        if start < stop:
+            gather(problem, start, stop, numbers, scaled)
+            stage(numbers, scaled, vectors, targets, half)
         cuda.syncthreads()
         while first < stop:
-            n = min(chunk, stop - first)
-            later = first + n
+            later = first + chunk
             if later < stop:
-                stage(problem, later, min(chunk, stop - later), vectors, targets, (1 - half) * chunk)
-            add(tile, vectors, vectors, half * chunk * width, n, i, j)
-            for t in range(half * chunk, half * chunk + n):
-                right += targets[t] * vectors[t * width + at]
+                gather(problem, later, stop, numbers, scaled)
+            t = np.int32(half * chunk)
+            end = np.int32(t + min(chunk, stop - first))
+            while t < end:  # what a chunk has too little for four is 0
+                add(tile, vectors, vectors, t * width, VECTOR, i, j)
+                of_four, one = isa.load4(targets, t), np.int32(t * width + at)
+                right += of_four[0] * vectors[one] + of_four[1] * vectors[one + width]
+                right += of_four[2] * vectors[one + 2 * width] + of_four[3] * vectors[one + 3 * width]
+                t = np.int32(t + VECTOR)
+            half = np.int32(1 - half)
+            if later < stop:
+                stage(numbers, scaled, vectors, targets, half)
             cuda.syncthreads()
-            first, half = later, 1 - half
+            first = later
         return right
 
     return accumulate
 
 
 @functools.cache
-def _make_stage(width: int, size: int) -> Any:
-    # A thread takes the same four factors of every vector; a power of two of them divides the number of threads.
-    lanes, place = width // VECTOR, make_place(width, size)
-    step = make_tiles(width, size).threads // lanes
+def _make_gather(width: int, size: int) -> Any:
+    lanes, step, _ = chunk_of(width, size)
 
     @device
-    def stage(problem: Problem, first: int, n: int, vectors: Float32Array, targets: Float32Array, to: int) -> None:
-        """Gather q̃ and t̃ of n entries: side by side, threads read what is side by side."""
+    def gather(problem: Problem, first: int, stop: int, numbers: Float32Array, scaled: Float32Array) -> None:
+        """Read the thread's numbers of q̃, and t̃, of a chunk of entries; what is past the last entry is 0.
+
+        Side by side, threads read what is side by side. Past the last entry they read that one again, so that all
+        reads are under way together.
+        """
         t, f = cuda.threadIdx.x // lanes, cuda.threadIdx.x % lanes * VECTOR
-        at = to * width + place(f)
-        while t < n:
-            root, inverse = weigh(problem, first + t)
-            q = isa.load4(problem.fixed_factors, np.int64(problem.indices[np.uint64(first + t)]) * width + f)
-            isa.store4(vectors, at + t * width, (root * q[0], root * q[1], root * q[2], root * q[3]))
+        for i in range(_GATHERED):
+            entry = min(first + t + i * step, stop - 1)
+            q = isa.load4(problem.fixed_factors, np.int64(problem.indices[np.uint64(entry)]) * width + f)
+            root, inverse = weigh(problem, entry)
+            target = scaled_target(problem, entry, inverse)
+            if first + t + i * step >= stop:
+                root, target = _ZERO, _ZERO
+            for e in range(VECTOR):
+                numbers[VECTOR * i + e] = root * q[e]
+            scaled[i] = target
+
+    return gather
+
+
+@functools.cache
+def _make_stage(width: int, size: int) -> Any:
+    (lanes, step, chunk), place = chunk_of(width, size), make_place(width, size)
+
+    @device
+    def stage(
+        numbers: Float32Array, scaled: Float32Array, vectors: Float32Array, targets: Float32Array, half: int
+    ) -> None:
+        """Write what was gathered to shared memory."""
+        f = cuda.threadIdx.x % lanes * VECTOR
+        t = half * chunk + cuda.threadIdx.x // lanes
+        at = np.int32(t * width + place(f))
+        for i in range(_GATHERED):
+            n = VECTOR * i
+            four = (numbers[n], numbers[n + 1], numbers[n + 2], numbers[n + 3])
+            isa.store4(vectors, at + i * (step * width), four)
             if f == 0:
-                targets[to + t] = scaled_target(problem, first + t, inverse)
-            t += step
+                targets[t + i * step] = scaled[i]
 
     return stage
