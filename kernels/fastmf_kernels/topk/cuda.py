@@ -1,10 +1,10 @@
 """Top-k on a GPU; the contract is that of `fastmf_kernels.topk.reference`.
 
-All products are taken, in float16 (`cuda_halves`, if it is on) or float32 (`cuda_screen`), and few are kept
-(`cuda_settle`): somewhat more than k for a query. Only these are scored exactly, and the k best of them are the answer
-where a bound on the rounding proves it (`cuda_rescore`). What float16 does not prove is searched again in float32.
-What that does not, either, is answered on the host: queries with ties at the border, or with numbers that are infinite
-or none. Vectors of zeros need no search.
+All products are taken, in float16 (`cuda_halves`, on devices that it was tested on) or float32 (`cuda_screen`), and few
+are kept (`cuda_settle`): somewhat more than k for a query. Only these are scored exactly, and the k best of them are
+the answer where a bound on the rounding proves it (`cuda_rescore`). What float16 does not prove is searched again in
+float32. What that does not, either, is answered on the host: queries with ties at the border, or with numbers that are
+infinite or none. Vectors of zeros need no search.
 """
 
 import numpy as np
@@ -35,12 +35,8 @@ MARGIN_OF_HALVES = 64
 Scores are off by some 2⁻¹⁰‖p‖‖q‖: of 128 factors a few hundredths of their standard deviation. That by which the best
 hundred of a million normal ones become half as many more is a tenth of it (ln 1.5 over the 3.7 where they begin).
 """
-HALVES = False
-"""Whether items are laid out in float16, too, where there are tensor cores.
-
-Off: that answers are exact rests on how these add up, which NVIDIA does not say, and which has been tested on no device
-yet (`tests/cuda/parity/test_topk_halves.py`, where the simulator stands in).
-"""
+HALVES = True
+"""Whether items are laid out in float16, too, on devices whose tensor cores were tested."""
 ROOM = 256
 """Candidates beyond those until a buffer is settled; at least as many as a tile has items."""
 THREADS = 128
@@ -55,8 +51,9 @@ _TILES_OF_A_PART = 16
 # Queries on the host that are not worth a layout of the catalogue.
 _FEW = 8
 _TILE_OF_SCAN = (8, 32)
-# The first compute capability with the instructions of `cuda_halves`.
-_TENSOR_CORES = (8, 0)
+# Compute capabilities on which `tests/cuda/parity/test_topk_halves.py` has passed: that answers are exact rests on how
+# tensor cores add up, which NVIDIA does not say.
+_TESTED_TENSOR_CORES = ((9, 0),)
 
 
 def index_items(items: Float32Array, pruning: bool = True, n_threads: int | None = None) -> ItemIndex:
@@ -238,7 +235,7 @@ def _rows_of(rows: Rows, taken: slice | Int64Array) -> Rows:
 
 def _halves_of(factors: DeviceArray, longest: Float32Array, width: int) -> DeviceArray:
     """Return items as float16 numbers on the device, or nothing if it is not for them, or none of its memory left."""
-    wanted = HALVES and _has_tensor_cores()
+    wanted = HALVES and _has_tested_tensor_cores()
     n_bytes = 2 * (factors.size // width) * width_in_halves(width)
     if not wanted or not np.isfinite(longest[0]) or n_bytes > free_bytes() / 2:
         return np.empty((0, 0, WARP, 4), np.uint8)
@@ -267,8 +264,8 @@ def _batch(n_queries: int, index: ItemIndex, k: int, screen: Screen) -> tuple[in
     return min(n_queries, shape.n_queries * int(max(1, min(_TIMES * n_blocks, by_memory)))), n_parts
 
 
-def _has_tensor_cores() -> bool:
-    return SIMULATED or bool(cuda.get_current_device().compute_capability >= _TENSOR_CORES)
+def _has_tested_tensor_cores() -> bool:
+    return SIMULATED or tuple(cuda.get_current_device().compute_capability) in _TESTED_TENSOR_CORES
 
 
 def _n_multiprocessors() -> int:

@@ -1,6 +1,7 @@
 """Top-k on a GPU against its reference: the same indices and scores, whatever the screen makes of the products.
 
-Tiles and blocks of threads are small here, so that few threads go through many tiles, and buffers are short.
+The screen is that of float32; for float16 see `test_topk_halves`. Tiles and blocks of threads are small here, so that
+few threads go through many tiles, and buffers are short.
 """
 
 import gc
@@ -41,7 +42,8 @@ def on_the_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, shape: Shape) -> None:
-    for name, value in {"SHAPE": shape, "MARGIN": 4, "ROOM": shape.n_items, "THREADS": 32}.items():
+    settings = {"SHAPE": shape, "MARGIN": 4, "ROOM": shape.n_items, "THREADS": 32, "HALVES": False}
+    for name, value in settings.items():
         monkeypatch.setattr(cuda, name, value)
 
 
