@@ -8,17 +8,18 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from fastmf.backend import get_backend
 from fastmf.cli.options import positive_integer
 from fastmf.errors import FastMFError, ParameterError
-from fastmf.files import new_file
+from fastmf.files import new_file, require_absent
 from fastmf_bench import cases, machine, peers, readme, report, tables, targets
 from fastmf_bench.problems import SHAPES, Shape
 from fastmf_bench.results import Run
 from fastmf_bench.session import Options, Session
-from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, quality
+from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, cuda, quality
 
 _DESCRIPTION = """\
 Benchmarks of fastmf on this machine. Every kernel is first held against its NumPy reference; one that is wrong is not
@@ -62,6 +63,7 @@ def _suites(given: list[str]) -> int:
     if suites is GPU_SUITES:
         get_backend("cuda")  # says what is missing
     known = {name: suites[name] for name in parsed.suites or suites if name in suites}
+    _require_absent(parsed)
     run = _measure(parsed, known, given)
     for name in parsed.suites:
         if name not in suites:
@@ -80,6 +82,7 @@ def _targets(given: list[str]) -> int:
         raise ParameterError(
             f"{parsed.suites[0]!r} is no file of results; expected files that end in .json, or options"
         )
+    _require_absent(parsed)
     run = _measure(parsed, SUITES, ["targets", *given])
     return _finish(run, parsed, tables.of_targets(targets.judge([run])))
 
@@ -116,7 +119,7 @@ def _readme(given: list[str]) -> int:
 
 def _suite_parser(name: str = "") -> argparse.ArgumentParser:
     listed, on_gpu = (
-        "\n".join(f"  {name:<9} {suite.summary}" for name, suite in suites.items()) for suites in (SUITES, GPU_SUITES)
+        "\n".join(f"  {name:<10} {suite.summary}" for name, suite in suites.items()) for suites in (SUITES, GPU_SUITES)
     )
     parser = argparse.ArgumentParser(
         prog=f"fastmf bench {name}".strip(),
@@ -172,9 +175,9 @@ def _measure(parsed: argparse.Namespace, suites: Mapping[str, Suite], given: lis
     with ExitStack() as stack:
         folder = parsed.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastmf-bench-")))
         folder.mkdir(parents=True, exist_ok=True)
-        session = Session(_options(parsed, folder.resolve(), n_threads, run), run)
-        if suites and parsed.device == "cpu":
-            ceilings.run(session)
+        session = Session(_options(parsed, folder.resolve(), n_threads, run), run, partial(_keep, run, parsed))
+        if suites:
+            (ceilings.run if parsed.device == "cpu" else cuda.run_ceilings)(session)
         for name, suite in suites.items():
             if _is_proven(session, name, suite, parsed.device):
                 _run_suite(session, name, suite)
@@ -198,7 +201,8 @@ def _is_proven(session: Session, name: str, suite: Suite, device: str) -> bool:
         if operation not in proofs:
             session.say(f"proving {operation} against its NumPy reference")
             try:
-                cases.prove(operation, (device,))
+                # On a GPU nobody asks for a number of threads.
+                cases.prove(operation, (device,), cases.THREADS if device == "cpu" else ())
                 proofs[operation] = ""
             except cases.WrongKernelError as error:
                 proofs[operation] = str(error)
@@ -252,11 +256,22 @@ def _note(run: Run, line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def _require_absent(parsed: argparse.Namespace) -> None:
+    """Refuse to replace a file of results before anything is measured, not after."""
+    if parsed.output is not None:
+        require_absent(parsed.output, parsed.overwrite)
+
+
+def _keep(run: Run, parsed: argparse.Namespace) -> None:
+    """Write what has been measured so far: a run that is cut short leaves its results behind."""
+    if parsed.output is not None:
+        with new_file(parsed.output, overwrite=True) as temporary:
+            temporary.write_text(run.to_json(), encoding="utf-8")
+
+
 def _finish(run: Run, parsed: argparse.Namespace, table: str) -> int:
     """Write and print what was measured; the status is 1 if anything could not be."""
-    if parsed.output is not None:
-        with new_file(parsed.output, parsed.overwrite) as temporary:
-            temporary.write_text(run.to_json(), encoding="utf-8")
+    _keep(run, parsed)
     print(run.to_json() if parsed.json else f"{table}\n", end="")
     return 1 if run.problems else 0
 

@@ -37,7 +37,7 @@ from fastmf_kernels.topk.arrays import Rows, no_rows
 Arrays = list[npt.NDArray[Any]]
 
 OPERATIONS = ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
-_THREADS = (1, 2, 3, 8)
+THREADS = (1, 2, 3, 8)
 
 
 class WrongKernelError(FastMFError):
@@ -68,7 +68,7 @@ class Case(NamedTuple):
         return next(filter(None, differences), "")
 
 
-def prove(operation: str, variants: Sequence[str] = VARIANTS) -> None:
+def prove(operation: str, variants: Sequence[str] = VARIANTS, threads: Sequence[int] = THREADS) -> None:
     """Hold variants of an operation against its reference, and against themselves on other numbers of threads.
 
     Raises
@@ -79,7 +79,7 @@ def prove(operation: str, variants: Sequence[str] = VARIANTS) -> None:
     for variant in variants:
         kernels = get_backend(variant)
         for case in cases(operation):
-            first, *others = [case.answer(kernels, n_threads) for n_threads in (None, *_THREADS)]
+            first, *others = [case.answer(kernels, n_threads) for n_threads in (None, *threads)]
             wrong = case.compare(first)
             if wrong:
                 raise WrongKernelError(f"{case.name} on {variant!r} is not what its reference says: {wrong}")

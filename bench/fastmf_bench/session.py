@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,7 @@ class Session:
 
     options: Options
     run: Run
+    keep: Callable[[], None] = lambda: None
     _problems: dict[Shape, Problem] = field(default_factory=dict)
     _files: dict[Path, Problem] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
@@ -157,7 +158,7 @@ class Session:
                 self.note(f"{suite}: {name} was left out of {task}, {problem}: {error}")
                 continue
             figures = outcome.figures
-            self.run.measurements.append(
+            self.add(
                 Measurement(
                     suite,
                     task,
@@ -175,6 +176,11 @@ class Session:
                     figures=figures,
                 )
             )
+
+    def add(self, measurement: Measurement) -> None:
+        """Keep what a contestant did."""
+        self.run.measurements.append(measurement)
+        self.keep()
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:

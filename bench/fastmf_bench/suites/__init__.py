@@ -48,7 +48,10 @@ SUITES = {
 }
 
 GPU_SUITES = {
-    "cuda": Suite(cuda.run, ("als", "topk"), "SGD, ALS and top-k on a GPU, as fractions of what it can do at best")
+    "training": Suite(cuda.run_training, ("als", "predict"), "SGD and iALS in the shapes of MovieLens-20M and Netflix"),
+    "topk": Suite(cuda.run_top_k, ("topk",), "top-100 of 100 thousand queries in a million items"),
+    "topk-large": Suite(cuda.run_large_top_k, ("topk",), "the same for a million queries"),
+    "quality": Suite(cuda.run_quality, (), "models trained on real data, beside the CPU (needs --data)"),
 }
 
 TASKS: dict[str, Task] = {

@@ -1,15 +1,14 @@
 """On a GPU: what it can do at best, then SGD, ALS and top-k as fractions of that, beside the CPU and other libraries.
 
-Laps are wall seconds from arrays of the host to arrays of the host, or, for an epoch of SGD, of what is held on the
-device. The figure "kernels" is what kernels alone took, by the clock of the device.
+Laps are wall seconds. In training the factors are on the device, as they are during `fit`; a search begins with arrays
+of the host and ends with arrays of the host. The figure "kernels" is what kernels alone took, by the device's clock.
 """
 
-import itertools
 from typing import Any, NamedTuple
 
 from fastmf_bench.contest import Contestant
 from fastmf_bench.problems import SHAPES, Shape
-from fastmf_bench.results import OURS
+from fastmf_bench.results import OURS, Measurement
 from fastmf_bench.session import Session, Work
 
 COPY, SGEMM, LAUNCH = "GPU copy", "GPU sgemm", "GPU launch of an empty kernel"
@@ -18,7 +17,8 @@ SGD, SWEEP, SOLVERS = "SGD, an epoch", "iALS, a sweep", ("cholesky", "cg")
 SHAPE_NAMES, N_FACTORS = ("ml-20m", "netflix"), (64, 128)
 _TABLE_BYTES, _SMALL_TABLE_BYTES = 1 << 31, 1 << 24
 _PRODUCT = 8192
-_MOST_ON_CPU = 25_000_000
+_MOST_ON_CPU, _MOST_SORTED = 150_000_000, 2_000
+QUALITY, QUALITY_DATA, QUALITY_FACTORS = "quality beside the CPU", "movielens-1m", (64, 128, 256)
 _TORCH, _CUPY = "torch, product and topk", "cupy, product and argpartition"
 
 
@@ -47,19 +47,40 @@ def adding(row_bytes: int) -> str:
     return f"GPU atomic addition to {row_bytes} B rows"
 
 
-def run(session: Session) -> None:
-    """Measure the ceilings of the GPU, then race SGD, ALS and top-k."""
-    run_ceilings(session)
+def run_training(session: Session) -> None:
+    """Race SGD and iALS on the shapes of known data sets, the largest one last."""
     shapes = [SHAPES["ml-1m"]] if session.options.quick else [SHAPES[name] for name in SHAPE_NAMES]
-    scans = [_Scan(2000, 20_000)] if session.options.quick else SCANS
-    # What takes longest comes last: it is what has to go where time is limited.
-    for shape, scan in itertools.zip_longest(session.options.shapes or shapes, scans):
-        if shape is not None:
-            with session.noting(shape.name):
-                _race_training(session, shape)
-        if scan is not None:
-            with session.noting(str(scan)):
-                _race_scan(session, scan)
+    for shape in session.options.shapes or shapes:
+        with session.noting(shape.name):
+            _race_training(session, shape)
+
+
+def run_top_k(session: Session) -> None:
+    """Race searches in many items."""
+    _race_scan(session, _Scan(2000, 20_000) if session.options.quick else SCANS[0])
+
+
+def run_large_top_k(session: Session) -> None:
+    """Race searches of as many queries as there are items."""
+    _race_scan(session, _Scan(20_000, 20_000) if session.options.quick else SCANS[1])
+
+
+def run_quality(session: Session) -> None:
+    """Train on a GPU and on the CPU with the same settings and data, and compare what comes of it."""
+    data = session.options.data
+    if data is None:
+        session.note("quality: left out; it needs real data, in the directory that --data names")
+        return
+    arguments = {
+        "splits": str(data / QUALITY_DATA / "splits"),
+        "factors": list(session.factors(QUALITY_FACTORS)),
+        "n_threads": session.options.n_threads,
+    }
+    for backend, name in (("cuda", OURS), ("cpu", f"{OURS}, on the CPU")):
+        session.say(f"quality: {name}")
+        with session.noting(f"quality, {name}"):
+            for settings, figures in session.work("cuda.quality", {**arguments, "backend": backend})["found"]:
+                session.add(Measurement("cuda", QUALITY, QUALITY_DATA, name, settings, [], [], 0, figures=figures))
 
 
 def _race_training(session: Session, shape: Shape) -> None:
@@ -73,24 +94,30 @@ def _race_training(session: Session, shape: Shape) -> None:
 
 
 def run_ceilings(session: Session) -> None:
-    """Measure what bounds kernels, one line each."""
+    """Measure what bounds kernels, all in one process."""
     quick = 8 if session.options.quick else 1
-    table = _TABLE_BYTES // quick
-    _ceiling(session, COPY, "cuda.copy", {"n_bytes": table}, Work(2.0 * table, "bytes"))
+    table, size = _TABLE_BYTES // quick, _PRODUCT // quick
+    ceilings: list[tuple[str, str, dict[str, Any], Work]] = [
+        (COPY, "copy", {"n_bytes": table}, Work(2.0 * table, "bytes"))
+    ]
     for row_bytes in (256, 512):
-        for size, name in ((table, gather(row_bytes)), (_SMALL_TABLE_BYTES, gather(row_bytes, in_cache=True))):
-            arguments = {"row_bytes": row_bytes, "n_bytes": size, "n_rows": table // row_bytes}
-            _ceiling(session, name, "cuda.gather", arguments, Work(table / row_bytes, "rows"))
-        arguments = {"row_bytes": row_bytes, "n_bytes": _SMALL_TABLE_BYTES, "n_rows": table // row_bytes}
-        _ceiling(session, adding(row_bytes), "cuda.add", arguments, Work(table / row_bytes, "rows"))
-    size = _PRODUCT // quick
+        rows = Work(table / row_bytes, "rows")
+        common = {"row_bytes": row_bytes, "n_rows": table // row_bytes}
+        ceilings += [
+            (gather(row_bytes), "gather", {**common, "n_bytes": table}, rows),
+            (gather(row_bytes, in_cache=True), "gather", {**common, "n_bytes": _SMALL_TABLE_BYTES}, rows),
+            (adding(row_bytes), "add", {**common, "n_bytes": _SMALL_TABLE_BYTES}, rows),
+        ]
     for name, kind in ((SGEMM, "float32"), (TF32, "tf32"), (HALF, "float16")):
-        _ceiling(session, name, "cuda.product", {"size": size, "kind": kind}, Work(2.0 * size**3, "flop"))
-    _ceiling(session, LAUNCH, "cuda.launch", {}, Work(1, "launches"))
-
-
-def _ceiling(session: Session, name: str, task: str, arguments: dict[str, Any], work: Work) -> None:
-    session.race("ceilings", name, "", {}, [Contestant("cupy", task, arguments)], work)
+        ceilings.append((name, "product", {"size": size, "kind": kind}, Work(2.0 * size**3, "flop")))
+    ceilings.append((LAUNCH, "launch", {}, Work(1, "launches")))
+    session.say("measuring what the GPU can do at best")
+    asked = [(kind, arguments) for _, kind, arguments, _ in ceilings]
+    with session.noting("ceilings"):
+        found = session.work("cuda.ceilings", {"asked": asked, "n_laps": session.options.n_laps})["laps"]
+        for (name, _, _, work), laps in zip(ceilings, found, strict=True):
+            settings = {"n_threads": session.options.n_threads}
+            session.add(Measurement("ceilings", name, "", "cupy", settings, laps, [], 0, work.amount, work.unit))
 
 
 def _both(task: str, shape: Shape, arguments: dict[str, Any]) -> list[Contestant]:
@@ -133,11 +160,12 @@ def _race_scan(session: Session, scan: _Scan) -> None:
     contestants = [
         Contestant(OURS, "cuda.top_k", {**common, "pruning": True}),
         Contestant(f"{OURS}, full scan", "cuda.top_k", {**common, "pruning": False}),
-        Contestant(f"{OURS}, full scan in halves", "cuda.top_k", {**common, "pruning": False, "halves": True}),
+        Contestant(f"{OURS}, full scan in float32", "cuda.top_k", {**common, "pruning": False, "halves": False}),
         Contestant(_TORCH, "cuda.torch_top_k", common),
     ]
-    if scan.n_queries < scan.n_items:  # a full sort of every row
-        contestants.append(Contestant(_CUPY, "cuda.cupy_top_k", common))
+    # A full sort of every row: a few of them tell.
+    n_sorted = min(scan.n_queries, _MOST_SORTED)
+    contestants.append(Contestant(_CUPY, "cuda.cupy_top_k", {**common, "n_queries": n_sorted}))
     work = Work(2.0 * scan.n_queries * scan.n_items * scan.n_factors, "flop", SGEMM)
     settings = {"n_factors": scan.n_factors, "k": scan.k}
     session.race("cuda", f"top-{scan.k}", str(scan), settings, contestants, work)

@@ -1,26 +1,39 @@
 """What the contestants of the suite "cuda" do."""
 
+import itertools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import fastmf
 from fastmf.backend import get_backend
-from fastmf_bench.pace import Lap, Pace, Task, clocks
+from fastmf.models.least_squares import SOLVERS
+from fastmf_bench.pace import Pace, Task
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, make_link
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
-from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
+from fastmf_kernels.sgd.schedule import make_blocks, shuffled_strata
 from fastmf_kernels.topk.arrays import no_rows
 
-_SKEW = 2.0
+# With these exponents the most active user has the share of all ratings that he has in MovieLens-20M and the Netflix
+# Prize (0.05 % and 0.02 %), and the most popular item (0.3 % and 0.2 %).
+_SKEW_OF_USERS, _SKEW_OF_ITEMS = 1.5, 1.7
 _CG_STEPS = 3
 _CHUNK_SCORES = 1 << 31
 _LAUNCHES = 1000
+_EPOCHS = 8
+# What is trained on real data: models, and the solvers of those that have several.
+_MODELS = (
+    ("SGD", None),
+    *(("ALS", solver) for solver in SOLVERS),
+    *(("ImplicitALS", solver) for solver in SOLVERS),
+)
 _STEP = Step(*(np.float32(term) for term in (0.1, 0.02, 1, 0.05, 0.05, 0.02, 0.02)))
 
 
@@ -29,8 +42,8 @@ def make(_: Pace, shape: dict[str, Any], folder: str, seed: int) -> dict[str, An
     n_users, n_items, n_ratings = shape["n_users"], shape["n_items"], shape["n_ratings"]
     rng, layout, path = np.random.default_rng(seed), get_backend("cpu"), Path(folder)
     users, items = (
-        rng.permutation(n).astype(np.int32)[(n * rng.random(n_ratings, np.float32) ** _SKEW).astype(np.int32)]
-        for n in (n_users, n_items)
+        rng.permutation(n).astype(np.int32)[(n * rng.random(n_ratings, np.float32) ** skew).astype(np.int32)]
+        for n, skew in ((n_users, _SKEW_OF_USERS), (n_items, _SKEW_OF_ITEMS))
     )
     ratings = rng.integers(1, 11, n_ratings).astype(np.float32) / 2
     by_user = layout.transpose(layout.coo_to_csr(items, users, ratings, n_items, None), n_users, None)
@@ -57,12 +70,12 @@ def _paced(pace: Pace, work: Callable[[], object], on_device: bool) -> dict[str,
         return {}
     from fastmf_kernels._cuda.jit import timed
 
-    seconds = math.nan
+    seconds: dict[str, float] = {}
     while pace():
         with timed() as clock:
             work()
         seconds = clock.seconds()
-    return {"kernels": seconds}
+    return {"kernels": sum(seconds.values()), "kernels by name": sorted(seconds.items())}
 
 
 def sgd(
@@ -71,7 +84,7 @@ def sgd(
     """Run epochs of SGD on what is held on the device."""
     by_user, kernels = _load(folder, "by_user"), get_backend(backend)
     n_users, n_items = len(by_user.indptr) - 1, len(_load(folder, "by_item").indptr) - 1
-    grid, rng = make_grid(n_users, n_items, len(by_user.indices)), np.random.default_rng(0)
+    grid, rng = kernels.make_grid(n_users, n_items, len(by_user.indices)), np.random.default_rng(0)
     blocks = make_blocks(by_user, n_items, grid, kernels.group_by, n_threads)
     factors = Factors(
         _factors(n_users, n_factors, 1),
@@ -123,7 +136,7 @@ def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_th
 
 
 def top_k(
-    pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int, pruning: bool, halves: bool = False
+    pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int, pruning: bool, halves: bool = True
 ) -> dict[str, Any]:
     """Find the best items of all queries; norms of items vary as those of trained factors do."""
     from fastmf_kernels.topk import cuda
@@ -180,7 +193,8 @@ def cupy_top_k(pace: Pace, n_queries: int, n_items: int, n_factors: int, k: int)
 
     while pace():
         work()
-    return {"note": "scores in float32, from what is on the device to the host"}
+    note = "scores in float32, from what is on the device to the host"
+    return {"note": note, "work": 2.0 * n_queries * n_items * n_factors}
 
 
 def posv(pace: Pace, n_rows: int, n_factors: int) -> dict[str, Any]:
@@ -198,15 +212,20 @@ def posv(pace: Pace, n_rows: int, n_factors: int) -> dict[str, Any]:
     return {"note": "without making the matrices"}
 
 
-def copy(pace: Pace, n_bytes: int) -> dict[str, Any]:
+def ceilings(_: Pace, asked: Sequence[tuple[str, dict[str, Any]]], n_laps: int) -> dict[str, Any]:
+    """Measure what the device can do at best; of each thing that is asked for, the seconds of each lap."""
+    return {"laps": [_laps(*_CEILINGS[kind](**arguments), n_laps) for kind, arguments in asked]}
+
+
+def _copy(n_bytes: int) -> tuple[Callable[[], object], int]:
     """Copy one large array to another."""
     import cupy
 
     source, target = cupy.ones(n_bytes // 4, np.float32), cupy.zeros(n_bytes // 4, np.float32)
-    return _timed(pace, lambda: cupy.copyto(target, source))
+    return lambda: cupy.copyto(target, source), 1
 
 
-def gather(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, Any]:
+def _gather(row_bytes: int, n_bytes: int, n_rows: int) -> tuple[Callable[[], object], int]:
     """Gather random rows of a table; what is read is summed."""
     import cupy
 
@@ -215,11 +234,11 @@ def gather(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, A
     table = cupy.ones(n_bytes // 4, np.float32)
     order = cupy.random.default_rng(0).integers(0, n_bytes // row_bytes, n_rows, dtype=np.int32)
     sums = cupy.zeros(n_groups(row_bytes // 4), np.float32)
-    work = make_gather(row_bytes // 4)
-    return _timed(pace, lambda: run(work, table, order, sums))
+    kernel = make_gather(row_bytes // 4)
+    return lambda: run(kernel, table, order, sums), 1
 
 
-def add(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, Any]:
+def _add(row_bytes: int, n_bytes: int, n_rows: int) -> tuple[Callable[[], object], int]:
     """Add to random rows of a table, atomically."""
     import cupy
 
@@ -227,46 +246,80 @@ def add(pace: Pace, row_bytes: int, n_bytes: int, n_rows: int) -> dict[str, Any]
 
     table = cupy.zeros(n_bytes // 4, np.float32)
     order = cupy.random.default_rng(0).integers(0, n_bytes // row_bytes, n_rows, dtype=np.int32)
-    work = make_add(row_bytes // 4)
-    return _timed(pace, lambda: run(work, table, order))
+    kernel = make_add(row_bytes // 4)
+    return lambda: run(kernel, table, order), 1
 
 
-def product(pace: Pace, size: int, kind: str) -> dict[str, Any]:
+def _product(size: int, kind: str) -> tuple[Callable[[], object], int]:
     """Multiply two square matrices."""
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
     number = torch.float16 if kind == "float16" else torch.float32
     a, b = (torch.randn(size, size, dtype=number, device="cuda") for _ in range(2))
     out = torch.empty_like(a)
-    return _timed(pace, lambda: torch.matmul(a, b, out=out))
+
+    def multiply() -> None:
+        torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
+        torch.matmul(a, b, out=out)
+        torch.cuda.synchronize()
+
+    return multiply, 1
 
 
-def launch(pace: Pace) -> dict[str, Any]:
-    """Launch a kernel that does nothing, with two arrays as its arguments."""
-    import cupy
-
+def _launch() -> tuple[Callable[[], object], int]:
+    """Launch a kernel that does nothing, with two arrays as its arguments, many times."""
     from fastmf_bench.suites.cuda_kernels import make_nothing
+    from fastmf_kernels._cuda.memory import zeros
 
-    nothing, array = make_nothing()[1, 32], cupy.zeros(32, np.float32)
-    return _timed(pace, lambda: [nothing(array, array) for _ in range(_LAUNCHES)], rounds=_LAUNCHES)
+    nothing, array = make_nothing()[1, 32], zeros(32, np.float32)
+    return lambda: [nothing(array, array) for _ in range(_LAUNCHES)], _LAUNCHES
 
 
-def _timed(pace: Pace, work: Callable[[], object], rounds: int = 1) -> dict[str, Any]:
-    """Work lap by lap and wait for the device in each; laps are of one round."""
+_CEILINGS: dict[str, Callable[..., tuple[Callable[[], object], int]]] = {
+    "copy": _copy,
+    "gather": _gather,
+    "add": _add,
+    "product": _product,
+    "launch": _launch,
+}
+
+
+def _laps(work: Callable[[], object], n_rounds: int, n_laps: int) -> list[float]:
+    """Work lap by lap, wait for the device in each, and return the seconds of one round."""
     import cupy
 
-    device = cupy.cuda.Device()
-    work()
-    device.synchronize()
-    lap: Lap | None = None
-    while pace(lap):
-        started = clocks()
+    device, laps = cupy.cuda.Device(), []
+    for _ in range(1 + n_laps):  # the first one is a warm-up
+        started = time.perf_counter()
         work()
         device.synchronize()
-        now = clocks()
-        lap = Lap((now.wall - started.wall) / rounds, (now.cpu - started.cpu) / rounds)
-    return {}
+        laps.append((time.perf_counter() - started) / n_rounds)
+    return laps[1:]
+
+
+def quality(_: Pace, splits: str, factors: Sequence[int], n_threads: int, backend: str) -> dict[str, Any]:
+    """Train and evaluate each model; on a GPU, also compare its top-k with that of the CPU for the same factors."""
+    train, test = (fastmf.read_parquet(Path(splits) / f"pmf_demo_{part}.parquet") for part in ("train", "test"))
+    found = []
+    for n_factors, (model, solver) in itertools.product(factors, _MODELS):
+        settings: dict[str, Any] = {"n_factors": n_factors, "n_epochs": _EPOCHS, "n_threads": n_threads}
+        settings |= {"solver": solver} if solver else {}
+        fitted = getattr(fastmf, model)(**settings, backend=backend).fit(train)
+        metric = "ndcg" if fitted.is_implicit else "rmse"
+        figures = {"seconds an epoch": float(np.median([record["seconds"] for record in fitted.history]))}
+        measured = fastmf.evaluate(fitted, test, k=10, metrics=[metric])
+        figures |= {name: value for name, value in measured.items() if not name.startswith("n_")}
+        if backend == "cuda":
+            figures["top-k unlike the CPU's"] = _n_unlike(fitted)
+        found.append(({**settings, "model": model}, figures))
+    return {"found": found}
+
+
+def _n_unlike(model: Any) -> int:
+    """Count the items that a GPU recommends, and the CPU does not recommend at the same place from the same factors."""
+    on_gpu = model.recommend(k=100).items
+    on_cpu = model.set_params(backend="cpu").recommend(k=100).items
+    return int((on_gpu != on_cpu).sum())
 
 
 TASKS: dict[str, Task] = {
@@ -277,9 +330,6 @@ TASKS: dict[str, Task] = {
     "cuda.torch_top_k": torch_top_k,
     "cuda.cupy_top_k": cupy_top_k,
     "cuda.posv": posv,
-    "cuda.copy": copy,
-    "cuda.gather": gather,
-    "cuda.add": add,
-    "cuda.product": product,
-    "cuda.launch": launch,
+    "cuda.ceilings": ceilings,
+    "cuda.quality": quality,
 }

@@ -47,6 +47,6 @@ def test_als(solver: str, pace: Callable[..., bool], folder: str, kernels: Kerne
 def test_top_k(pace: Callable[..., bool], kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, SMALL)
     monkeypatch.setattr(cuda, "HALVES", cuda.HALVES)
-    figures = cuda_tasks.top_k(pace, n_queries=10, n_items=33, n_factors=8, k=5, pruning=True)
+    figures = cuda_tasks.top_k(pace, n_queries=10, n_items=33, n_factors=8, k=5, pruning=True, halves=False)
 
     assert figures["agreement"] == 1
