@@ -18,9 +18,11 @@ DRIVER = probe.Driver("580.65.06", (13, 0))
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...], probe.Driver | None], None]:
     """Pretend that some packages and a driver are there."""
 
-    def pretend(packages: tuple[str, ...], driver: probe.Driver | None) -> None:
+    def pretend(packages: tuple[str, ...], driver: probe.Driver | None, numpy: str = "2.4.6") -> None:
         found: dict[str, Any] = dict.fromkeys(packages, object())
+        versions = {"numpy": numpy, "numba-cuda": "0.30.4"}
         monkeypatch.setattr(importlib.util, "find_spec", found.get)
+        monkeypatch.setattr(probe, "version", versions.__getitem__)
         monkeypatch.setattr(probe, "find_driver", lambda: driver)
 
     return pretend
@@ -40,6 +42,14 @@ def test_one_package_is_missing(machine: Callable[..., None]) -> None:
     machine(("numba_cuda",), DRIVER)
 
     assert str(probe.obstacle()).startswith('not installed: CuPy; run pip install "fastmf[cuda]"')
+
+
+@pytest.mark.parametrize("numpy", ["2.5.0", "2.5.2", "3.0"])
+def test_numpy_is_too_new(numpy: str, machine: Callable[..., None]) -> None:
+    machine(("numba_cuda", "cupy"), None, numpy)
+
+    advice = f'numba-cuda 0.30.4 does not work with NumPy {numpy}; run pip install "numpy<2.5"'
+    assert str(probe.obstacle()).startswith(f"{advice}; and there is no NVIDIA driver")
 
 
 def test_the_backend_says_what_the_probe_says(machine: Callable[..., None]) -> None:

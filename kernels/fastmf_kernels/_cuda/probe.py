@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ _INSTALL = 'pip install "fastmf[cuda]" (drivers of release 580 or later) or "fas
 _PACKAGES = {"numba_cuda": "numba-cuda", "cupy": "CuPy"}
 # What the kernels need: warps that synchronise by mask.
 _LEAST_CAPABILITY = (7, 0)
+
+
+# numba-cuda up to this version looks for `numpy.row_stack`, which NumPy has no more from this version on.
+_LAST_FOR_OLDER_NUMPY, _FIRST_NUMPY_TOO_NEW = (0, 30, 4), (2, 5)
 
 
 class Driver(NamedTuple):
@@ -48,6 +53,10 @@ def _release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
     return found[0] if found else ""
 
 
+def _version(package: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version(package))[:3])
+
+
 def is_simulated() -> bool:
     """Whether Numba's simulator stands in for a device."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
@@ -59,6 +68,11 @@ def obstacle() -> str | None:
         return None
     missing = [name for package, name in _PACKAGES.items() if importlib.util.find_spec(package) is None]
     obstacles = [f"not installed: {' and '.join(missing)}; run {_INSTALL}"] if missing else []
+    if not missing and _version("numpy") >= _FIRST_NUMPY_TOO_NEW and _version("numba-cuda") <= _LAST_FOR_OLDER_NUMPY:
+        obstacles.append(
+            f"numba-cuda {version('numba-cuda')} does not work with NumPy {version('numpy')}; run "
+            'pip install "numpy<2.5"'
+        )
     if find_driver() is None:
         obstacles.append(
             "there is no NVIDIA driver on this machine; install one (https://www.nvidia.com/drivers), or let the GPU "
