@@ -2,10 +2,10 @@
 
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd import schedule
 from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
 from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score_of
-from fastmf_kernels.sgd.schedule import Blocks
-from fastmf_kernels.sgd.schedule import make_grid as make_grid
+from fastmf_kernels.sgd.schedule import Blocks, Grid
 
 
 def run_epoch(
@@ -52,6 +52,11 @@ def run_epoch(
             squared_error += error**2
             descend(user, item, p, error * slope, factors, norms, step, rows)
     return squared_error
+
+
+def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Grid:
+    """Choose how a table is cut into blocks; see `fastmf_kernels.sgd.schedule.make_grid`."""
+    return schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
 def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
