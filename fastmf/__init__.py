@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmf import errors, metrics, split, testing
     from fastmf._version import __version__
-    from fastmf.answers import Recommendations, Similar
-    from fastmf.evaluation import evaluate
-    from fastmf.interactions import Interactions, read_parquet
+    from fastmf.answering.answers import Recommendations, Similar
+    from fastmf.answering.scoring import index_items, top_k
+    from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
-    from fastmf.output import load
-    from fastmf.scoring import index_items, top_k
+    from fastmf.models.loading import load
+    from fastmf.reading.interactions import Interactions, read_parquet
 
 _MODULE_OF = {
     "ALS": "fastmf.models",
     "BPR": "fastmf.models",
     "SGD": "fastmf.models",
     "ImplicitALS": "fastmf.models",
-    "Interactions": "fastmf.interactions",
-    "Recommendations": "fastmf.answers",
+    "Interactions": "fastmf.reading.interactions",
+    "Recommendations": "fastmf.answering.answers",
     "SVDpp": "fastmf.models",
-    "Similar": "fastmf.answers",
+    "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
-    "evaluate": "fastmf.evaluation",
-    "index_items": "fastmf.scoring",
-    "load": "fastmf.output",
-    "read_parquet": "fastmf.interactions",
-    "top_k": "fastmf.scoring",
+    "evaluate": "fastmf.measuring.evaluation",
+    "index_items": "fastmf.answering.scoring",
+    "load": "fastmf.models.loading",
+    "read_parquet": "fastmf.reading.interactions",
+    "top_k": "fastmf.answering.scoring",
 }
 _SUBMODULES = ("errors", "metrics", "split", "testing")
 

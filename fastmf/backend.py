@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from fastmf.common.parameters import require_choice
 from fastmf.errors import BackendError, ParameterError
-from fastmf.parameters import require_choice
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Table
 from fastmf_kernels.layout.arrays import CSR, Groups

@@ -5,229 +5,38 @@ Ranking metrics take ``recommended``, an int array of shape (n_users, at least k
 sequence of sequences. Each returns the mean over the users that have at least one relevant item.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from fastmf.measuring.metrics import (
+    RANKING_METRICS,
+    auc,
+    coverage,
+    diversity,
+    hit_rate_at_k,
+    mae,
+    map_at_k,
+    mean_figures,
+    mrr_at_k,
+    ndcg_at_k,
+    novelty,
+    precision_at_k,
+    ranking_metrics,
+    recall_at_k,
+    rmse,
+)
 
-import numpy as np
-import numpy.typing as npt
-
-from fastmf.backend import get_backend
-from fastmf.errors import ParameterError
-from fastmf.parameters import require_integer
-from fastmf_kernels._types import Float64Array, Int64Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES, Pairs
-
-RANKING_METRICS = RANK_FIGURES
-Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
-
-
-def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the root mean squared error.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.rmse([4, 2], [3, 3])
-    1.0
-    """
-    return float(np.sqrt(np.mean(_errors(ratings, predictions) ** 2)))
-
-
-def mae(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the mean absolute error."""
-    return float(np.mean(np.abs(_errors(ratings, predictions))))
-
-
-def precision_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of the k places that hold a relevant item; an empty place is a miss.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.precision_at_k([[3, 5]], [[5]], k=2)
-    0.5
-    """
-    return ranking_metrics(recommended, relevant, k)["precision"]
-
-
-def recall_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of the relevant items that are among the first k."""
-    return ranking_metrics(recommended, relevant, k)["recall"]
-
-
-def hit_rate_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of users with a relevant item among the first k."""
-    return ranking_metrics(recommended, relevant, k)["hit_rate"]
-
-
-def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the normalised discounted cumulative gain with gains 0 and 1.
-
-    DCG = Σ_i hit_i / log₂(i + 1) over places i = 1..k, divided by that of the best possible list (Järvelin,
-    Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002).
-    """
-    return ranking_metrics(recommended, relevant, k)["ndcg"]
-
-
-def map_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean average precision: Σ_i hit_i·precision@i / min(k, relevant items) over places i = 1..k."""
-    return ranking_metrics(recommended, relevant, k)["map"]
-
-
-def mrr_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean of 1/place of the first relevant item, 0 where none is among the first k."""
-    return ranking_metrics(recommended, relevant, k)["mrr"]
-
-
-def auc(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
-    """Return the probability that a relevant item scores above an irrelevant one; ties count half.
-
-    Parameters
-    ----------
-    scores : float array, shape (n_items,)
-        -inf leaves an item out.
-    relevant : bool array, shape (n_items,)
-
-    Returns
-    -------
-    float
-        NaN if all items, or none, are relevant.
-    """
-    values, is_relevant = np.asarray(scores, np.float64), np.asarray(relevant, np.bool_)
-    if values.shape != is_relevant.shape or values.ndim != 1:
-        raise ParameterError(f"scores have shape {values.shape} and relevant {is_relevant.shape}; expected (n_items,)")
-    kept = values > -np.inf
-    values, is_relevant = values[kept], is_relevant[kept]
-    negatives = np.sort(values[~is_relevant])
-    positives = values[is_relevant]
-    if not len(negatives) or not len(positives):
-        return float("nan")
-    below = np.searchsorted(negatives, positives, side="left")
-    not_above = np.searchsorted(negatives, positives, side="right")
-    return float((below + not_above).mean() / (2 * len(negatives)))
-
-
-def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
-    """Return the share of the catalogue that is recommended to anybody."""
-    require_integer("n_items", n_items, minimum=1)
-    items = np.asarray(recommended)
-    is_recommended = np.zeros(n_items, np.bool_)
-    is_recommended[items[items >= 0]] = True
-    return int(np.count_nonzero(is_recommended)) / n_items
-
-
-def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
-    """Return the mean self-information -log₂ p of what is recommended, in bits, p being the share of users who know it.
-
-    Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems", PNAS 107(10), 2010. An item
-    that nobody knows counts as known to as few as the least known of the others.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, k)
-        -1 for "none".
-    known_share : float array, shape (n_items,)
-
-    Returns
-    -------
-    float
-        The mean over all places that are filled; NaN if none is.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.novelty([[0, 1]], [0.5, 0.125])
-    2.0
-    """
-    items, shares = np.asarray(recommended), np.asarray(known_share, np.float64)
-    known = shares > 0
-    if not known.any() or not (items >= 0).any():
-        return float("nan")
-    information = -np.log2(np.where(known, shares, shares[known].min()))
-    return float(information[items[items >= 0]].mean())
-
-
-def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
-    """Return how unlike each other a user's recommended items are: the mean of 1 - cosine over pairs of them.
-
-    Ziegler, McNee, Konstan, Lausen, "Improving Recommendation Lists Through Topic Diversification", WWW 2005.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, k)
-        -1 for "none".
-    item_factors : float array, shape (n_items, n_factors)
-
-    Returns
-    -------
-    float
-        The mean over the users with two items or more; NaN if there are none.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
-    0.6666666666666667
-    """
-    items, factors = np.asarray(recommended), np.asarray(item_factors, np.float64)
-    norms = np.linalg.norm(factors, axis=1, keepdims=True)
-    directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
-    # Σ over pairs of two items of a·b is (‖Σ a‖² - Σ ‖a‖²) / 2; a row of zeros at the end stands for "none".
-    squares = np.append((directions**2).sum(axis=1), 0)
-    directions = np.vstack([directions, np.zeros((1, directions.shape[1]))])
-    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((0, 1))
-    counts = (items >= 0).sum(axis=1)
-    n_pairs = counts * (counts - 1) / 2
-    cosines = ((np.asarray(sums) ** 2).sum(axis=1) - squares[items].sum(axis=1)) / 2
-    some = n_pairs > 0
-    return float(np.mean(1 - cosines[some] / n_pairs[some])) if some.any() else float("nan")
-
-
-def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
-    """Return all ranking metrics at once: ``precision, recall, hit_rate, ndcg, map, mrr``.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes do not fit together, or no user has a relevant item.
-    """
-    require_integer("k", k, minimum=1)
-    items = np.asarray(recommended)
-    if items.ndim != 2 or items.shape[1] < k:
-        raise ParameterError(f"recommended has shape {items.shape}; expected (n_users, at least k = {k})")
-    indptr, indices = _as_rows(relevant)
-    if len(indptr) != len(items) + 1:
-        raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
-    if not len(indices):
-        raise ParameterError("no user has a relevant item; expected at least one")
-    # By their place among the relevant items; what is not there can only be missed.
-    known, places = np.unique(indices, return_inverse=True)
-    found = np.minimum(np.searchsorted(known, items), len(known) - 1)
-    found = np.where((known[found] == items) & (items >= 0), found, -1).astype(np.int32)
-    users = np.repeat(np.arange(len(items)), np.diff(indptr))
-    users, places = np.divmod(np.unique(users * len(known) + places), len(known))
-    pairs = Pairs(users.astype(np.int32), places.astype(np.int32))
-    return mean_figures(get_backend("reference").rank_figures(found, k, pairs, None))
-
-
-def mean_figures(of_users: Float64Array) -> dict[str, float]:
-    """Average what the kernel `rank_figures` tells of users, over those for whom it is defined."""
-    defined = np.isfinite(of_users[0])
-    values = of_users if defined.all() else of_users[:, defined]
-    return dict(zip(RANKING_METRICS, values.mean(axis=1).tolist(), strict=True))
-
-
-def _as_rows(relevant: Any) -> tuple[Int64Array, Int64Array]:
-    if isinstance(relevant, tuple) and len(relevant) == 2 and isinstance(relevant[0], np.ndarray):
-        return np.asarray(relevant[0], np.int64), np.asarray(relevant[1], np.int64)
-    indptr = np.cumsum([0, *(len(row) for row in relevant)])
-    return indptr, np.array([item for row in relevant for item in row], np.int64)
-
-
-def _errors(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> Float64Array:
-    a, b = np.asarray(ratings, np.float64), np.asarray(predictions, np.float64)
-    if a.shape != b.shape or a.size == 0:
-        raise ParameterError(
-            f"ratings have shape {a.shape} and predictions {b.shape}; expected the same, and not empty"
-        )
-    return np.asarray(a - b)
+__all__ = [
+    "RANKING_METRICS",
+    "auc",
+    "coverage",
+    "diversity",
+    "hit_rate_at_k",
+    "mae",
+    "map_at_k",
+    "mean_figures",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "novelty",
+    "precision_at_k",
+    "ranking_metrics",
+    "recall_at_k",
+    "rmse",
+]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.errors import ParameterError
-from fastmf.interactions import Interactions
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
 VARIANTS = ("cpu",)

@@ -237,7 +237,7 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
     _, test = data()
     whole = fastmf.evaluate(als, test, k=5, metrics=ALL)
 
-    monkeypatch.setattr("fastmf.evaluation._BATCH", 4)
+    monkeypatch.setattr("fastmf.measuring.evaluation._BATCH", 4)
 
     assert fastmf.evaluate(als, test, k=5, metrics=ALL) == pytest.approx(whole)
 

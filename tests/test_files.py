@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmf import files
+from fastmf.common import files
 from fastmf.errors import OutputError, OutputExistsError
 
 Writer = Callable[..., AbstractContextManager[Path]]

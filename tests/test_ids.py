@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fastmf import ids
 from fastmf.errors import DataError, UnknownIdError
+from fastmf.reading import ids
 
 
 def chunked(values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:

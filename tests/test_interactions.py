@@ -13,7 +13,7 @@ import scipy.sparse
 
 from fastmf import Interactions, read_parquet
 from fastmf.errors import DataError, FastMFError, OutputExistsError, ParameterError
-from fastmf.interactions import as_interactions
+from fastmf.reading.interactions import as_interactions
 
 
 def columns(ratings: Interactions) -> dict[str, list[Any]]:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 import fastmf
-from fastmf import Interactions, output
+from fastmf import Interactions
 from fastmf.errors import FastMFError, ModelError, OutputError, OutputExistsError, ParameterError
+from fastmf.keeping import model_directory as output
 from fastmf.models import FactorModel
 
 FILES = {

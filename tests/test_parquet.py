@@ -12,7 +12,7 @@ import pytest
 
 import fastmf
 from fastmf.errors import DataError, OutputExistsError
-from fastmf.parquet import open_dataset, read_column, write_table
+from fastmf.reading.parquet import open_dataset, read_column, write_table
 
 GOOD: dict[str, Any] = {"user_id": [1, 2], "item_id": [3, 4], "rating": [1.0, 2.0]}
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastmf
-from fastmf import Interactions, scoring, testing
+from fastmf import Interactions, testing
+from fastmf.answering import scoring
 from fastmf.errors import DataError, OutputExistsError, ParameterError, UnknownIdError
 from fastmf.models import FactorModel
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fastmf.backend import get_backend
 from fastmf.cli.options import positive_integer
+from fastmf.common.files import new_file, require_absent
 from fastmf.errors import FastMFError, ParameterError
-from fastmf.files import new_file, require_absent
 from fastmf_bench import cases, machine, peers, readme, report, tables, targets
 from fastmf_bench.problems import SHAPES, Shape
 from fastmf_bench.results import Run

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastmf.answering.rows import rows_of_pairs
 from fastmf.backend import Kernels, get_backend
 from fastmf.errors import FastMFError
-from fastmf.interactions import Interactions
-from fastmf.rows import rows_of_pairs
+from fastmf.reading.interactions import Interactions
 from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting

@@ -115,7 +115,7 @@ class _Worker:
         }
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastmf_bench.pace"],
+            [sys.executable, "-m", "fastmf_bench.worker"],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastmf
-from fastmf.rows import take_rows
+from fastmf.answering.rows import take_rows
 from fastmf_bench.problems import Problem
 from fastmf_kernels.topk.arrays import Rows
 

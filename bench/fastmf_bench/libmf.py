@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from fastmf import Interactions
-from fastmf.files import new_file
+from fastmf.common.files import new_file
 from fastmf_bench.pace import Lap, clocks, peak_bytes
 from fastmf_bench.problems import Problem
 

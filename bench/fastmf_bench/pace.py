@@ -1,18 +1,10 @@
-"""The clock of a contestant, and the program that runs one contestant in a process of its own.
+"""The clock of a contestant: seconds of wall and of CPU, lap by lap."""
 
-The other end is `fastmf_bench.contest`: it starts ``python -m fastmf_bench.pace``, sends the task as one line of JSON,
-and then ``go`` for every lap. A process of its own gives each contestant its own thread pools, its own peak memory and
-its own CPU clock; and a contestant that is killed does not take the others with it.
-"""
-
-import json
-import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol
 
 
 class Lap(NamedTuple):
@@ -34,32 +26,6 @@ class Pace(Protocol):
 
 
 Task = Callable[..., dict[str, Any]]
-
-
-class _Pace:
-    def __init__(self, orders: TextIO, reports: TextIO) -> None:
-        self._orders, self._reports = orders, reports
-        self._started: Lap | None = None
-        self._stopped = False
-        self.peak_bytes = 0
-
-    def __call__(self, lap: Lap | None = None) -> bool:
-        now = clocks()
-        if self._stopped:
-            return False
-        if self._started is None:
-            self.report({"ready": True})
-        else:
-            lap = lap or Lap(now.wall - self._started.wall, now.cpu - self._started.cpu)
-            self.report({"lap": lap})
-        self.peak_bytes = peak_bytes()
-        self._stopped = self._orders.readline().strip() != "go"
-        self._started = clocks()
-        return not self._stopped
-
-    def report(self, message: dict[str, Any]) -> None:
-        self._reports.write(json.dumps(message) + "\n")
-        self._reports.flush()
 
 
 def averaged(pace: Pace, n_rounds: int) -> Callable[[], bool]:
@@ -93,26 +59,3 @@ def peak_bytes(process: int | None = None) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
-
-
-def main() -> int:
-    """Run the task named on standard input, and report on standard output."""
-    # What libraries print goes to standard error: standard output is the channel of reports.
-    reports = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    from fastmf_bench.suites import TASKS  # before the order comes: all contestants start up at the same time
-
-    order = json.loads(sys.stdin.readline())
-    pace = _Pace(sys.stdin, reports)
-    try:
-        figures = TASKS[order["task"]](pace, **order["arguments"])
-    except Exception as error:
-        # Whatever a contestant stumbles over is his result; the contest goes on without him.
-        pace.report({"error": f"{type(error).__name__}: {error}"})
-        return 1
-    pace.report({"figures": figures, "peak_bytes": pace.peak_bytes or peak_bytes()})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Convert and print what was written."""
-    from fastmf.text import convert
+    from fastmf.reading.text import convert
 
     renamed = {
         getattr(parsed, f"{role}_column"): name

@@ -40,7 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[str, Any]:
     import fastmf
-    from fastmf.parquet import write_table
+    from fastmf.reading.parquet import write_table
 
     note("made-up ratings of 2,000 users on 500 films", parsed)
     source, model_folder = folder / "ratings.parquet", folder / "model"

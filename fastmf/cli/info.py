@@ -29,7 +29,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _model(path: Path, verify: bool) -> dict[str, Any]:
     import fastmf
-    from fastmf.output import read_manifest
+    from fastmf.keeping.model_directory import read_manifest
 
     manifest = read_manifest(path)
     fastmf.load(path, verify=verify)
@@ -51,7 +51,7 @@ def _ratings(path: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from fastmf.parquet import open_dataset, read_column
+    from fastmf.reading.parquet import open_dataset, read_column
 
     dataset = open_dataset(path)
     result: dict[str, Any] = {"files": len(dataset.files), "n_rows": dataset.count_rows()}

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Recommend and print what was written."""
-    from fastmf.files import require_absent
+    from fastmf.common.files import require_absent
 
     require_absent(Path(parsed.output), parsed.overwrite)
     model = load_model(parsed.model, parsed)
@@ -50,6 +50,6 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _read_users(parsed: argparse.Namespace) -> Any:
     """Read the ids of a Parquet file, each once, in order of appearance."""
-    from fastmf.parquet import open_dataset, read_column
+    from fastmf.reading.parquet import open_dataset, read_column
 
     return read_column(open_dataset(parsed.users), parsed.user_column).unique()

@@ -129,7 +129,7 @@ def _add_descent_options(group: "argparse._ArgumentGroup") -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the figures of the epoch whose factors were kept."""
     import fastmf
-    from fastmf.output import require_replaceable
+    from fastmf.keeping.model_directory import require_replaceable
 
     model = _make_model(parsed)
     require_replaceable(Path(parsed.output), parsed.overwrite)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmf.backend import Kernels
-from fastmf.interactions import Interactions
+from fastmf.common.parameters import require_choice, require_number
 from fastmf.models.base import FactorModel
 from fastmf.models.least_squares import Side, first_item_factors, make_side, make_solver, require_solver
 from fastmf.models.training import Record, Trainer
-from fastmf.parameters import require_choice, require_number
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR

@@ -1,22 +1,26 @@
-"""What all models share: parameters, the fit loop, and the way from a fitted model to answers.
-
-Methods that answer (`recommend`, `save`, ...) import modules further down the flow when called; no other file does so.
-"""
+"""What all models share: parameters, the fit loop, and the way from a fitted model to answers."""
 
 import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
-from fastmf import ids
+from fastmf.answering.answers import Recommendations, Similar
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.scoring import ItemFilter, Scorer, similar
 from fastmf.backend import BACKENDS, Kernels, get_backend
+from fastmf.common.parameters import require_choice, require_integer, require_number
+from fastmf.common.progress import Progress
 from fastmf.errors import DataError, NotFittedError
-from fastmf.interactions import Interactions
-from fastmf.models.fitted import Fitted
+from fastmf.keeping import model_directory
+from fastmf.keeping.model_directory import Source
+from fastmf.keeping.recommendations import write_recommendations
+from fastmf.measuring.evaluation import evaluate
 from fastmf.models.hyper_parameters import HyperParameters
 from fastmf.models.training import (
     Callback,
@@ -29,17 +33,10 @@ from fastmf.models.training import (
     in_one_line,
     make_fitted,
 )
-from fastmf.parameters import require_choice, require_integer, require_number
-from fastmf.progress import Progress
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions
+from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from fastmf.answers import Recommendations, Similar
-    from fastmf.output import Source
-    from fastmf.parquet import PathLike
-    from fastmf.scoring import ItemFilter
 
 _VALIDATION_K = 10
 
@@ -186,8 +183,6 @@ class FactorModel(HyperParameters, ABC):
         return f"regularization={self.regularization:g}; raise it"
 
     def _validate(self, validation: Interactions) -> Record:
-        from fastmf.evaluation import evaluate
-
         figures = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
         return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
 
@@ -230,12 +225,12 @@ class FactorModel(HyperParameters, ABC):
         return float(self.fitted.factors.global_mean)
 
     @property
-    def user_ids(self) -> "pa.Array":
+    def user_ids(self) -> pa.Array:
         """Outside id of each row of `user_factors`."""
         return self.fitted.user_ids
 
     @property
-    def item_ids(self) -> "pa.Array":
+    def item_ids(self) -> pa.Array:
         """Outside id of each row of `item_factors`."""
         return self.fitted.item_ids
 
@@ -273,10 +268,10 @@ class FactorModel(HyperParameters, ABC):
         users: Any = None,
         k: int = 10,
         *,
-        exclude: "str | Interactions | None" = "seen",
-        allow: "ItemFilter" = None,
-        deny: "ItemFilter" = None,
-    ) -> "Recommendations":
+        exclude: str | Interactions | None = "seen",
+        allow: ItemFilter = None,
+        deny: ItemFilter = None,
+    ) -> Recommendations:
         """Find the k best items of each user.
 
         Parameters
@@ -303,21 +298,19 @@ class FactorModel(HyperParameters, ABC):
         ParameterError
             If ``k`` is larger than the catalogue.
         """
-        from fastmf.scoring import Scorer
-
         return Scorer(self.fitted, self.backend, self.n_threads).recommend(
             users, k, exclude=exclude, allow=allow, deny=deny
         )
 
     def recommend_to_parquet(
         self,
-        path: "PathLike",
+        path: PathLike,
         k: int = 10,
         *,
         users: Any = None,
-        exclude: "str | Interactions | None" = "seen",
-        allow: "ItemFilter" = None,
-        deny: "ItemFilter" = None,
+        exclude: str | Interactions | None = "seen",
+        allow: ItemFilter = None,
+        deny: ItemFilter = None,
         partitioned: bool = False,
         overwrite: bool = False,
     ) -> int:
@@ -336,14 +329,11 @@ class FactorModel(HyperParameters, ABC):
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false.
         """
-        from fastmf.output import write_recommendations
-        from fastmf.scoring import Scorer
-
         scorer = Scorer(self.fitted, self.backend, self.n_threads)
         batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny)
         return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
-    def similar_items(self, item_ids: Any, k: int = 10) -> "Similar":
+    def similar_items(self, item_ids: Any, k: int = 10) -> Similar:
         """Find the k items whose factors point most nearly the same way (cosine), the item itself left out.
 
         Parameters
@@ -355,11 +345,9 @@ class FactorModel(HyperParameters, ABC):
         -------
         Similar
         """
-        from fastmf.scoring import similar
-
         return similar(self.fitted, item_ids, k, "item", self.backend, self.n_threads)
 
-    def similar_users(self, user_ids: Any, k: int = 10) -> "Similar":
+    def similar_users(self, user_ids: Any, k: int = 10) -> Similar:
         """Find the k users whose factors point most nearly the same way (cosine), the user himself left out.
 
         Parameters
@@ -371,15 +359,13 @@ class FactorModel(HyperParameters, ABC):
         -------
         Similar
         """
-        from fastmf.scoring import similar
-
         return similar(self.fitted, user_ids, k, "user", self.backend, self.n_threads)
 
     def restore(self, fitted: Fitted, history: list[Record]) -> None:
         """Take over the result of an earlier fit, as `fastmf.load` does."""
         self._fitted, self.history = fitted, history
 
-    def save(self, path: "PathLike", *, overwrite: bool = False, source: "Source | None" = None) -> None:
+    def save(self, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
         """Write the model to a directory, whole or not at all; `fastmf.load` reads it back.
 
         Parameters
@@ -395,6 +381,4 @@ class FactorModel(HyperParameters, ABC):
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false, or it is something else than a model.
         """
-        from fastmf.output import save
-
-        save(self, path, overwrite=overwrite, source=source)
+        model_directory.save(self, path, overwrite=overwrite, source=source)

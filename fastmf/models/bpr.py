@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.interactions import Interactions
+from fastmf.common.parameters import require_integer
 from fastmf.models.descent import DescentModel
-from fastmf.models.fitted import Fitted
 from fastmf.models.sampled import SampledTrainer
 from fastmf.models.training import Trainer
-from fastmf.parameters import require_integer
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import make_link
 
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
+from fastmf.common.parameters import require_choice, require_number
 from fastmf.errors import ParameterError
-from fastmf.interactions import Interactions
 from fastmf.models.base import FactorModel
-from fastmf.models.fitted import Fitted
 from fastmf.models.growth import grow
 from fastmf.models.training import (
     Callback,
@@ -24,7 +24,7 @@ from fastmf.models.training import (
     diverged,
     first_factors,
 )
-from fastmf.parameters import require_choice, require_number
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link

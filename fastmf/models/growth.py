@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fastmf import ids
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import rows_of_pairs, union
 from fastmf.errors import DataError
-from fastmf.interactions import Interactions
-from fastmf.models.fitted import Fitted
 from fastmf.models.training import describe, first_factors
-from fastmf.rows import rows_of_pairs, union
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.topk.arrays import Rows

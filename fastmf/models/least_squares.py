@@ -5,9 +5,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fastmf.backend import Kernels
+from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError
 from fastmf.models.training import first_factors
-from fastmf.parameters import require_choice, require_integer
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import Solver, Table
 from fastmf_kernels.layout.arrays import CSR

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from fastmf.common.parameters import require_number
 from fastmf.errors import DataError, ParameterError
-from fastmf.interactions import Interactions
-from fastmf.parameters import require_number
+from fastmf.reading.interactions import Interactions
 
 # A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
 _MEAN_MARGIN = 1e-3

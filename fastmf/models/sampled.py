@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.interactions import Interactions
 from fastmf.models.descent import DescentModel, DescentTrainer
-from fastmf.models.fitted import Fitted
 from fastmf.models.training import Record
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sampled.arrays import Ranked, Sampling

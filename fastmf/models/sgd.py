@@ -3,15 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
+from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError
-from fastmf.interactions import Interactions
 from fastmf.models.descent import DescentModel, DescentTrainer
-from fastmf.models.fitted import Fitted
 from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.sampled import SampledTrainer
 from fastmf.models.training import Record, Trainer
-from fastmf.parameters import require_choice, require_integer
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.interactions import Interactions
+from fastmf.common.parameters import require_number
 from fastmf.models.descent import DescentModel, DescentTrainer
-from fastmf.models.fitted import Fitted
 from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.training import Record, Trainer
-from fastmf.parameters import require_number
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.errors import DataError, DivergenceError, ParameterError
-from fastmf.interactions import Interactions, as_interactions
-from fastmf.models.fitted import Fitted
+from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link

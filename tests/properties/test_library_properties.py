@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastmf
-from fastmf import Interactions, ids, split
+from fastmf import Interactions, split
 from fastmf.errors import DataError
+from fastmf.reading import ids
 
 quick = settings(deadline=None, derandomize=True, max_examples=25)
 

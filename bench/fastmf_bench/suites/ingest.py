@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import fastmf
-from fastmf.parquet import write_table
+from fastmf.reading.parquet import write_table
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
 from fastmf_bench.problems import SHAPES, Shape, open_problem

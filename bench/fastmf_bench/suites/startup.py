@@ -41,7 +41,7 @@ _LOAD = """
 import json, sys, time
 import fastmf
 fastmf.load, fastmf.SGD
-import fastmf.output
+import fastmf.models.loading
 wall, cpu = time.perf_counter(), time.process_time()
 fastmf.load(sys.argv[1])
 print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))

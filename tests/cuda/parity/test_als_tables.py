@@ -8,7 +8,7 @@ import pytest
 
 import fastmf
 from fastmf.backend import Kernels
-from fastmf.interactions import Interactions
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._cuda import memory
 from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels._types import Float32Array

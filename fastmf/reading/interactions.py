@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastmf import ids
+from fastmf.common.parameters import require_choice
 from fastmf.errors import DataError, ParameterError
-from fastmf.parameters import require_choice
-from fastmf.parquet import PathLike, open_dataset, read_column, require_column, with_columns, write_table
+from fastmf.reading import ids
+from fastmf.reading.parquet import PathLike, open_dataset, read_column, require_column, with_columns, write_table
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 

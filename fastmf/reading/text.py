@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from fastmf.common.files import new_file
 from fastmf.errors import DataError, ParameterError
-from fastmf.files import new_file
-from fastmf.parquet import PathLike, require_column
+from fastmf.reading.parquet import PathLike, require_column
 
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _MOVIELENS_NAMES = {"userId": "user_id", "movieId": "item_id"}

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fastmf import ids
 from fastmf._version import __version__
-from fastmf.answers import Batches, Recommendations, Similar, add_scans
+from fastmf.answering.answers import Batches, Recommendations, Similar, add_scans
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import rows_of_pairs, same_for_all, sorted_rows, take_rows, union
 from fastmf.backend import Kernels, as_float32, get_backend, to_kind_of
+from fastmf.common.parameters import require_integer
 from fastmf.errors import ParameterError
-from fastmf.interactions import Interactions
-from fastmf.models.fitted import Fitted
-from fastmf.parameters import require_integer
-from fastmf.rows import rows_of_pairs, same_for_all, sorted_rows, take_rows, union
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, no_rows, without_layout
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from fastmf.common.files import new_file
 from fastmf.errors import DataError
-from fastmf.files import new_file
 
 PathLike = str | os.PathLike[str]
 

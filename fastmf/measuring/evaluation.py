@@ -2,23 +2,22 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 
-from fastmf import ids, metrics
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import difference, rows_of_pairs, take_rows, union
+from fastmf.answering.scoring import Scorer
 from fastmf.backend import get_backend
+from fastmf.common.parameters import require_integer
 from fastmf.errors import DataError, ParameterError
-from fastmf.interactions import Interactions, as_interactions
-from fastmf.models.base import FactorModel
-from fastmf.parameters import require_integer
-from fastmf.rows import difference, rows_of_pairs, take_rows, union
-from fastmf.scoring import Scorer
-from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
+from fastmf.measuring import metrics
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions, as_interactions
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Pairs, Rows
-
-if TYPE_CHECKING:
-    from fastmf.models.fitted import Fitted
 
 RATING_METRICS = ("rmse", "mae")
 FULL_RANK_METRICS = ("auc", "mean_percentile_rank")
@@ -29,8 +28,34 @@ _BATCH = 8192
 _MOST = 0.9
 
 
+class Measurable(Protocol):
+    """What `evaluate` asks of a model."""
+
+    backend: str
+    n_threads: int | None
+
+    @property
+    def fitted(self) -> Fitted:
+        """What `fit` left behind."""
+
+    @property
+    def user_ids(self) -> pa.Array:
+        """Outside id of each user."""
+
+    @property
+    def item_ids(self) -> pa.Array:
+        """Outside id of each item."""
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings say only what was chosen."""
+
+    def predict_indices(self, users: Int32Array, items: Int32Array) -> Float32Array:
+        """Predict ratings of users and items given as rows of the factors; -1 stands for an unknown one."""
+
+
 def evaluate(
-    model: FactorModel,
+    model: Measurable,
     test: Any,
     *,
     exclude: str | Interactions | None = "seen",
@@ -111,7 +136,7 @@ class _Pairs(NamedTuple):
     same_ids: bool
 
     @classmethod
-    def of(cls, test: Interactions, model: FactorModel) -> "_Pairs":
+    def of(cls, test: Interactions, model: Measurable) -> "_Pairs":
         if test.user_ids.equals(model.user_ids) and test.item_ids.equals(model.item_ids):
             return cls(test.users, test.items, True)
         users = ids.look_up(model.user_ids, test.user_ids, "user_ids")[test.users]
@@ -143,7 +168,7 @@ def _checked_cut_offs(k: int | Sequence[int], n_items: int) -> tuple[int, ...]:
     return cut_offs
 
 
-def _rating_figures(model: FactorModel, pairs: _Pairs, test: Interactions, wanted: Sequence[str]) -> dict[str, float]:
+def _rating_figures(model: Measurable, pairs: _Pairs, test: Interactions, wanted: Sequence[str]) -> dict[str, float]:
     predictions = model.predict_indices(pairs.users, pairs.items)
     target = np.ones(len(predictions), np.float32) if model.is_implicit else test.ratings
     return {name: getattr(metrics, name)(target, predictions) for name in RATING_METRICS if name in wanted}
@@ -152,7 +177,7 @@ def _rating_figures(model: FactorModel, pairs: _Pairs, test: Interactions, wante
 class _Ranking:
     """The users to be ranked, among a few others where most are, and their relevant items."""
 
-    def __init__(self, model: FactorModel, relevant: Pairs, exclude: str | Interactions | None) -> None:
+    def __init__(self, model: Measurable, relevant: Pairs, exclude: str | Interactions | None) -> None:
         self._fitted: Fitted = model.fitted
         self._kernels = get_backend(model.backend)
         self._scorer = Scorer(self._fitted, model.backend, model.n_threads)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from fastmf.parquet import PathLike, write_table
+from fastmf.reading.parquet import PathLike, write_table
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.topk.arrays import Scan
 

@@ -1,4 +1,4 @@
-"""Models to directories and back, and recommendations to Parquet.
+"""Fitted models to directories and back.
 
 A model directory holds ``manifest.json``, written last, ``.npy`` files that map into memory, and the ids as
 uncompressed Arrow IPC. Nothing in it is pickled.
@@ -7,27 +7,21 @@ uncompressed Arrow IPC. Nothing in it is pickled.
 import hashlib
 import json
 import os
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fastmf._version import __version__
-from fastmf.answers import Batches, add_scans
-from fastmf.errors import DataError, FastMFError, ModelError, OutputExistsError
-from fastmf.files import is_being_replaced, new_directory, new_file, require_absent
-from fastmf.models import MODELS
-from fastmf.models.base import FactorModel
-from fastmf.models.fitted import Fitted
-from fastmf.parquet import PathLike
-from fastmf.progress import Progress
+from fastmf.answering.fitted import Fitted
+from fastmf.common.files import is_being_replaced, new_directory, require_absent
+from fastmf.errors import FastMFError, ModelError, OutputExistsError
+from fastmf.reading.parquet import PathLike
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.topk.arrays import Rows, Scan
+from fastmf_kernels.topk.arrays import Rows
 
 FORMAT = "fastmf-model"
 FORMAT_VERSION = 1
@@ -38,12 +32,23 @@ Source = dict[str, Any]
 _RUN_PARAMETERS = ("backend", "n_threads", "verbose")
 _LOAD_ATTEMPTS = 50
 _SWAP_SECONDS = 0.002
-# Batches of users in a file: what is lost when a call is interrupted.
-_BATCHES_A_PART = 8
 _ID_FILES = ("user_ids.arrow", "item_ids.arrow")
 
 
-def save(model: FactorModel, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
+class Saveable(Protocol):
+    """What `save` asks of a model."""
+
+    history: list[dict[str, Any]]
+
+    @property
+    def fitted(self) -> Fitted:
+        """What `fit` left behind."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the hyper-parameters by name."""
+
+
+def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
     """Write a fitted model to a directory; see `fastmf.models.FactorModel.save`."""
     fitted = model.fitted
     require_replaceable(Path(path), overwrite)
@@ -90,47 +95,51 @@ def require_replaceable(path: Path, overwrite: bool) -> None:
         ) from error
 
 
-def load(path: PathLike, *, verify: bool = False) -> FactorModel:
-    """Read a model directory.
+class Stored(NamedTuple):
+    """What a model directory holds.
 
-    Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
-    copy. Changing a mapped array changes this process's copy of the page, never the file. A model may be saved anew
-    while it is loaded: the answer is the old one or the new one.
-
-    Parameters
+    Attributes
     ----------
-    path : path-like
-        What `save` wrote.
-    verify : bool
-        Also compare every file with its checksum, which reads them whole.
+    model : str
+        The name of the class.
+    parameters : dict
+        Its hyper-parameters.
+    fitted : Fitted
+    history : list of dict
+        One an epoch.
+    """
 
-    Returns
-    -------
-    FactorModel
-        Of the class that was saved.
+    model: str
+    parameters: dict[str, Any]
+    fitted: Fitted
+    history: list[dict[str, Any]]
+
+
+def read(path: PathLike, verify: bool = False) -> Stored:
+    """Read a model directory, which may be replaced meanwhile; see `fastmf.load`.
 
     Raises
     ------
     ModelError
         If the directory is not a model, is incomplete or damaged, or of a newer format.
-
-    Examples
-    --------
-    >>> import fastmf
-    >>> model = fastmf.load("model/")  # doctest: +SKIP
     """
     folder = Path(path)
     for _ in range(_LOAD_ATTEMPTS):
         version = _version(folder)
         try:
-            model = _load(folder, verify)
+            stored = _read(folder, verify)
         except ModelError:
             if _version(folder) == version:
                 raise
         else:
             if _version(folder) == version:
-                return model
+                return stored
     raise ModelError(f"{folder} was replaced {_LOAD_ATTEMPTS} times while it was read; try again when that is over")
+
+
+def damaged(folder: PathLike, error: Exception) -> ModelError:
+    """Return the error of a model directory that holds something else than it should."""
+    return ModelError(f"{folder} is damaged ({error}); restore it from a copy or train again")
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
@@ -147,18 +156,16 @@ def _version(folder: Path) -> tuple[int, int] | None:
     return None
 
 
-def _load(folder: Path, verify: bool) -> FactorModel:
+def _read(folder: Path, verify: bool) -> Stored:
     manifest = read_manifest(folder)
     try:
         _check_files(folder, manifest["files"], verify)
-        model = MODELS[manifest["model"]](**_parameters(manifest["parameters"]))
-        fitted = _read_fitted(folder, manifest)
-        model.restore(fitted, manifest["history"])
+        parameters, fitted = _parameters(manifest["parameters"]), _read_fitted(folder, manifest)
+        return Stored(manifest["model"], parameters, fitted, manifest["history"])
     except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
         if isinstance(error, FastMFError):
             raise
-        raise ModelError(f"{folder} is damaged ({error}); restore it from a copy or train again") from error
-    return model
+        raise damaged(folder, error) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -279,113 +286,3 @@ def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
         n_rows = n_users if name.startswith("user_") else n_items
         state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
     return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state)
-
-
-def write_recommendations(
-    batches: Batches, path: PathLike, *, partitioned: bool = False, overwrite: bool = False, shown: bool = False
-) -> int:
-    """Write batches of recommendations to Parquet; the output appears whole or not at all.
-
-    Parts are finished one by one in a hidden directory beside the output. A call that was interrupted leaves them
-    there, and the same call goes on after them: the output has the same bytes as if nothing had happened.
-
-    Parameters
-    ----------
-    batches : Batches
-    path : path-like
-    partitioned : bool
-        Whether to make a directory of several files instead of one file.
-    overwrite : bool
-        Whether an existing output may be replaced.
-    shown : bool
-        Whether to show progress.
-
-    Returns
-    -------
-    int
-        Number of rows written.
-
-    Raises
-    ------
-    DataError
-        If there are no users.
-    OutputExistsError
-        If ``path`` exists and ``overwrite`` is false, or is a directory of anything else than recommendations.
-    """
-    final = Path(path)
-    _require_replaceable_recommendations(final, overwrite, partitioned)
-    if batches.n_users == 0:
-        raise DataError("there are no users to recommend to; expected at least one")
-    parts = parts_directory(final, batches.fingerprint())
-    parts.mkdir(parents=True, exist_ok=True)
-    try:
-        files = _write_parts(batches, parts, shown)
-    finally:
-        if not any(parts.iterdir()):
-            parts.rmdir()
-    n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
-    if partitioned:
-        with new_directory(final, overwrite) as folder:
-            for file in files:
-                os.replace(file, folder / file.name)
-    else:
-        with new_file(final, overwrite) as temporary, pq.ParquetWriter(temporary, **_format(files[0])) as writer:
-            for file in files:
-                parquet = pq.ParquetFile(file)
-                for number in range(parquet.num_row_groups):
-                    writer.write_table(parquet.read_row_group(number))
-    shutil.rmtree(parts, ignore_errors=True)
-    return n_rows
-
-
-def parts_directory(path: Path, fingerprint: str) -> Path:
-    """Return where the finished parts of an output are while it is not whole."""
-    return path.absolute().parent / f".{path.name}.parts-{fingerprint}"
-
-
-def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
-    """Write the parts that are not there yet; returns the files of all of them, in order."""
-    starts = range(0, batches.n_batches, _BATCHES_A_PART)
-    files = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
-    scan, n_done, started = Scan(0, 0, 0), 0, time.perf_counter()
-    with Progress("recommend", batches.n_users, "user", shown) as progress:
-        for file, start in zip(files, starts, strict=True):
-            numbers = range(start, min(start + _BATCHES_A_PART, batches.n_batches))
-            if file.exists():
-                progress.advance(sum(batches.size(number) for number in numbers), "done before")
-                continue
-            with new_file(file, overwrite=True) as temporary:
-                writer: pq.ParquetWriter | None = None
-                try:
-                    for number in numbers:
-                        batch = batches.compute(number)
-                        table = batch.to_arrow()
-                        writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
-                        writer.write_table(table)
-                        scan, n_done = add_scans([scan, batch.scan]), n_done + len(batch.users)
-                        progress.advance(len(batch.users), _in_words(scan, n_done / (time.perf_counter() - started)))
-                finally:
-                    if writer is not None:
-                        writer.close()
-    return files
-
-
-def _in_words(scan: Scan, rate: float) -> str:
-    n_tiles = scan.n_screened + scan.n_skipped
-    skipped = f", {scan.n_skipped / n_tiles:.0%} of the tiles skipped" if n_tiles else ""
-    return f"{rate:,.0f} users/s{skipped}"
-
-
-def _format(file: Path) -> dict[str, Any]:
-    return {"schema": pq.read_schema(file), "compression": "zstd"}
-
-
-def _require_replaceable_recommendations(path: Path, overwrite: bool, partitioned: bool) -> None:
-    """Raise an error unless an output may be put there: of directories only one that holds nothing but parts."""
-    require_absent(path, overwrite)
-    if path.is_dir() and not (partitioned and all(p.match("part-*.parquet") for p in path.iterdir())):
-        raise OutputExistsError(
-            f"{path} is a directory; expected the name of a file to write"
-            if not partitioned
-            else f"{path} holds more than parts of recommendations, which alone are overwritten; choose another output"
-        )

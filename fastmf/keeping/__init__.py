@@ -1,0 +1,1 @@
+"""What goes out: model directories, and recommendations in Parquet."""

@@ -1,0 +1,47 @@
+"""Model directories to models: which class a directory is of."""
+
+from fastmf.errors import FastMFError
+from fastmf.keeping.model_directory import damaged, read
+from fastmf.models import MODELS
+from fastmf.models.base import FactorModel
+from fastmf.reading.parquet import PathLike
+
+
+def load(path: PathLike, *, verify: bool = False) -> FactorModel:
+    """Read a model directory.
+
+    Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
+    copy. Changing a mapped array changes this process's copy of the page, never the file. A model may be saved anew
+    while it is loaded: the answer is the old one or the new one.
+
+    Parameters
+    ----------
+    path : path-like
+        What `save` wrote.
+    verify : bool
+        Also compare every file with its checksum, which reads them whole.
+
+    Returns
+    -------
+    FactorModel
+        Of the class that was saved.
+
+    Raises
+    ------
+    ModelError
+        If the directory is not a model, is incomplete or damaged, or of a newer format.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> model = fastmf.load("model/")  # doctest: +SKIP
+    """
+    stored = read(path, verify)
+    try:
+        model = MODELS[stored.model](**stored.parameters)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FastMFError):  # a parameter that makes no sense has its own message
+            raise
+        raise damaged(path, error) from error
+    model.restore(stored.fitted, stored.history)
+    return model

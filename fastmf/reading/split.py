@@ -1,0 +1,185 @@
+"""Ratings into training and test parts. Both parts keep the id space and the row order of their source."""
+
+import numpy as np
+
+from fastmf.common.parameters import require_integer, require_number
+from fastmf.errors import DataError, ParameterError
+from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import Int64Array
+
+Split = tuple[Interactions, Interactions]
+
+
+def random(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -> Split:
+    """Put a random share of all ratings into the test part.
+
+    Parameters
+    ----------
+    ratings : Interactions
+    test_fraction : float
+        Between 0 and 1, exclusive; the count is rounded, and both parts get at least one rating.
+    seed : int
+
+    Returns
+    -------
+    train, test : Interactions
+
+    Raises
+    ------
+    ParameterError, DataError
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> ratings = fastmf.Interactions.from_arrays([1, 1, 2, 2], [1, 2, 1, 2], [5, 4, 3, 2])
+    >>> train, test = fastmf.split.random(ratings, test_fraction=0.25, seed=0)
+    >>> len(train), len(test)
+    (3, 1)
+    """
+    _require_fraction(test_fraction)
+    n_test = _test_count(ratings.n_ratings, test_fraction)
+    chosen = _shuffled(ratings, seed)[:n_test]
+    return _cut(ratings, chosen)
+
+
+def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -> Split:
+    """Put a random share of every user's ratings into the test part.
+
+    Parameters
+    ----------
+    ratings : Interactions
+    test_fraction : float
+        Between 0 and 1, exclusive. A user of n ratings gives round(n · test_fraction) of them, halves up, and keeps at
+        least one.
+    seed : int
+
+    Returns
+    -------
+    train, test : Interactions
+    """
+    _require_fraction(test_fraction)
+    order = _shuffled(ratings, seed)
+    rank, count = _rank_within_user(ratings, order)
+    goal = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
+    return _cut(ratings, np.flatnonzero(rank < goal))
+
+
+def leave_last_out(ratings: Interactions, n: int = 1) -> Split:
+    """Put every user's last ``n`` ratings into the test part; of equal times the later row counts as later.
+
+    Parameters
+    ----------
+    ratings : Interactions
+        With timestamps.
+    n : int
+        A user with ``n`` ratings or fewer stays in the training part whole.
+
+    Returns
+    -------
+    train, test : Interactions
+
+    Raises
+    ------
+    DataError
+        If there are no timestamps.
+    """
+    require_integer("n", n, minimum=1)
+    newest_first = np.argsort(_times(ratings), kind="stable")[::-1]
+    rank, count = _rank_within_user(ratings, newest_first)
+    return _cut(ratings, np.flatnonzero((rank < n) & (count > n)))
+
+
+def temporal(ratings: Interactions, test_fraction: float | None = None, at: int | None = None) -> Split:
+    """Put everything from a point in time on into the test part.
+
+    Parameters
+    ----------
+    ratings : Interactions
+        With timestamps.
+    test_fraction : float, optional
+        Share of the newest ratings; ratings of the same time stay together, on the test side.
+    at : int, optional
+        First timestamp of the test part. Give this or ``test_fraction``.
+
+    Returns
+    -------
+    train, test : Interactions
+
+    Raises
+    ------
+    ParameterError, DataError
+    """
+    times = _times(ratings)
+    if (test_fraction is None) == (at is None):
+        raise ParameterError(f"test_fraction is {test_fraction} and at is {at}; expected exactly one of them")
+    start = at
+    if test_fraction is not None:
+        _require_fraction(test_fraction)
+        start = np.sort(times)[ratings.n_ratings - _test_count(ratings.n_ratings, test_fraction)]
+    return _cut(ratings, np.flatnonzero(times >= np.int64(start or 0)))
+
+
+def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
+    """Cut ratings into ``n_folds`` random parts; each is the test part once.
+
+    Parameters
+    ----------
+    ratings : Interactions
+    n_folds : int
+        At least 2.
+    seed : int
+
+    Returns
+    -------
+    list of (train, test)
+    """
+    require_integer("n_folds", n_folds, minimum=2)
+    if n_folds > ratings.n_ratings:
+        raise DataError(f"{ratings.n_ratings} ratings cannot be cut into {n_folds} folds; use fewer folds")
+    order = _shuffled(ratings, seed)
+    return [_cut(ratings, fold) for fold in np.array_split(order, n_folds)]
+
+
+def _require_fraction(test_fraction: float) -> None:
+    require_number("test_fraction", test_fraction, minimum=0, exclusive=True)
+    if test_fraction >= 1:
+        raise ParameterError(f"test_fraction is {test_fraction}; expected a number between 0 and 1")
+
+
+def _test_count(n_ratings: int, test_fraction: float) -> int:
+    if n_ratings < 2:
+        raise DataError(f"{n_ratings} rating cannot be split; expected at least 2")
+    return min(max(round(n_ratings * test_fraction), 1), n_ratings - 1)
+
+
+def _shuffled(ratings: Interactions, seed: int) -> Int64Array:
+    require_integer("seed", seed, minimum=0)
+    return np.random.default_rng(seed).permutation(ratings.n_ratings)
+
+
+def _times(ratings: Interactions) -> Int64Array:
+    if ratings.timestamps is None:
+        raise DataError("these ratings have no timestamps; read them with timestamp=..., or use another split")
+    return ratings.timestamps
+
+
+def _rank_within_user(ratings: Interactions, order: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Rank of each rating among its user's in the given order, from 0, and how many that user has."""
+    grouped = order[np.argsort(ratings.users[order], kind="stable")]
+    counts = np.bincount(ratings.users, minlength=ratings.n_users)
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(ratings.n_ratings, np.int64)
+    rank[grouped] = np.arange(ratings.n_ratings) - starts[ratings.users[grouped]]
+    return rank, counts[ratings.users]
+
+
+def _cut(ratings: Interactions, test_positions: Int64Array) -> Split:
+    is_test = np.zeros(ratings.n_ratings, np.bool_)
+    is_test[test_positions] = True
+    n_test = int(np.count_nonzero(is_test))
+    if n_test in (0, ratings.n_ratings):
+        raise DataError(
+            f"the test part would have {n_test} of {ratings.n_ratings} ratings; expected some on both sides: split at "
+            "another point"
+        )
+    return ratings.take(np.flatnonzero(~is_test)), ratings.take(np.flatnonzero(is_test))
