@@ -1090,3 +1090,29 @@ def test_answers_follow_the_factors_from_epoch_to_epoch() -> None:
         np.testing.assert_allclose(table["score"].to_numpy(), predicted, rtol=1e-4)
 
     fastmf.SGD(n_factors=4, n_epochs=3, learning_rate=0.1).fit(ratings, callbacks=[predicts_what_it_recommends])
+
+
+@each_model
+def test_one_thread_is_one_in_everything_that_a_fit_and_its_answers_do(
+    kind: type[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastmf_kernels import _jit
+
+    asked: list[int | None] = []
+    resolve = _jit.resolve_threads
+
+    def recording(n_threads: int | None) -> int:
+        asked.append(n_threads)
+        return resolve(n_threads)
+
+    ratings, more = small_ratings(), small_ratings(1)
+    monkeypatch.setattr(_jit, "resolve_threads", recording)
+    model = kind(n_factors=4, n_epochs=1, n_threads=1).fit(ratings)
+    model.recommend(k=3)
+    model.recommend(model.user_ids[:20], k=3, allow=model.item_ids[:30].to_pylist())
+    model.similar_items(model.item_ids[:2], k=2)
+    if isinstance(model, SGD | SVDpp | BPR):
+        model.partial_fit(more)
+
+    assert len(asked) > 4
+    assert set(asked) == {1}

@@ -58,7 +58,7 @@ class Fitted:
         _, item_factors, _, item_biases, _ = self.factors
         return np.column_stack([item_factors, item_biases]) if item_biases.any() else item_factors
 
-    def index(self, kind: str, kernels: Kernels, pruning: bool = True) -> ItemIndex:
+    def index(self, kind: str, kernels: Kernels, n_threads: int | None, pruning: bool = True) -> ItemIndex:
         """Return what queries are searched in, laid out for a backend at its first use, and kept.
 
         Parameters
@@ -66,12 +66,14 @@ class Fitted:
         kind : {"items", "item directions", "user directions"}
             Items with their biases; items or users of length 1, whose products are cosines.
         kernels : Kernels
+        n_threads : int, optional
+            That lay it out; all cores if None.
         pruning : bool
             Whether what cannot be among the best may be left out.
         """
         key = kernels.name, kind, pruning
         if key not in self._indexes:  # two threads may both come here: they make the same
-            self._indexes[key] = kernels.index_items(self._rows(kind), pruning, None)
+            self._indexes[key] = kernels.index_items(self._rows(kind), pruning, n_threads)
         return self._indexes[key]
 
     def _rows(self, kind: str) -> Float32Array:

@@ -120,13 +120,15 @@ def top_k(
             "(n_items, n_factors), with the same n_factors"
         )
     rows = no_rows(len(queries)) if exclude is None else _checked_rows(exclude, len(queries), len(factors))
-    index = items if isinstance(items, ItemIndex) else _index_for(len(queries), factors, kernels, pruning)
+    index = items if isinstance(items, ItemIndex) else _index_for(len(queries), factors, kernels, n_threads, pruning)
     return to_kind_of(given, kernels.top_k(queries, index, int(k), rows, n_threads).top)
 
 
-def _index_for(n_queries: int, items: Float32Array, kernels: Kernels, pruning: bool = True) -> ItemIndex:
+def _index_for(
+    n_queries: int, items: Float32Array, kernels: Kernels, n_threads: int | None, pruning: bool = True
+) -> ItemIndex:
     """Lay items out, unless there are so few queries that it would take longer than they do."""
-    return without_layout(items) if n_queries <= _FEW else kernels.index_items(items, pruning, None)
+    return without_layout(items) if n_queries <= _FEW else kernels.index_items(items, pruning, n_threads)
 
 
 def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_items: int) -> Rows:
@@ -248,13 +250,21 @@ class Scorer:
             everything = np.arange(self._fitted.n_items, dtype=np.int32) if listed is None else listed
             listed, denied = np.setdiff1d(everything, denied), None
         if listed is None:
-            return _Request(k, self._fitted.index("items", self._kernels), None, exclude, allow.rows, denied, deny.rows)
-        index = _index_for(len(users), self._items[listed], self._kernels)
+            return _Request(
+                k,
+                self._fitted.index("items", self._kernels, self._n_threads),
+                None,
+                exclude,
+                allow.rows,
+                denied,
+                deny.rows,
+            )
+        index = _index_for(len(users), self._items[listed], self._kernels, self._n_threads)
         return _Request(k, index, listed, exclude, allow.rows, denied, deny.rows)
 
     def top_items(self, users: Int32Array, k: int, exclude: Rows) -> Int32Array:
         """Return the indices of the k best items of users given by index, shape (n, k), padded with -1."""
-        index = self._fitted.index("items", self._kernels)
+        index = self._fitted.index("items", self._kernels, self._n_threads)
         return self._kernels.top_k(self._queries(users), index, k, exclude, self._n_threads).top.indices
 
     def count_better(self, users: Int32Array, wanted: Rows, exclude: Rows) -> Counts:
@@ -262,7 +272,7 @@ class Scorer:
 
         ``wanted`` and ``exclude`` have a row for each of ``users``.
         """
-        index = self._fitted.index("items", self._kernels, pruning=False)
+        index = self._fitted.index("items", self._kernels, self._n_threads, pruning=False)
         return self._kernels.count_better(self._queries(users), index, wanted, exclude, self._n_threads)
 
     def exclusion(self, exclude: str | Interactions | None) -> Rows:
@@ -394,7 +404,7 @@ def similar(fitted: Fitted, wanted_ids: Any, k: int, kind: str, backend: str, n_
     if k >= len(all_ids):
         raise ParameterError(f"k is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
     wanted = ids.require_known(all_ids, wanted_ids, f"{kind}_ids")
-    index = fitted.index(f"{kind} directions", kernels)
+    index = fitted.index(f"{kind} directions", kernels, n_threads)
     itself = Rows(np.arange(len(wanted) + 1, dtype=np.int64), wanted)
     top = kernels.top_k(index.factors[wanted], index, int(k), itself, n_threads).top
     return Similar(all_ids.take(pa.array(wanted)), top.indices, top.scores, all_ids, kind)

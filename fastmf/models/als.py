@@ -101,6 +101,7 @@ class _ExplicitTrainer:
             np.float32(mean if model.biases else 0),
         )
         p, q, user_biases, item_biases, _ = self.factors
+        ratings.lay_out(model.n_threads, both=True)
         self._users = self._make_side(ratings.by_user, p, user_biases)
         self._items = self._make_side(ratings.by_item, q, item_biases)
         # G of explicit data: missing cells contribute nothing.

@@ -127,6 +127,7 @@ class FactorModel(HyperParameters, ABC):
             If factors stop being finite. The model then is as it was before.
         """
         interactions = as_training_part(ratings)
+        interactions.lay_out(self.n_threads)
         held_out = as_held_out_part(validation, self.patience)
         trainer = self._make_trainer(interactions, get_backend(self.backend))
         return self._train(trainer, make_fitted(trainer, interactions), held_out, callbacks)

@@ -145,7 +145,7 @@ class DescentModel(FactorModel):
                 f"n_factors is {self.n_factors} but the model has {n_factors} factors; set it back, or call fit"
             )
         held_out = as_held_out_part(validation, self.patience)
-        start, more = grow(known, interactions, self.init_scale, self.seed)
+        start, more = grow(known, interactions, self.init_scale, self.seed, self.n_threads)
         trainer = self._make_trainer(more, get_backend(self.backend), start)
         fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
         return self._train(trainer, fitted, held_out, callbacks)

@@ -24,7 +24,9 @@ class _Space(NamedTuple):
     of_ratings: Int32Array
 
 
-def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int) -> tuple[Fitted, Interactions]:
+def grow(
+    fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_threads: int | None
+) -> tuple[Fitted, Interactions]:
     """Bring a model and more ratings to one id space.
 
     Parameters
@@ -34,6 +36,8 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int) ->
     init_scale : float
         Size of the factors that new users and items begin with; their biases begin at 0.
     seed : int
+    n_threads : int, optional
+        That lay the ratings out; all cores if None.
 
     Returns
     -------
@@ -56,6 +60,7 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int) ->
         users.ids,
         items.ids,
     )
+    more.lay_out(n_threads)
     rng, n_factors = np.random.default_rng([seed, len(users.ids), len(items.ids)]), fitted.factors.user_factors.shape[1]
     old = fitted.factors
     factors = Factors(

@@ -130,6 +130,7 @@ class _ImplicitTrainer:
             np.float32(0),
         )
         self._solver = make_solver(model)
+        ratings.lay_out(model.n_threads, both=True)
         self._users = self._make_side(ratings.by_user, self.factors.user_factors, ratings.n_items)
         self._items = self._make_side(ratings.by_item, self.factors.item_factors, ratings.n_users)
         self._weighting = self._make_weighting()

@@ -77,16 +77,30 @@ class Interactions:
     @functools.cached_property
     def by_user(self) -> CSR:
         """One row a user, items ascending: ``(indptr, indices, values)``."""
-        from fastmf_kernels.layout import cpu as layout
-
-        return layout.transpose(layout.coo_to_csr(self.items, self.users, self.ratings, self.n_items), self.n_users)
+        return self._by_user(None)
 
     @functools.cached_property
     def by_item(self) -> CSR:
         """One row an item, users ascending: ``(indptr, indices, values)``."""
+        return self._by_item(None)
+
+    def lay_out(self, n_threads: int | None, both: bool = False) -> None:
+        """Make `by_user`, and `by_item` if ``both`` are wanted, on so many threads, unless they are there already."""
+        if "by_user" not in self.__dict__:
+            self.__dict__["by_user"] = self._by_user(n_threads)
+        if both and "by_item" not in self.__dict__:
+            self.__dict__["by_item"] = self._by_item(n_threads)
+
+    def _by_user(self, n_threads: int | None) -> CSR:
         from fastmf_kernels.layout import cpu as layout
 
-        return layout.transpose(self.by_user, self.n_items)
+        by_item = layout.coo_to_csr(self.items, self.users, self.ratings, self.n_items, n_threads)
+        return layout.transpose(by_item, self.n_users, n_threads)
+
+    def _by_item(self, n_threads: int | None) -> CSR:
+        from fastmf_kernels.layout import cpu as layout
+
+        return layout.transpose(self.by_user, self.n_items, n_threads)
 
     def take(self, positions: Int64Array) -> "Interactions":
         """Return the ratings at some positions, in the same id space.
