@@ -239,6 +239,7 @@ def _options(parsed: argparse.Namespace, folder: Path, n_threads: int, run: Run)
         parsed.data,
         tuple(parsed.seeds),
         parsed.minutes,
+        tuple(parsed.suites),
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Self
 
 from fastmf_bench.pace import Lap
 
+# These make OpenBLAS use the kernels of another processor: contestants run with those of this one.
+_BLAS_KERNEL_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 # Seconds for a warm-up or a lap; who takes longer hangs.
@@ -54,6 +56,8 @@ class Outcome(NamedTuple):
         What the task found out besides time.
     peak_bytes : int
         Largest resident size of its process until the last lap ended.
+    blas : str
+        The BLAS libraries in its process, with the processor that their kernels are for.
     error : str, optional
         Why it was left out.
     """
@@ -61,6 +65,7 @@ class Outcome(NamedTuple):
     laps: list[Lap]
     figures: dict[str, Any]
     peak_bytes: int
+    blas: str = ""
     error: str | None = None
 
 
@@ -108,7 +113,7 @@ class _Worker:
     def __enter__(self) -> Self:
         blas_threads = self.contestant.blas_threads or self._n_threads
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _BLAS_KERNEL_VARIABLES},
             **dict.fromkeys(_THREAD_VARIABLES, str(self._n_threads)),
             "OPENBLAS_NUM_THREADS": str(blas_threads),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -145,8 +150,9 @@ class _Worker:
             self._send("stop")
             self._receive()
         if self._finished is None:
-            return Outcome(self._laps, {}, 0, self._error)
-        return Outcome(self._laps, self._finished["figures"], self._finished["peak_bytes"])
+            return Outcome(self._laps, {}, 0, error=self._error)
+        finished = self._finished
+        return Outcome(self._laps, finished["figures"], finished["peak_bytes"], finished["blas"])
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None

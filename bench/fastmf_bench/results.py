@@ -10,6 +10,10 @@ from typing import Any, Self
 from fastmf.errors import DataError
 
 FORMAT = 1
+# Laps of which the slowest takes more than this many times the median were disturbed.
+_MOST_SPREAD = 1.5
+# Suites that do all of the work that is counted: a search may leave most of it out, or do it in float16.
+_BOUND_BY_CEILINGS = ("sgd", "als")
 OURS = "fastmf"
 
 
@@ -39,6 +43,8 @@ class Measurement:
         Quality, and what else was found.
     note : str
         What a reader must know to take it right.
+    blas : str
+        The BLAS libraries in the contestant's process, with the processor that their kernels are for.
     """
 
     suite: str
@@ -55,6 +61,7 @@ class Measurement:
     ceiling_rate: float | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    blas: str = ""
 
     @property
     def race(self) -> tuple[Any, ...]:
@@ -137,6 +144,18 @@ class Run:
             return cls(**stored, measurements=measurements)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} holds no results of `fastmf bench --output`: {error}") from error
+
+
+def disturbances(run: Run) -> list[str]:
+    """Say what in a run another program on the machine, or a change of its clock, must have had a part in."""
+    found = []
+    for m in run.measurements:
+        what = f"{m.contestant} in {m.task}, {m.problem}".rstrip(", ")
+        if len(m.wall) > 2 and max(m.wall) > _MOST_SPREAD * statistics.median(m.wall):
+            found.append(f"{what}: the slowest lap took {max(m.wall) / statistics.median(m.wall):.1f} × the median")
+        if m.suite in _BOUND_BY_CEILINGS and m.ceiling_fraction is not None and m.ceiling_fraction > 1:
+            found.append(f"{what}: {m.ceiling_fraction:.2f} × its ceiling, {m.ceiling}, was reached")
+    return found
 
 
 def ratio(first: Measurement, second: Measurement, clock: str = "cpu") -> float:

@@ -33,6 +33,7 @@ class Options:
     data: Path | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     minutes: float = math.inf
+    asked: tuple[str, ...] = ()
 
 
 class Work(NamedTuple):
@@ -173,6 +174,7 @@ class Session:
                     ceiling=work.ceiling,
                     ceiling_rate=self._ceiling_rate(work, settings["n_threads"]),
                     note=figures.pop("note", ""),
+                    blas=outcome.blas,
                     figures=figures,
                 )
             )
@@ -194,6 +196,10 @@ class Session:
         """Keep and say what could not be run: the exit status will tell."""
         self.run.problems.append(problem)
         self.say(problem)
+
+    def leave_out(self, suite: str, why: str) -> None:
+        """Say why a suite is left out; that is a failure where it was asked for by name."""
+        (self.note if suite in self.options.asked else self.say)(f"{suite}: left out; {why}")
 
     def say(self, line: str) -> None:
         """Tell what is going on, after how many seconds."""

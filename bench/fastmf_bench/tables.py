@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fastmf_bench.results import Measurement, Run, ours, ratio
+from fastmf_bench.results import Measurement, Run, disturbances, ours, ratio
 from fastmf_bench.targets import Verdict
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -21,6 +21,7 @@ def of_run(run: Run) -> str:
         right = [operation for operation, wrong in run.proofs.items() if not wrong]
         parts.append(f"proven against NumPy before timing: {', '.join(right) or 'nothing'}")
     parts += [f"! {problem}" for problem in run.problems]
+    parts += [f"? disturbed: {disturbance}" for disturbance in disturbances(run)]
     return "\n\n".join(parts)
 
 

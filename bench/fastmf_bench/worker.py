@@ -10,6 +10,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from threadpoolctl import threadpool_info
+
 from fastmf_bench.pace import Lap, clocks, peak_bytes
 from fastmf_bench.suites import TASKS
 
@@ -53,8 +55,14 @@ def main() -> int:
         # Whatever a contestant stumbles over is his result; the contest goes on without him.
         pace.report({"error": f"{type(error).__name__}: {error}"})
         return 1
-    pace.report({"figures": figures, "peak_bytes": pace.peak_bytes or peak_bytes()})
+    pace.report({"figures": figures, "peak_bytes": pace.peak_bytes or peak_bytes(), "blas": _blas()})
     return 0
+
+
+def _blas() -> str:
+    """Name the BLAS libraries that are loaded, with the processor that their kernels are for."""
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return ", ".join(sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}" for b in libraries}))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,19 @@ def test_every_contestant_runs_every_lap() -> None:
         assert outcome.figures == {}
 
 
+def test_contestants_use_the_kernels_of_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for core in ("Nehalem", None):
+        if core is None:
+            monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+        else:
+            monkeypatch.setenv("OPENBLAS_CORETYPE", core)
+        names.append(run_contest([Contestant("a", "ceilings.matmul", SMALL)], 1, 1)["a"].blas)
+
+    assert names[0] == names[1] != ""
+    assert "Nehalem" not in names[0]
+
+
 def test_no_lap_is_begun_when_the_time_is_over() -> None:
     outcome = run_contest([Contestant("a", "ceilings.matmul", SMALL)], 3, 1, until=time.perf_counter())["a"]
 

@@ -69,7 +69,7 @@ def run_quality(session: Session) -> None:
     """Train on a GPU and on the CPU with the same settings and data, and compare what comes of it."""
     data = session.options.data
     if data is None:
-        session.note("quality: left out; it needs real data, in the directory that --data names")
+        session.leave_out("quality", "it needs real data, in the directory that --data names")
         return
     arguments = {
         "splits": str(data / QUALITY_DATA / "splits"),

@@ -55,7 +55,7 @@ def run(session: Session) -> None:
     """Measure each protocol whose data is there, then error over time."""
     data = session.options.data
     if data is None:
-        session.note("quality: left out; it needs real data, in the directory that --data names")
+        session.leave_out("quality", "it needs real data, in the directory that --data names")
         return
     quick = session.options.quick
     seeds = session.options.seeds[: 1 if quick else None]
