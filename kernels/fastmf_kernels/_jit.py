@@ -56,7 +56,7 @@ def vector_code(plain: Callable[P, R]) -> Callable[P, R] | None:
         from fastmf_kernels import _score_vectors, _vectors
     except (ImportError, AttributeError):
         return None
-    home = _score_vectors if plain.__module__.endswith("topk.tiles") else _vectors
+    home = _score_vectors if plain.__module__.endswith("topk.cpu.tiles") else _vectors
     return _vectors.compiled_as(getattr(home, plain.__name__))(plain)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ import pytest
 from fastmf_kernels._jit import device
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.linalg import panels, rows
-from fastmf_kernels.topk import tiles
+from fastmf_kernels.topk.cpu import tiles
 
 LENGTHS = (0, 1, 2, 7, 8, 9, 16, 33, 100)
 
