@@ -112,15 +112,22 @@ def test_only_jit_talks_to_numba() -> None:
     def importers(package: str) -> set[str]:
         return {i.importer for i in IMPORTS if i.packages[1] == package}
 
+    emitters = {name for name in MODULES if name.endswith("_simd")}
     of_cuda = {f"fastmf_kernels._cuda.{name}" for name in ("jit", "isa", "simulated")}
     assert importers("numba") == {"fastmf_kernels._jit", "fastmf_kernels._builder", *of_cuda}
-    assert importers("llvmlite") == {
-        "fastmf_kernels._builder",
-        "fastmf_kernels._cuda.isa",
-        "fastmf_kernels._score_vectors",
-        "fastmf_kernels._vectors",
+    assert importers("llvmlite") == {"fastmf_kernels._builder", "fastmf_kernels._cuda.isa", *emitters}
+    assert {i.importer for i in IMPORTS if i.imported == "fastmf_kernels._builder"} == {
+        "fastmf_kernels._jit",
+        *emitters,
     }
-    assert {i.importer for i in IMPORTS if i.imported == "fastmf_kernels._vectors"} == {"fastmf_kernels._jit"}
+
+
+def test_only_plain_loops_know_their_vector_code() -> None:
+    emitters = {name for name in MODULES if name.endswith("_simd")}
+    assert {"fastmf_kernels.linalg.panels_simd", "fastmf_kernels.topk.cpu.tiles_simd"} <= emitters
+
+    known = {(i.importer, i.imported, i.in_function) for i in IMPORTS if i.imported in emitters}
+    assert known == {(name.removesuffix("_simd"), name, True) for name in emitters}
 
 
 def test_only_the_backend_picks_variants() -> None:

@@ -4,10 +4,12 @@ As in `fastmf_kernels.linalg.panels` these are plain loops, and explicit vector 
 have many arguments because tuples of arrays are dear in the middle of a scan: each array costs a reference count.
 """
 
+from types import ModuleType
+
 import numpy as np
 
+from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, UInt8Array, UInt32Array
-from fastmf_kernels.linalg.panels import in_vectors
 
 ROWS = 8
 COLUMNS = 32
@@ -21,7 +23,13 @@ _LARGEST = np.float32(2**30)
 N_COUNTS, N_APPENDED, LIMIT = 4, 0, 1
 
 
-@in_vectors
+def _emitters() -> ModuleType:
+    from fastmf_kernels.topk.cpu import tiles_simd
+
+    return tiles_simd
+
+
+@in_vectors(_emitters)
 def screen_floats(
     queries: Float32Array,
     i: Index,
@@ -78,7 +86,7 @@ def screen_floats(
     return anything
 
 
-@in_vectors
+@in_vectors(_emitters)
 def screen_bytes(
     queries: Int32Array,
     i: Index,
@@ -143,7 +151,7 @@ def screen_bytes(
     return anything
 
 
-@in_vectors
+@in_vectors(_emitters)
 def append_passed(
     passed: Int32Array,
     scores: Float32Array,
@@ -200,7 +208,7 @@ def append_passed(
     return anything
 
 
-@in_vectors
+@in_vectors(_emitters)
 def extremes(numbers: Float32Array, i: Index, n: Index) -> tuple[np.float32, np.float32]:
     """Return the smallest and the largest of 16·n numbers from ``i`` on, of those that are neither NaN nor -inf."""
     smallest, largest = np.float32(np.inf), np.float32(-np.inf)
@@ -210,7 +218,7 @@ def extremes(numbers: Float32Array, i: Index, n: Index) -> tuple[np.float32, np.
     return smallest, largest
 
 
-@in_vectors
+@in_vectors(_emitters)
 def count_not_below(numbers: Float32Array, i: Index, n: Index, least: np.float32) -> np.int64:
     """Count, of 16·n numbers from ``i`` on, those that are not below ``least``, nor NaN."""
     count = np.int64(0)
@@ -219,7 +227,7 @@ def count_not_below(numbers: Float32Array, i: Index, n: Index, least: np.float32
     return count
 
 
-@in_vectors
+@in_vectors(_emitters)
 def keep_not_below(
     lows: Float32Array, highs: Float32Array, places: Int32Array, i: Index, n: Index, least: np.float32
 ) -> np.int64:
@@ -233,7 +241,7 @@ def keep_not_below(
     return kept
 
 
-@in_vectors
+@in_vectors(_emitters)
 def largest_magnitude(numbers: Float32Array, i: Index, n: Index) -> np.float32:
     """Return the largest magnitude of n numbers from ``i`` on that are not NaN; 0 if there are none."""
     largest = np.float32(0)
@@ -243,7 +251,7 @@ def largest_magnitude(numbers: Float32Array, i: Index, n: Index) -> np.float32:
     return largest
 
 
-@in_vectors
+@in_vectors(_emitters)
 def count_from(numbers: Int32Array, i: Index, n: Index, least: Index) -> np.int64:
     """Count, of 16·n numbers from ``i`` on, those that are not below ``least``."""
     count = np.int64(0)
@@ -252,7 +260,7 @@ def count_from(numbers: Int32Array, i: Index, n: Index, least: Index) -> np.int6
     return count
 
 
-@in_vectors
+@in_vectors(_emitters)
 def count_above(numbers: Int64Array, i: Index, n: Index, bound: Index) -> np.int64:
     """Count, of 8·n numbers from ``i`` on, those that are above a bound."""
     count = np.int64(0)
@@ -261,7 +269,7 @@ def count_above(numbers: Int64Array, i: Index, n: Index, bound: Index) -> np.int
     return count
 
 
-@in_vectors
+@in_vectors(_emitters)
 def exact_product(x: Float32Array, i: Index, y: Float32Array, j: Index, n: Index) -> np.float64:
     """Return the product of n numbers of x, from ``i`` on, with those of y, from ``j`` on, in float64."""
     a, b = x.reshape(-1), y.reshape(-1)
@@ -271,7 +279,7 @@ def exact_product(x: Float32Array, i: Index, y: Float32Array, j: Index, n: Index
     return total
 
 
-@in_vectors
+@in_vectors(_emitters)
 def product_in_order(x: Float32Array, i: Index, y: Float32Array, j: Index, n: Index) -> np.float32:
     """Return the product of n numbers of x, from ``i`` on, with those of y, one after the other as `screen_floats`."""
     a, b = x.reshape(-1), y.reshape(-1)

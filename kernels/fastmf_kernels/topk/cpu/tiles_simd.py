@@ -1,4 +1,4 @@
-"""The loops of `fastmf_kernels.topk.cpu.tiles` as explicit vector code; see `fastmf_kernels._vectors`."""
+"""The loops of `fastmf_kernels.topk.cpu.tiles` as explicit vector code; see `fastmf_kernels.linalg.panels_simd`."""
 
 import math
 from collections.abc import Callable, Sequence
