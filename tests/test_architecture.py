@@ -26,6 +26,12 @@ FUNCTIONS = {f"{name}:{node.name}": node for name, node in NODES if isinstance(n
 OPERATIONS = sorted({name.split(".")[1] for name in MODULES if name.endswith(".reference")})
 
 
+def variant_of(name: str) -> str:
+    """Return what follows the operation in the name of a kernel's module: a variant is a file, or a folder of files."""
+    parts = name.split(".")
+    return parts[2] if parts[0] == "fastmf_kernels" and len(parts) > 2 else ""
+
+
 class Import(NamedTuple):
     importer: str
     imported: str
@@ -84,7 +90,7 @@ def test_references_need_nothing_but_numpy_and_scipy() -> None:
 
     def is_allowed(found: Import) -> bool:
         if found.packages[1] == "fastmf_kernels":
-            return found.files[1] in ("arrays", "_types", "schedule", *references)
+            return found.imported.count(".") <= 2 and found.files[1] in ("arrays", "_types", "schedule", *references)
         return found.packages[1] in {"numpy", "scipy", *sys.stdlib_module_names}
 
     assert [i for i in IMPORTS if i.files[0] in references and not is_allowed(i)] == []
@@ -94,22 +100,29 @@ def test_points_are_plain_python() -> None:
     of_points = [i for i in IMPORTS if i.files[0] == "point"]
 
     assert of_points
-    assert [i for i in of_points if i.files[1] in ("numba", "_jit", "cpu", "cuda")] == []
+    assert [i for i in of_points if i.files[1] in ("numba", "_jit") or variant_of(i.imported) in ("cpu", "cuda")] == []
 
 
 def test_only_jit_talks_to_numba() -> None:
     def importers(package: str) -> set[str]:
         return {i.importer for i in IMPORTS if i.packages[1] == package}
 
+    emitters = {name for name in MODULES if name.endswith("_simd")}
     of_cuda = {f"fastmf_kernels._cuda.{name}" for name in ("jit", "isa", "simulated")}
     assert importers("numba") == {"fastmf_kernels._jit", "fastmf_kernels._builder", *of_cuda}
-    assert importers("llvmlite") == {
-        "fastmf_kernels._builder",
-        "fastmf_kernels._cuda.isa",
-        "fastmf_kernels._score_vectors",
-        "fastmf_kernels._vectors",
+    assert importers("llvmlite") == {"fastmf_kernels._builder", "fastmf_kernels._cuda.isa", *emitters}
+    assert {i.importer for i in IMPORTS if i.imported == "fastmf_kernels._builder"} == {
+        "fastmf_kernels._jit",
+        *emitters,
     }
-    assert {i.importer for i in IMPORTS if i.imported == "fastmf_kernels._vectors"} == {"fastmf_kernels._jit"}
+
+
+def test_only_plain_loops_know_their_vector_code() -> None:
+    emitters = {name for name in MODULES if name.endswith("_simd")}
+    assert {"fastmf_kernels.linalg.panels_simd", "fastmf_kernels.topk.cpu.tiles_simd"} <= emitters
+
+    known = {(i.importer, i.imported, i.in_function) for i in IMPORTS if i.imported in emitters}
+    assert known == {(name.removesuffix("_simd"), name, True) for name in emitters}
 
 
 def test_only_the_backend_picks_variants() -> None:
@@ -125,7 +138,8 @@ def test_only_variants_for_cuda_touch_the_device() -> None:
     """Others may ask what loads nothing: whether there is one, where an array is, and what the user is told."""
 
     def is_for_cuda(name: str) -> bool:
-        return "_cuda" in name.split(".") or name.rpartition(".")[2].startswith("cuda")
+        in_kernels = "_cuda" in name.split(".") or variant_of(name) == "cuda"
+        return in_kernels or name.startswith("fastmf_bench.suites.cuda")
 
     touching = [i for i in IMPORTS if is_for_cuda(i.imported) and i.packages[1] == "fastmf_kernels"]
     others = {(i.importer, i.files[1], i.in_function) for i in touching if not is_for_cuda(i.importer)}
@@ -148,7 +162,7 @@ def test_fastmf_pickles_nothing() -> None:
 def test_nothing_outside_the_kernels_loads_the_compiler_when_imported() -> None:
     early = [i for i in IMPORTS if i.packages[0] != "fastmf_kernels" and not i.in_function]
 
-    assert [i for i in early if i.packages[1] == "fastmf_kernels" and i.files[1] in ("cpu", "cuda", "_jit")] == []
+    assert [i for i in early if variant_of(i.imported) in ("cpu", "cuda") or i.files[1] == "_jit"] == []
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
@@ -184,6 +198,24 @@ def exported(operation: str, variant: str) -> dict[str, str]:
             reference = exported(operation, "reference")
             signatures |= {alias.name: reference[alias.name] for alias in node.names}
     return {name: signature for name, signature in signatures.items() if not name.startswith("_")}
+
+
+def test_no_name_of_a_variant_hides_a_file_of_its_folder() -> None:
+    """Or what ``from fastmf_kernels.als.cuda import gram`` gives depends on who was imported before."""
+
+    def names(package: str) -> Iterator[str]:
+        for node in TREES[package].body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                yield node.name
+            elif isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != package:
+                yield from (alias.asname or alias.name for alias in node.names)
+            elif isinstance(node, ast.Assign):
+                yield from (ast.unparse(target) for target in node.targets)
+
+    packages = {name for name, path in MODULES.items() if variant_of(name) and path.name == "__init__.py"}
+    assert {"fastmf_kernels.als.cuda", "fastmf_kernels.topk.cpu"} <= packages
+    hidden = {f"{package}.{name}" for package in packages for name in names(package)} & set(MODULES)
+    assert hidden == set()
 
 
 # linalg has no operation on whole arrays: its cpu.py is the small float32 solver that is compiled into the kernels of

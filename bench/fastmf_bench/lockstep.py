@@ -1,6 +1,6 @@
 """What conflicts cost SGD on a GPU in quality, told without one: ``python -m fastmf_bench.lockstep TRAIN TEST``.
 
-A model of the kernels in `fastmf_kernels.sgd.cuda_walk` in NumPy. The runs of a stratum advance in lockstep, so many at
+A model of the kernels in `fastmf_kernels.sgd.cuda.walk` in NumPy. The runs of a stratum advance in lockstep, so many at
 a time: each step of all of them starts from the same rows of items, and what they add is added up. On a GPU, runs that
 meet at an item do so by chance.
 """

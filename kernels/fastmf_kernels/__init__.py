@@ -7,8 +7,10 @@ export the same names with the same signatures:
     NumPy only, slow and obvious: the specification.
 ``point.py``
     The arithmetic of one rating or one row as a plain Python function, where variants can share it.
-``cpu.py``
-    The same operation compiled by Numba, on all cores.
+``cpu``
+    The same operation compiled by Numba, on all cores: a file, or a folder whose ``__init__.py`` it is.
+``cuda``
+    The same on a GPU, where there is one.
 
 Nothing here knows files, ids or models, and importing this package imports neither Numba nor a kernel.
 """

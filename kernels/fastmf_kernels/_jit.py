@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numba  # noqa: TID251
@@ -32,6 +33,8 @@ _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _CACHES_KEPT = 3
 # For the doubtful and the curious: compile loops as they are written, without explicit vector code.
 PLAIN_LOOPS = bool(os.environ.get("FASTMF_PLAIN_LOOPS"))
+PLAIN: dict[str, Callable[..., object]] = {}
+"""The functions whose place explicit vector code takes, as they are written."""
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
@@ -44,20 +47,27 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
     return numba.njit(forceinline=True, **_FLAGS)(function)  # type: ignore[no-any-return]
 
 
-def vector_code(plain: Callable[P, R]) -> Callable[P, R] | None:
-    """Return the explicit vector code of a function for use in kernels, or None where it cannot be used.
+def in_vectors(load: Callable[[], ModuleType]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let explicit vector code take a function's place in kernels; where it cannot be used, compile like `device`.
 
-    That is where nothing is compiled (``NUMBA_DISABLE_JIT``), where ``FASTMF_PLAIN_LOOPS`` is set, and with a compiler
-    whose interface has changed.
+    It is what the function of the same name emits in the module that ``load`` imports. It cannot be used where nothing
+    is compiled (``NUMBA_DISABLE_JIT``), where ``FASTMF_PLAIN_LOOPS`` is set, and with a compiler whose interface has
+    changed.
     """
-    if numba.config.DISABLE_JIT or PLAIN_LOOPS:
-        return None
-    try:
-        from fastmf_kernels import _score_vectors, _vectors
-    except (ImportError, AttributeError):
-        return None
-    home = _score_vectors if plain.__module__.endswith("topk.tiles") else _vectors
-    return _vectors.compiled_as(getattr(home, plain.__name__))(plain)  # type: ignore[no-any-return]
+
+    def decorate(plain: Callable[P, R]) -> Callable[P, R]:
+        PLAIN[plain.__name__] = plain
+        if numba.config.DISABLE_JIT or PLAIN_LOOPS:
+            return device(plain)
+        try:
+            from fastmf_kernels import _builder
+
+            emitters = load()
+        except (ImportError, AttributeError):
+            return device(plain)
+        return _builder.compiled_as(getattr(emitters, plain.__name__))(plain)  # type: ignore[no-any-return]
+
+    return decorate
 
 
 @functools.cache

@@ -17,8 +17,8 @@ from fastmf_kernels._cuda.cache import KernelCache, UnnamedError, identity
 
 NAMES = """
 from fastmf_kernels._cuda.cache import identity
-from fastmf_kernels.als.cuda_cholesky import make_solve
-from fastmf_kernels.sgd.cuda_walk import make_steps
+from fastmf_kernels.als.cuda.cholesky import make_solve
+from fastmf_kernels.sgd.cuda.walk import make_steps
 from fastmf_kernels.topk import cuda
 print(identity(make_solve(64, True).py_func))
 print(identity(make_steps(32, False, True).py_func))

@@ -30,7 +30,7 @@ def of(kind: type, *members: Any) -> Any:
 @pytest.mark.parametrize(("width", "vector_atomics"), [*((width, True) for width in WIDTHS), (64, False)])
 @pytest.mark.parametrize("in_halves", [False, True])
 def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
-    from fastmf_kernels.sgd.cuda_walk import Runs, Tables, make_steps
+    from fastmf_kernels.sgd.cuda.walk import Runs, Tables, make_steps
 
     code = machine_code.compile_kernel(
         make_steps(width, in_halves, vector_atomics),
@@ -53,7 +53,7 @@ def test_sgd(width: int, vector_atomics: bool, in_halves: bool) -> None:
 
 @pytest.mark.parametrize("in_halves", [False, True])
 def test_norms_of_items(in_halves: bool) -> None:
-    from fastmf_kernels.sgd.cuda_walk import make_begin
+    from fastmf_kernels.sgd.cuda.walk import make_begin
 
     code = machine_code.compile_kernel(make_begin(128, in_halves), HALVES if in_halves else FLOATS, FLOATS)
     assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
@@ -65,7 +65,7 @@ def test_norms_of_items(in_halves: bool) -> None:
 def test_squared_errors(width: int) -> None:
     from fastmf_kernels.layout.arrays import CSR
     from fastmf_kernels.predict.arrays import Factors
-    from fastmf_kernels.predict.cuda_measure import make_measure
+    from fastmf_kernels.predict.cuda.measure import make_measure
 
     factors = of(Factors, *[FLOATS] * 4, FLOAT)
     link = of(Link, FLOAT, FLOAT)

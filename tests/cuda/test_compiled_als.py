@@ -9,11 +9,11 @@ machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA t
 
 from numba.core import types  # noqa: E402
 
-from fastmf_kernels.als import cuda_basis, cuda_cg, cuda_cholesky, cuda_gram, cuda_subspace, cuda_tables  # noqa: E402
 from fastmf_kernels.als.arrays import Weighting  # noqa: E402
-from fastmf_kernels.als.cuda_equations import Team as BlockTeam  # noqa: E402
-from fastmf_kernels.als.cuda_problem import Problem, Solution  # noqa: E402
-from fastmf_kernels.als.cuda_teams import Team  # noqa: E402
+from fastmf_kernels.als.cuda import basis, cg, cholesky, gram_matrix, subspace, tables  # noqa: E402
+from fastmf_kernels.als.cuda.equations import Team as BlockTeam  # noqa: E402
+from fastmf_kernels.als.cuda.problem import Problem, Solution  # noqa: E402
+from fastmf_kernels.als.cuda.teams import Team  # noqa: E402
 
 MOST_SHARED = 49152
 FLOAT, INT = types.float32, types.int64
@@ -48,19 +48,19 @@ EXACT = [(32, 80), (64, 80), (96, 136), (128, 136)]
     ("width", "registers", "dense"), [(*of_width, True) for of_width in EXACT] + [(128, 136, False)]
 )
 def test_solve(width: int, registers: int, dense: bool) -> None:
-    code = compile_lean(cuda_cholesky.make_solve(width, dense), registers, PROBLEM, INT32S, SOLUTION)
-    assert code.count("FFMA") >= cuda_cholesky.tile_size(width) ** 2
+    code = compile_lean(cholesky.make_solve(width, dense), registers, PROBLEM, INT32S, SOLUTION)
+    assert code.count("FFMA") >= cholesky.tile_size(width) ** 2
 
 
 @pytest.mark.parametrize(("width", "registers"), EXACT)
 def test_part(width: int, registers: int) -> None:
-    code = compile_lean(cuda_cholesky.make_part(width), registers, PROBLEM, INT64S, INT64S, FLOATS)
-    assert code.count("FFMA") >= cuda_cholesky.tile_size(width) ** 2
+    code = compile_lean(cholesky.make_part(width), registers, PROBLEM, INT64S, INT64S, FLOATS)
+    assert code.count("FFMA") >= cholesky.tile_size(width) ** 2
 
 
 @pytest.mark.parametrize(("width", "registers"), EXACT)
 def test_join(width: int, registers: int) -> None:
-    compile_lean(cuda_cholesky.make_join(width, True), registers, PROBLEM, INT32S, INT64S, FLOATS, SOLUTION)
+    compile_lean(cholesky.make_join(width, True), registers, PROBLEM, INT32S, INT64S, FLOATS, SOLUTION)
 
 
 @pytest.mark.parametrize(
@@ -75,28 +75,28 @@ def test_join(width: int, registers: int) -> None:
         (512, 184, True),
     ],
 )
-@pytest.mark.parametrize("team", [cuda_cg.ALONE, cuda_cg.TOGETHER], ids=["alone", "together"])
+@pytest.mark.parametrize("team", [cg.ALONE, cg.TOGETHER], ids=["alone", "together"])
 def test_improve(width: int, registers: int, dense: bool, team: Team) -> None:
-    code = compile_lean(cuda_cg.make_improve(width, dense, team), registers, PROBLEM, INT32S, INT, SOLUTION)
+    code = compile_lean(cg.make_improve(width, dense, team), registers, PROBLEM, INT32S, INT, SOLUTION)
     assert bool(code.count("BAR.SYNC")) == (team.together or (dense and width <= 64))
 
 
 @pytest.mark.parametrize(("width", "registers"), [(32, 64), (64, 64), (96, 128), (128, 128), (256, 128)])
 def test_gram(width: int, registers: int) -> None:
-    panels = cuda_gram.panels_for(width)
-    code = compile_lean(cuda_gram.make_multiply(width, panels, cuda_gram.CHUNK), registers, FLOATS, FLOATS)
+    panels = gram_matrix.panels_for(width)
+    code = compile_lean(gram_matrix.make_multiply(width, panels, gram_matrix.CHUNK), registers, FLOATS, FLOATS)
     assert code.count("FFMA") >= panels.tile**2
 
 
 def test_products_are_added_up_in_float64() -> None:
-    code = machine_code.compile_kernel(cuda_gram.make_add_up(), FLOATS, types.float64[::1])
+    code = machine_code.compile_kernel(gram_matrix.make_add_up(), FLOATS, types.float64[::1])
     assert (code.stack, code.spills) == (0, 0)
     assert set(code.in_float64) == {"F2F.F64.F32", "DADD"}
 
 
 @pytest.mark.parametrize("width", [64, 512])
 def test_turn(width: int) -> None:
-    kernel = cuda_basis.make_turn(width, cuda_basis.rows_in_block(width))
+    kernel = basis.make_turn(width, basis.rows_in_block(width))
     code = compile_lean(kernel, 64, FLOATS, FLOATS, FLOATS)
     assert code.count("FFMA") >= 64
 
@@ -104,9 +104,9 @@ def test_turn(width: int) -> None:
 @pytest.mark.parametrize("width", [8, 96, 512])
 def test_tables(width: int) -> None:
     """Rows are copied and split four numbers at a time, and measured in float64."""
-    copy = machine_code.compile_kernel(cuda_tables.make_copy(width), FLOATS, INT32S, FLOATS, INT32S)
-    split = machine_code.compile_kernel(cuda_tables.make_split(width), FLOATS, INT, FLOATS, FLOATS)
-    square = machine_code.compile_kernel(cuda_tables.make_square(width), FLOATS, types.float64[::1])
+    copy = machine_code.compile_kernel(tables.make_copy(width), FLOATS, INT32S, FLOATS, INT32S)
+    split = machine_code.compile_kernel(tables.make_split(width), FLOATS, INT, FLOATS, FLOATS)
+    square = machine_code.compile_kernel(tables.make_square(width), FLOATS, types.float64[::1])
     for code in (copy, split, square):
         assert (code.stack, code.spills) == (0, 0)
         assert code.registers <= 40
@@ -119,7 +119,7 @@ def test_tables(width: int) -> None:
 
 @pytest.mark.parametrize("width", [64, 512])
 def test_begin_blocks(width: int) -> None:
-    begin = cuda_subspace.make_begin(width, True, 64)
+    begin = subspace.make_begin(width, True, 64)
     code = machine_code.compile_kernel(begin, PROBLEM, INT32S, INT64S, FLOATS, SOLUTION)
     assert (code.stack, code.spills, code.in_float64) == (0, 0, {})
     assert code.registers <= 64
@@ -129,13 +129,13 @@ def test_begin_blocks(width: int) -> None:
 @pytest.mark.parametrize(
     ("width", "block", "team"),
     [
-        (64, 16, cuda_subspace.few(16)),
-        (128, 32, cuda_subspace.many(32)),
-        (512, 64, cuda_subspace.few(64)),
-        (256, 64, cuda_subspace.many(64)),
+        (64, 16, subspace.few(16)),
+        (128, 32, subspace.many(32)),
+        (512, 64, subspace.few(64)),
+        (256, 64, subspace.many(64)),
     ],
 )
 def test_improve_blocks(width: int, block: int, team: BlockTeam) -> None:
-    improve = cuda_subspace.make_improve(width, block, True, team)
+    improve = subspace.make_improve(width, block, True, team)
     code = compile_lean(improve, 80, PROBLEM, INT32S, INT64S, INT, FLOATS, SOLUTION)
     assert code.count("FFMA") >= 128

@@ -9,7 +9,7 @@ machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA t
 
 from numba.core import types  # noqa: E402
 
-from fastmf_kernels.topk.cuda_arrays import Best, Buffers, Catalogue, Questions  # noqa: E402
+from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Questions  # noqa: E402
 
 WIDTHS = (8, 32, 64, 128, 256)
 SHARED = 48 * 1024
@@ -34,7 +34,7 @@ def compiled(kernel: Any, *arguments: Any) -> Any:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_screen(width: int) -> None:
     from fastmf_kernels.topk.cuda import SHAPE
-    from fastmf_kernels.topk.cuda_screen import make_screen
+    from fastmf_kernels.topk.cuda.screen import make_screen
 
     code = compiled(make_screen(width, SHAPE), CATALOGUE, QUESTIONS, BUFFERS, WHOLE, WHOLE, INT32S)
     assert code.in_float64 == {}
@@ -47,7 +47,7 @@ def test_screen(width: int) -> None:
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_screen_by_halves(width: int) -> None:
     from fastmf_kernels.topk.cuda import SHAPE_OF_HALVES as SHAPE
-    from fastmf_kernels.topk.cuda_halves import make_screen
+    from fastmf_kernels.topk.cuda.halves import make_screen
 
     code = compiled(make_screen(width, SHAPE), PAIRS_OF_ITEMS, PAIRS_OF_QUERIES, BUFFERS, WHOLE, WHOLE, INT32S)
     assert code.in_float64 == {}
@@ -59,7 +59,7 @@ def test_screen_by_halves(width: int) -> None:
 
 def test_what_goes_with_halves() -> None:
     from fastmf_kernels.topk.cuda import THREADS
-    from fastmf_kernels.topk.cuda_halves import make_halve, make_scale, make_widen
+    from fastmf_kernels.topk.cuda.halves import make_halve, make_scale, make_widen
 
     halve = compiled(make_halve(128, THREADS), FLOATS, FLOATS, INT32S)
     scale = compiled(make_scale(THREADS), FLOATS, types.float32, FLOATS)
@@ -72,7 +72,7 @@ def test_what_goes_with_halves() -> None:
 
 def test_merge() -> None:
     from fastmf_kernels.topk.cuda import THREADS
-    from fastmf_kernels.topk.cuda_settle import make_merge
+    from fastmf_kernels.topk.cuda.settle import make_merge
 
     code = compiled(make_merge(THREADS), BUFFERS, *[WHOLE] * 4)
     assert code.in_float64 == {}
@@ -82,7 +82,7 @@ def test_merge() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_rescore(width: int) -> None:
     from fastmf_kernels.topk.cuda import THREADS
-    from fastmf_kernels.topk.cuda_rescore import make_rescore
+    from fastmf_kernels.topk.cuda.rescore import make_rescore
 
     arguments = CATALOGUE, QUESTIONS, BUFFERS, WHOLE, WHOLE, WHOLE, types.float64, BEST
     code = compiled(make_rescore(width, 2048, THREADS), *arguments)
@@ -94,7 +94,7 @@ def test_rescore(width: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_measure(width: int) -> None:
     from fastmf_kernels.topk.cuda import THREADS
-    from fastmf_kernels.topk.cuda_rescore import make_measure
+    from fastmf_kernels.topk.cuda.rescore import make_measure
 
     code = compiled(make_measure(width, THREADS), FLOATS, FLOATS)
     assert code.registers <= 64

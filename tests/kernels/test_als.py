@@ -6,7 +6,7 @@ import pytest
 from fastmf.backend import Kernels
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, longest_row
-from fastmf_kernels.als.balance import cut_into_tasks
+from fastmf_kernels.als.cpu.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
 

@@ -1,14 +1,18 @@
 """The vector code of the inner loops against the plain loops that it stands for."""
 
+from types import ModuleType
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastmf_kernels._jit import device
+from fastmf_kernels import _jit
+from fastmf_kernels._jit import PLAIN, device
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.linalg import panels, rows
-from fastmf_kernels.topk import tiles
+from fastmf_kernels.topk.cpu import tiles
 
+MODULES = (panels, rows, tiles)
 LENGTHS = (0, 1, 2, 7, 8, 9, 16, 33, 100)
 
 
@@ -18,7 +22,7 @@ def numbers(*shape: int, seed: int = 0) -> Float32Array:
 
 def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
-    compiled = next(getattr(module, name) for module in (panels, rows, tiles) if hasattr(module, name))
+    compiled = next(getattr(module, name) for module in MODULES if hasattr(module, name))
 
     # An intrinsic cannot be called from Python: the plain function's parameters are passed on one by one.
     count = len(arguments)
@@ -26,7 +30,7 @@ def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     space: dict[str, object] = {"function": compiled}
     exec(f"def call({names}):\n    return function({names})", space)
     outcomes = []
-    for function in (panels.PLAIN[name], device(space["call"])):  # type: ignore[arg-type]
+    for function in (PLAIN[name], device(space["call"])):  # type: ignore[arg-type]
         copies = [np.copy(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
         result = function(*copies)
         outcomes.append([*(array for array in copies if isinstance(array, np.ndarray)), np.asarray(result)])
@@ -43,8 +47,15 @@ def assert_same(name: str, *arguments: object) -> None:
 
 
 def test_every_loop_has_its_vector_code() -> None:
-    pytest.importorskip("fastmf_kernels._vectors")
-    assert set(panels.PLAIN) == {
+    for module in MODULES:
+        emitters = pytest.importorskip(f"{module.__name__}_simd")
+        own = {name for name, plain in PLAIN.items() if plain.__module__ == module.__name__}
+        emitted = {
+            name for name, emit in vars(emitters).items() if getattr(emit, "__module__", "") == emitters.__name__
+        }
+        assert own == {name for name in emitted if not name.startswith("_")}
+        assert not any(hasattr(getattr(module, name), "py_func") for name in own)  # none was compiled as a plain loop
+    assert set(PLAIN) == {
         *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
         *("factorise_block", "solve_block", "copy_row", "prefetch"),
         *("substitute_block", "substitute_block_back", "dot_product"),
@@ -52,6 +63,23 @@ def test_every_loop_has_its_vector_code() -> None:
         *("screen_floats", "screen_bytes", "append_passed", "extremes", "count_not_below", "keep_not_below"),
         *("largest_magnitude", "count_from", "count_above", "exact_product", "product_in_order"),
     }
+
+
+@pytest.mark.parametrize("why", ["the interface has changed", "it is missing", "the user asks for plain loops"])
+def test_where_there_is_no_vector_code_the_loop_is_compiled(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"the interface has changed": AttributeError, "it is missing": ImportError}
+    monkeypatch.setattr(_jit, "PLAIN", {})
+    monkeypatch.setattr(_jit, "PLAIN_LOOPS", why not in errors)
+
+    def load() -> ModuleType:
+        raise errors[why]
+
+    def double(x: float) -> float:
+        return 2 * x
+
+    compiled = _jit.in_vectors(load)(double)
+    assert compiled.py_func is double  # type: ignore[attr-defined]
+    assert compiled(1.5) == 3
 
 
 @pytest.mark.parametrize("n", LENGTHS)

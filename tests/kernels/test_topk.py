@@ -11,8 +11,8 @@ import pytest
 
 from fastmf.backend import Kernels, get_backend
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk import cpu_index
 from fastmf_kernels.topk.arrays import RANK_FIGURES, ItemIndex, Pairs, Rows, TopK, no_rows, without_layout
+from fastmf_kernels.topk.cpu import index as cpu_index
 
 THREADS = (1, 2, None)
 # A tile of the CPU kernel holds 32 items and 8 queries, a block 64 queries: sizes on both sides of a border.

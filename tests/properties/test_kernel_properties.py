@@ -12,7 +12,7 @@ from fastmf.backend import get_backend
 from fastmf.testing import VARIANTS
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Weighting
-from fastmf_kernels.als.balance import cut_into_tasks
+from fastmf_kernels.als.cpu.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.sgd.schedule import cut_by_count
 from fastmf_kernels.topk.arrays import Rows

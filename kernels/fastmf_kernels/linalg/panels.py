@@ -5,33 +5,28 @@ after panel, the last one filled up with zeros. Every loop below then reads memo
 wide the matrix is, and a block of 16 × 16 sums stays in registers while the loop runs over the rows. Offsets count
 elements from the start of an array.
 
-The functions are plain loops, and are compiled as such where `fastmf_kernels._vectors` cannot be used; everywhere else
-their place is taken by the explicit vector code of the same name in that module, which is 2 to 25 times as fast.
+The functions are plain loops, and are compiled as such where `fastmf_kernels.linalg.panels_simd` cannot be used;
+everywhere else their place is taken by the explicit vector code of the same name in that module, which is 2 to 25 times
+as fast.
 """
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from types import ModuleType
 
 import numpy as np
 
-from fastmf_kernels._jit import device, vector_code
+from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array
 
 WIDTH = 16
 
-P = ParamSpec("P")
-R = TypeVar("R")
-PLAIN: dict[str, Callable[..., object]] = {}
-"""The functions of this module as they stand here."""
+
+def _emitters() -> ModuleType:
+    from fastmf_kernels.linalg import panels_simd
+
+    return panels_simd
 
 
-def in_vectors(plain: Callable[P, R]) -> Callable[P, R]:
-    """Let explicit vector code of the same name take a function's place in kernels, where it can be used."""
-    PLAIN[plain.__name__] = plain
-    return vector_code(plain) or device(plain)
-
-
-@in_vectors
+@in_vectors(_emitters)
 def add_product(
     matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
 ) -> None:
@@ -57,7 +52,7 @@ def add_product(
                 c[place + WIDTH * f + g] += scale * b[j + WIDTH * t + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def subtract_product(
     matrix: Float32Array, place: int, left: Float32Array, i: int, right: Float32Array, j: int, n: int
 ) -> None:
@@ -70,7 +65,7 @@ def subtract_product(
                 c[place + WIDTH * f + g] -= scale * b[j + WIDTH * t + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def add_combination(
     target: Float32Array, i: int, weights: Float32Array, j: int, panel: Float32Array, k: int, n: int
 ) -> None:
@@ -81,7 +76,7 @@ def add_combination(
             x[i + g] += w[j + t] * rows[k + WIDTH * t + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def add_combinations(
     target: Float32Array, weights: Float32Array, panels: Float32Array, i: int, stride: int, n_panels: int, n: int
 ) -> None:
@@ -93,7 +88,7 @@ def add_combinations(
                 x[p * WIDTH + g] += w[t] * rows[i + p * stride + WIDTH * t + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def multiply_rows(
     products: Float32Array,
     i: int,
@@ -128,7 +123,7 @@ def multiply_rows(
         out[i + r] = total
 
 
-@in_vectors
+@in_vectors(_emitters)
 def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32) -> bool:
     """Factorise a symmetric block of 16 × 16 = UᵀU in place (Cholesky); only its upper triangle is read.
 
@@ -156,7 +151,7 @@ def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32
     return regular
 
 
-@in_vectors
+@in_vectors(_emitters)
 def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
     """Replace a block B of 16 × 16 by U⁻ᵀB, with U a block that `factorise_block` has left at ``factor``."""
     c = matrix.reshape(-1)
@@ -168,7 +163,7 @@ def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
                 c[place + WIDTH * i + g] -= c[factor + WIDTH * j + i] * c[place + WIDTH * j + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def substitute_block(
     matrix: Float32Array, factor: int, x: Float32Array, i: int, negative: Float32Array, j: int
 ) -> None:
@@ -193,7 +188,7 @@ def substitute_block(
         out[j + r] = -total * u[factor + WIDTH * r + r]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def substitute_block_back(
     matrix: Float32Array, factor: int, x: Float32Array, i: int, negative: Float32Array, j: int
 ) -> None:
@@ -206,7 +201,7 @@ def substitute_block_back(
         out[i + r] = -total * u[factor + WIDTH * r + r]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def dot_product(x: Float32Array, i: int, y: Float32Array, j: int, n: int) -> np.float32:
     """Return the product of n numbers of x, from ``i`` on, with those of y, from ``j`` on."""
     a, b = x.reshape(-1), y.reshape(-1)
@@ -216,7 +211,7 @@ def dot_product(x: Float32Array, i: int, y: Float32Array, j: int, n: int) -> np.
     return total
 
 
-@in_vectors
+@in_vectors(_emitters)
 def copy_row(
     panels: Float32Array, i: int, stride: int, n_panels: int, row: Float32Array, j: int, scale: np.float32
 ) -> None:
@@ -227,6 +222,6 @@ def copy_row(
             out[i + p * stride + g] = scale * x[j + p * WIDTH + g]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def prefetch(array: Float32Array, i: int, n: int) -> None:
     """Ask for n times 16 numbers of an array ahead of their use."""

@@ -6,12 +6,13 @@ a held row is an array, and explicit vector code takes their place.
 """
 
 import math
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
+from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array, Index
-from fastmf_kernels.linalg.panels import in_vectors
 
 Count = npt.NDArray[np.void]
 
@@ -21,13 +22,19 @@ def count(n: int) -> Count:
     return np.empty(0, [("count", np.int8, (n,))])
 
 
-@in_vectors
+def _emitters() -> ModuleType:
+    from fastmf_kernels.linalg import rows_simd
+
+    return rows_simd
+
+
+@in_vectors(_emitters)
 def hold_row(table: Float32Array, i: Index, panels: Count) -> Float32Array:
     """Take the row that starts at ``i``, of so many panels, into registers."""
     return table.reshape(-1)[i : i + table.shape[1]].copy()
 
 
-@in_vectors
+@in_vectors(_emitters)
 def put_row(row: Float32Array, table: Float32Array, i: Index) -> None:
     """Write a held row to where it starts."""
     numbers = table.reshape(-1)
@@ -35,7 +42,7 @@ def put_row(row: Float32Array, table: Float32Array, i: Index) -> None:
         numbers[i + f] = row[f]
 
 
-@in_vectors
+@in_vectors(_emitters)
 def multiply_row(row: Float32Array, table: Float32Array, i: Index) -> np.float32:
     """Return the product x·y of a held row x with the row y that starts at ``i``."""
     numbers = table.reshape(-1)
@@ -45,7 +52,7 @@ def multiply_row(row: Float32Array, table: Float32Array, i: Index) -> np.float32
     return total
 
 
-@in_vectors
+@in_vectors(_emitters)
 def move_row(
     row: Float32Array,
     source: Float32Array,
@@ -69,7 +76,7 @@ def move_row(
     return moved
 
 
-@in_vectors
+@in_vectors(_emitters)
 def combine_rows(row: Float32Array, other: Float32Array, keep: np.float32, add: np.float32) -> Float32Array:
     """Return keep·x + add·y of two held rows x and y."""
     combined = np.empty_like(row)
@@ -78,13 +85,13 @@ def combine_rows(row: Float32Array, other: Float32Array, keep: np.float32, add: 
     return combined
 
 
-@in_vectors
+@in_vectors(_emitters)
 def inverse_roots(x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
     """Return 1/√x and 1/√y, at the cost of one of them."""
     return np.float32(1) / np.sqrt(x), np.float32(1) / np.sqrt(y)
 
 
-@in_vectors
+@in_vectors(_emitters)
 def exponential(x: np.float32) -> np.float32:
     """Return eˣ, without calling anything that would disturb held rows."""
     return np.float32(math.exp(x))

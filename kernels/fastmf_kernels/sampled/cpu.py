@@ -16,7 +16,7 @@ from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sampled import point
 from fastmf_kernels.sampled.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.cpu_rows import (
+from fastmf_kernels.sgd.cpu.rows import (
     Tables,
     begin_items,
     descend,

@@ -1,4 +1,4 @@
-"""What a gradient step does to two rows: the specification of `fastmf_kernels.sgd.cpu_rows`."""
+"""What a gradient step does to two rows: the specification of `fastmf_kernels.sgd.cpu.rows`."""
 
 from typing import NamedTuple
 

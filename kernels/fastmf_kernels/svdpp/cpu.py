@@ -15,7 +15,7 @@ from fastmf_kernels.linalg.panels import WIDTH
 from fastmf_kernels.linalg.rows import Count, combine_rows, count, hold_row, inverse_roots, multiply_row, put_row
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.cpu_rows import (
+from fastmf_kernels.sgd.cpu.rows import (
     Tables,
     begin_items,
     descend,

@@ -15,11 +15,12 @@ import pytest
 import fastmf
 from fastmf.backend import Kernels
 from fastmf_kernels._cuda.notes import OnHostWarning
-from fastmf_kernels.als import cpu, cuda, cuda_cg, cuda_cholesky, cuda_gram, cuda_held, cuda_subspace, cuda_tiles
+from fastmf_kernels.als import cpu, cuda
 from fastmf_kernels.als import reference as reference_of_als
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
-from fastmf_kernels.als.cuda_equations import Team as BlockTeam
-from fastmf_kernels.als.cuda_teams import Team
+from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, observed, subspace, tiles
+from fastmf_kernels.als.cuda.equations import Team as BlockTeam
+from fastmf_kernels.als.cuda.teams import Team
 from fastmf_kernels.layout.arrays import CSR
 from tests.kernels.test_als import WEIGHTINGS, make_problem, objective, relative_error, start
 
@@ -32,12 +33,12 @@ COUNTS = np.array([0, 1, 22, 7, 12])
 @pytest.fixture(autouse=True)
 def on_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Few threads, which have few of a row's vectors at hand; and how many rows each call leaves to the CPU."""
-    monkeypatch.setattr(cuda_cg, "MOST_BLOCKS", 1)
-    monkeypatch.setattr(cuda_cg, "ALONE", Team(32, False, 1408))
-    monkeypatch.setattr(cuda_cg, "TOGETHER", Team(64, True, 1600))
+    monkeypatch.setattr(cg, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(cg, "ALONE", Team(32, False, 1408))
+    monkeypatch.setattr(cg, "TOGETHER", Team(64, True, 1600))
     # Three slices and six, or one and two; of 64 coordinates, one.
-    monkeypatch.setattr(cuda_subspace, "few", lambda block: BlockTeam({16: 32, 32: 64, 64: 160}[block], 8))
-    monkeypatch.setattr(cuda_subspace, "many", lambda block: BlockTeam({16: 64, 32: 96, 64: 160}[block], 8))
+    monkeypatch.setattr(subspace, "few", lambda block: BlockTeam({16: 32, 32: 64, 64: 160}[block], 8))
+    monkeypatch.setattr(subspace, "many", lambda block: BlockTeam({16: 64, 32: 96, 64: 160}[block], 8))
     n_rows: list[int] = []
 
     def count(problem: HalfSweep, factors: np.ndarray, *arguments: Any) -> Any:
@@ -104,8 +105,8 @@ def test_widths(
 @pytest.fixture
 def _tiles_of_eight(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Those of 128 factors for fewer of them, and so for fewer threads."""
-    factories = cuda_cholesky.make_solve, cuda_cholesky.make_part, cuda_cholesky.make_join
-    for module in (cuda_tiles, cuda_cholesky):
+    factories = cholesky.make_solve, cholesky.make_part, cholesky.make_join
+    for module in (tiles, cholesky):
         monkeypatch.setattr(module, "tile_size", lambda width: 8)
     for make in factories:
         make.cache_clear()
@@ -230,10 +231,10 @@ def test_nothing_to_solve(counts: np.ndarray, kernels: Kernels) -> None:
 
 
 def test_rows_that_fit_into_memory_stay_there(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda_held.release()
+    observed.release()
     made: list[CSR] = []
-    put_rows_of = cuda_held.put_rows_of
-    monkeypatch.setattr(cuda_held, "put_rows_of", lambda rows: made.append(rows) or put_rows_of(rows))
+    put_rows_of = observed.put_rows_of
+    monkeypatch.setattr(observed, "put_rows_of", lambda rows: made.append(rows) or put_rows_of(rows))
     problem = make_problem(np.array([2]), 8)
     for _ in range(2):
         half_sweep(kernels, problem)
@@ -243,7 +244,7 @@ def test_rows_that_fit_into_memory_stay_there(kernels: Kernels, monkeypatch: pyt
     made.clear()
     del problem
     gc.collect()
-    assert cuda_held._held == {}
+    assert observed._held == {}
 
 
 @pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
@@ -255,12 +256,12 @@ def test_ranges_of_rows_give_the_same(
     # Three rows of 53 bytes and their 11 entries of 8 fit; so would all rows without their entries, but these are held.
     tables, most = 4 * (20 * 9 + 64), 3 * 53 + 11 * 8
     ranges: list[tuple[int, int]] = []
-    cut = cuda_held.cut_into_ranges
-    monkeypatch.setattr(cuda_held, "cut_into_ranges", lambda *a: ranges.extend(cut(*a)) or cut(*a))
+    cut = observed.cut_into_ranges
+    monkeypatch.setattr(observed, "cut_into_ranges", lambda *a: ranges.extend(cut(*a)) or cut(*a))
     monkeypatch.setattr(cuda, "free_bytes", lambda: int((tables + most) / 0.9) + 1)
     solution, losses = half_sweep(kernels, problem, solver)
     assert ranges[-2:] == [(0, 3), (3, 5)]
-    assert cuda_held._held == {}
+    assert observed._held == {}
     np.testing.assert_array_equal(solution, expected)
     np.testing.assert_array_equal(losses, expected_losses)
     assert on_host == []
@@ -271,7 +272,7 @@ def test_ranges_fit(held: bool) -> None:
     counts = np.random.default_rng(0).integers(0, 50, 200)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     of_rows = 4 * 16 + 21 + (0 if held else 8) * counts
-    ranges = cuda_held.cut_into_ranges(indptr, 16, 1000, 5000, held)
+    ranges = observed.cut_into_ranges(indptr, 16, 1000, 5000, held)
     assert [row for start, stop in ranges for row in range(start, stop)] == list(range(200))
     sizes = [of_rows[start:stop].sum() for start, stop in ranges]
     assert max(sizes) <= 3500
@@ -291,8 +292,8 @@ def test_gram(
     n_rows: int, n_factors: int, kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In chunks of 16 rows, of which at most two are in memory, and in panels of 16 columns with tiles of eight."""
-    monkeypatch.setattr(cuda_gram, "CHUNK", 16)
-    monkeypatch.setattr(cuda_gram, "panels_for", lambda width: cuda_gram.Panels(min(16, width), min(8, width // 2)))
+    monkeypatch.setattr(gram_matrix, "CHUNK", 16)
+    monkeypatch.setattr(gram_matrix, "panels_for", lambda width: gram_matrix.Panels(min(16, width), min(8, width // 2)))
     monkeypatch.setattr(cuda, "_MOST_CHUNKS", 2)
     factors = np.random.default_rng(3).standard_normal((n_rows, n_factors), np.float32)
     result = kernels.gram(factors, None)
@@ -350,7 +351,7 @@ def test_long_rows_among_blocks(
 def test_few_errors_in_memory_give_the_same(monkeypatch: pytest.MonkeyPatch, kernels: Kernels) -> None:
     problem = make_problem(np.array([1, 6]), 20)
     expected, expected_losses = half_sweep(kernels, problem, SUBSPACE)
-    monkeypatch.setattr(cuda_subspace, "MOST_ERRORS", 5)
+    monkeypatch.setattr(subspace, "MOST_ERRORS", 5)
     solution, losses = half_sweep(kernels, problem, SUBSPACE)
     np.testing.assert_array_equal(solution, expected)
     np.testing.assert_array_equal(losses, expected_losses)

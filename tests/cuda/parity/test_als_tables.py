@@ -12,8 +12,9 @@ from fastmf.reading.interactions import Interactions
 from fastmf_kernels._cuda import memory
 from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als import cuda, cuda_held, cuda_tables
+from fastmf_kernels.als import cuda
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
+from fastmf_kernels.als.cuda import observed, tables
 from fastmf_kernels.predict.arrays import Factors
 from tests.cuda.parity.test_als import CG, COUNTS, SUBSPACE, half_sweep, on_host, relative_error  # noqa: F401
 from tests.kernels.made import LINKS, make_ratings
@@ -60,11 +61,11 @@ def test_half_sweep_of_tables(n_factors: int, kind: str, solver: Solver, kernels
 def test_ranges_of_tables(solver: Solver, kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = make_problem(np.array([9, 2, 0, 12, 3]), 20, "hu", n_fixed=20)
     expected, expected_losses = half_sweep(kernels, problem, solver)
-    monkeypatch.setattr(cuda_held, "cut_into_ranges", lambda *_: [(0, 3), (3, 5)])
+    monkeypatch.setattr(observed, "cut_into_ranges", lambda *_: [(0, 3), (3, 5)])
     factors, losses = sweep_there(kernels, problem, solver)
     np.testing.assert_array_equal(factors, expected)
     np.testing.assert_array_equal(losses, expected_losses)
-    assert cuda_held._held == {}
+    assert observed._held == {}
 
 
 def test_singular_rows_of_tables(kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +73,8 @@ def test_singular_rows_of_tables(kernels: Kernels, reference: Kernels, monkeypat
     problem = make_problem(np.array([3, 12, 0, 60]), 6, regularization=0)
     problem.rows.indices[3:15] = 7
     taken: list[int] = []
-    take = cuda_tables.take_rows
-    monkeypatch.setattr(cuda_tables, "take_rows", lambda table, rows: taken.append(len(rows)) or take(table, rows))
+    take = tables.take_rows
+    monkeypatch.setattr(tables, "take_rows", lambda table, rows: taken.append(len(rows)) or take(table, rows))
     with pytest.warns(OnHostWarning, match=r"\(2 in this half sweep"):
         factors, _ = sweep_there(kernels, problem, EXACTLY)
     assert relative_error(factors, half_sweep(reference, problem)[0]) < 1e-3
@@ -112,8 +113,8 @@ def test_a_table_that_does_not_fit(kernels: Kernels, monkeypatch: pytest.MonkeyP
 def test_tables_count_as_taken(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for offsets, G and the longest row is enough; the basis of "subspace" takes the fixed factors again."""
     asked: list[tuple[int, int]] = []
-    cut = cuda_held.cut_into_ranges
-    monkeypatch.setattr(cuda_held, "cut_into_ranges", lambda *a: asked.append((a[1], a[2])) or cut(*a))
+    cut = observed.cut_into_ranges
+    monkeypatch.setattr(observed, "cut_into_ranges", lambda *a: asked.append((a[1], a[2])) or cut(*a))
     problem = make_problem(np.array([2, 1]), 20, "hu", n_fixed=40)
     for solver in (EXACTLY, SUBSPACE):
         sweep_there(kernels, problem, solver)
@@ -156,11 +157,11 @@ def test_split_biases(n_factors: int, kernels: Kernels, reference: Kernels) -> N
 def test_rows_go_to_their_places(kernels: Kernels) -> None:
     table = kernels.to_device(drawn(9, 6), EXACTLY)
     places, values, expected = np.array([7, 0, 3]), drawn(3, 6, seed=1), drawn(9, 6)
-    cuda_tables.write_rows(table, places, values)
-    cuda_tables.clear_rows(table, memory.put(np.array([8, 2], np.int32)))
+    tables.write_rows(table, places, values)
+    tables.clear_rows(table, memory.put(np.array([8, 2], np.int32)))
     expected[places], expected[[8, 2]] = values, 0
     np.testing.assert_array_equal(at_home(table), expected)
-    np.testing.assert_array_equal(cuda_tables.take_rows(table, np.array([3, 8])), expected[[3, 8]])
+    np.testing.assert_array_equal(tables.take_rows(table, np.array([3, 8])), expected[[3, 8]])
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -171,7 +172,7 @@ def test_squared_error_of_tables(
 ) -> None:
     ratings, link = make_ratings(20, 9, 60), LINKS["identity"]
     if held:
-        cuda_held.held_rows(ratings)
+        observed.held_rows(ratings)
     users, items = drawn(20, n_factors + biases, 1) / n_factors, drawn(9, n_factors + biases, 2)
     no_biases = np.zeros(20, np.float32), np.zeros(9, np.float32)
     rows = (np.zeros((n, n_factors), np.float32) for n in (20, 9))

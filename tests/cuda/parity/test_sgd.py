@@ -42,8 +42,8 @@ def run(
 def as_walked(blocks: Blocks) -> Blocks:
     """Put the ratings of each user in a block into the order in which the GPU walks them."""
     from fastmf_kernels._cuda.memory import fetch
-    from fastmf_kernels.sgd.cuda_runs import make_walk
-    from fastmf_kernels.sgd.cuda_walk import first_place
+    from fastmf_kernels.sgd.cuda.runs import make_walk
+    from fastmf_kernels.sgd.cuda.walk import first_place
 
     runs, order = make_walk(blocks).runs, np.arange(len(blocks.items))
     for run, (start, stop) in enumerate(zip(fetch(runs.starts), fetch(runs.stops), strict=True)):
@@ -111,11 +111,11 @@ def test_training_comes_to_the_same_error(kernels: Kernels, reference: Kernels) 
 
 def test_few_runs_at_a_time(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of threads takes more runs than it has groups of threads, one after the other."""
-    from fastmf_kernels.sgd import cuda_runs
+    from fastmf_kernels.sgd.cuda import runs
 
     by_user, kept = without_shared_items(70, 2), []
     for most in (1 << 20, 1):
-        monkeypatch.setattr(cuda_runs, "_most_at_once", lambda items, most=most: most)
+        monkeypatch.setattr(runs, "_most_at_once", lambda items, most=most: most)
         factors, _, errors = run(kernels, by_user, 140, 8, LINKS["identity"], Grid(1))
         kept.append((factors.user_factors, factors.item_factors, errors))
     for at_once, in_turn in zip(*kept, strict=True):
@@ -126,14 +126,14 @@ def test_few_runs_at_a_time(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -
 def test_popular_items_limit_the_runs_at_a_time(
     most: int, expected: int, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastmf_kernels.sgd import cuda_runs
+    from fastmf_kernels.sgd.cuda import runs
 
-    monkeypatch.setattr(cuda_runs, "_MOST_AT_AN_ITEM", most)
+    monkeypatch.setattr(runs, "_MOST_AT_AN_ITEM", most)
     by_user = make_ratings(12, 2, 20)
     blocks = make_blocks(by_user, 2, Grid(1), kernels.group_by)
     popular = np.bincount(by_user.indices).max() / 20
 
-    assert cuda_runs.make_walk(blocks).most_at_once == int(most / popular)
+    assert runs.make_walk(blocks).most_at_once == int(most / popular)
     assert expected * 0.5 <= most / popular <= expected
 
 
@@ -151,11 +151,11 @@ def test_arrays_of_the_host_are_changed_in_place(kernels: Kernels, reference: Ke
 def test_ratings_that_do_not_fit_are_brought_stratum_by_stratum(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastmf_kernels.sgd import cuda_runs
+    from fastmf_kernels.sgd.cuda import runs
 
     by_user, kept = without_shared_items(5, 4), []
     for free in (1 << 30, 100):
-        monkeypatch.setattr(cuda_runs, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(runs, "free_bytes", lambda free=free: free)
         factors, _, errors = run(kernels, by_user, 20, 8, LINKS["identity"])
         kept.append((factors.user_factors, factors.item_factors, errors))
     # Runs are entered elsewhere, since they have other numbers.

@@ -13,9 +13,10 @@ from fastmf.backend import Kernels
 from fastmf_kernels._cuda import memory
 from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk import cpu, cuda, cuda_fallback
+from fastmf_kernels.topk import cpu, cuda
 from fastmf_kernels.topk.arrays import Found, ItemIndex, Pairs, Rows, no_rows, without_layout
-from fastmf_kernels.topk.cuda_arrays import Shape
+from fastmf_kernels.topk.cuda import fallback
+from fastmf_kernels.topk.cuda.arrays import Shape
 from tests.kernels.test_topk import INPUTS, assert_same, dyadic, random_rows, rows
 
 SMALL = Shape(rows=4, columns=4, down=4, across=8, depth=8)  # 16 queries × 32 items, a warp
@@ -224,10 +225,10 @@ def test_many_queries_for_the_host_are_worth_a_note(
     for found in (first, again):
         assert_same(found.top, reference.top_k(queries, without_layout(items), 3, no_rows(10), None).top)
     assert laid_out == [True]
-    assert len(cuda_fallback._layouts) == 1
+    assert len(fallback._layouts) == 1
     del index
     gc.collect()
-    assert cuda_fallback._layouts == {}
+    assert fallback._layouts == {}
 
 
 def test_an_index_without_layout(kernels: Kernels, reference: Kernels) -> None:

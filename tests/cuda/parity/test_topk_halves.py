@@ -14,9 +14,10 @@ from fastmf_kernels._cuda.jit import cuda as numba_cuda
 from fastmf_kernels._cuda.jit import isa, kernel
 from fastmf_kernels._cuda.memory import fetch, put, zeros
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk import cpu, cuda, cuda_halves
+from fastmf_kernels.topk import cpu, cuda
 from fastmf_kernels.topk.arrays import no_rows
-from fastmf_kernels.topk.cuda_arrays import Buffers, Catalogue, Questions, WarpShape
+from fastmf_kernels.topk.cuda import halves
+from fastmf_kernels.topk.cuda.arrays import Buffers, Catalogue, Questions, WarpShape
 from tests.cuda.parity.test_topk import SMALL, check, spread
 from tests.kernels.test_topk import INPUTS, dyadic, random_rows, rows
 
@@ -123,7 +124,7 @@ def test_multiply_halves(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("exponents", [(0, 1), (-24, 15)])
 def test_sums_lose_no_more_than_is_said(exponents: tuple[int, int], kernels: Kernels) -> None:
-    """γ of `cuda_halves` holds for 16 products and a sum before them, denormal numbers included."""
+    """γ of `halves.py` holds for 16 products and a sum before them, denormal numbers included."""
     rng, shapes = np.random.default_rng(2), ((32, 8), (32, 4), (32, 4))
     signs = [rng.choice([-1, 1], shape) * rng.uniform(1, 2, shape) for shape in shapes]
     of_a, of_b, of_c = (np.ldexp(sign, rng.integers(*exponents, sign.shape)) for sign in signs)
@@ -164,11 +165,11 @@ def test_all_scores_of_all_tiles(kernels: Kernels) -> None:
         *(zeros(n_slots * capacity, dtype) for dtype in (np.float32, np.int32)),
         *(zeros(n_slots, dtype) for dtype in (np.int32, np.float32)),
     )
-    halves = [put(as_pairs(np.pad(table, ((0, 0), (0, 24))).astype(np.float16))) for table in (queries, items)]
-    catalogue = Catalogue(halves[1], put(np.full(n_items, np.inf, np.float32)), put(np.arange(n_items, dtype=np.int32)))
+    halved = [put(as_pairs(np.pad(table, ((0, 0), (0, 24))).astype(np.float16))) for table in (queries, items)]
+    catalogue = Catalogue(halved[1], put(np.full(n_items, np.inf, np.float32)), put(np.arange(n_items, dtype=np.int32)))
     none = put(np.full(1, -1, np.int32))
-    questions = Questions(halves[0], put(np.ones(n_slots, np.float32)), put(np.zeros(n_slots + 1, np.int64)), none)
-    screen, n_screened = cuda_halves.make_screen(64, shape), zeros(1, np.int32)
+    questions = Questions(halved[0], put(np.ones(n_slots, np.float32)), put(np.zeros(n_slots + 1, np.int64)), none)
+    screen, n_screened = halves.make_screen(64, shape), zeros(1, np.int32)
     screen[(1, 1), shape.n_threads](catalogue, questions, buffers, capacity, 80, n_screened)
     assert fetch(n_screened) == 2
     assert fetch(buffers.counts).tolist() == [n_items] * n_slots
@@ -249,14 +250,14 @@ def test_bound(smallest: int, largest: int, kernels: Kernels) -> None:
     longest = norms[1].max()
     scales, of_item = scale_of(norms[0]), scale_of(longest)
     scaled = zeros(n, np.float32)
-    cuda_halves.make_scale(32)[1, 32](put(norms[0]), longest, scaled)
+    halves.make_scale(32)[1, 32](put(norms[0]), longest, scaled)
     np.testing.assert_array_equal(fetch(scaled), norms[0] * scales * of_item)
-    halves = [(p * scales[:, None]).astype(np.float16), (q * of_item).astype(np.float16)]
-    screened = np.einsum("ij,ij->i", *(half.astype(np.float64) for half in halves))
+    halved = [(p * scales[:, None]).astype(np.float16), (q * of_item).astype(np.float16)]
+    screened = np.einsum("ij,ij->i", *(half.astype(np.float64) for half in halved))
     cut = (screened * (1 - np.sign(screened) * n_factors * 2.0**-23)).astype(np.float32)
     thresholds = put(cut)
     buffers = Buffers(put(np.zeros(1, np.float32)), put(np.zeros(1, np.int32)), put(np.zeros(n, np.int32)), thresholds)
-    cuda_halves.make_widen(n_factors, 32)[1, 32](buffers, put(norms[0]), 1, longest)
+    halves.make_widen(n_factors, 32)[1, 32](buffers, put(norms[0]), 1, longest)
     exact, reach = np.einsum("ij,ij->i", p.astype(np.float64), q), norms[0].astype(np.float64) * longest
     bounds = fetch(thresholds)
     assert (exact <= bounds).all()

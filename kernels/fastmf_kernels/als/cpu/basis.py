@@ -1,0 +1,58 @@
+"""A basis in which what all cells contribute to every row's matrix is diagonal."""
+
+import functools
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from fastmf_kernels._jit import run_tasks
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.als.cpu.rows import Problem
+from fastmf_kernels.linalg.cpu import from_panels, rotate, to_panels
+from fastmf_kernels.linalg.panels import WIDTH
+
+_CHUNK = 1 << 12
+
+
+def use_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | None) -> Float32Array:
+    """Turn all vectors of a problem, and the factors it shall improve, so that the matrix G becomes diagonal.
+
+    Parameters
+    ----------
+    problem : Problem
+        ``fixed_factors`` and ``gram`` are changed in place.
+    factors : float32 array, shape (n_rows, n_factors)
+        Changed in place.
+    n_threads : int, optional
+
+    Returns
+    -------
+    float32 array, shape (n_factors, n_factors)
+        The basis B, an eigenvector a column: ``factors`` times Bᵀ turns them back.
+    """
+    n_factors = problem.n_factors
+    gram = from_panels(problem.gram)[:n_factors, :n_factors].astype(np.float64)
+    # Threads of BLAS go on spinning for a while after a call, here in the way of our own: 0.2 CPU s a sweep.
+    with _blas().limit(limits=1):
+        values, basis = np.linalg.eigh(gram)
+    diagonal = np.zeros(len(problem.gram) * WIDTH, np.float32)
+    diagonal[:n_factors] = np.maximum(values, 0)
+    problem.gram[:] = to_panels(np.diag(diagonal))
+    turn(problem.fixed_factors, basis.astype(np.float32), n_threads)
+    turn(factors, basis.astype(np.float32), n_threads)
+    return basis.astype(np.float32)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def turn(rows: Float32Array, basis: Float32Array, n_threads: int | None) -> None:
+    """Multiply the first columns of each row with a matrix, in place; its further columns are 0."""
+    panels = to_panels(np.pad(basis, ((0, rows.shape[1] - len(basis)), (0, 0))))
+
+    def turn_chunk(chunk: int, _: None) -> None:
+        rotate(rows, chunk * _CHUNK, min(len(rows), (chunk + 1) * _CHUNK), panels, rows)
+
+    run_tasks(turn_chunk, -(-len(rows) // _CHUNK), n_threads, lambda: None)

@@ -1,0 +1,398 @@
+"""The best items of some queries while candidates come in.
+
+A query's candidates are appended to its buffer. When the buffer is full it is *settled*. Where scores are known within
+bounds, that is done *roughly* (`settle_roughly`): the k-th best of what candidates score at least is what later ones
+must reach at most, and of those in the buffer what cannot reach it goes. In the end, and where bounds do not help, what
+is left is scored (`settle`), and of more than k items the k best are kept. Scores are summed in float64 and rounded
+once, so that they, and with them ties, do not depend on the order of summation or on what made an item a candidate.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf_kernels._jit import device, inlined
+from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, UInt32Array
+from fastmf_kernels.linalg.panels import prefetch
+from fastmf_kernels.topk.arrays import Rows, TopK
+from fastmf_kernels.topk.cpu.tiles import (
+    COLUMNS,
+    LIMIT,
+    N_APPENDED,
+    N_COUNTS,
+    ROWS,
+    VECTOR,
+    WORDS,
+    count_above,
+    count_from,
+    count_not_below,
+    exact_product,
+    extremes,
+    keep_not_below,
+)
+
+# How many items a buffer may have beyond k at least and at most, and beyond what was left when it was settled the last
+# time: more lets more candidates through, less settles more often.
+_ROOM, _LARGEST_ROOM, _NEXT_ROOM = 96, 1024, 32
+# Where settling scores every new item, fewer are worth it.
+_ROOM_IF_SCORED, _LARGEST_ROOM_IF_SCORED = 16, 512
+# Up to so many kept items are ranked by counting.
+_FEW = 256
+_NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
+_NOTHING = -(2**63)
+_MAGNITUDE = np.int32(2**31 - 1)
+_N_SETTLED, _IS_EXACT = 2, 3
+_KEY, _ITEM = range(2)
+_INFINITY = np.float32(np.inf)
+_LEAST_FINITE = np.float32(-3.4028235e38)
+_MOST_HALVINGS = 40
+
+
+class Best(NamedTuple):
+    """Buffers of some queries.
+
+    Attributes
+    ----------
+    lows, highs : float32 array, shape (n_rows, capacity)
+        What an item scores at least and at most, in a unit of the query's own.
+    keys : int32 array
+        The memory of ``lows``: of an item that is scored the score as a number whose order is that of scores.
+    items : int32 array, shape (n_rows, capacity)
+        Until they are scored their places in the layout.
+    counts : int64 array, shape (n_rows, 4)
+        Items in the buffer, how many may be, how many of them, the first ones, are scored, and whether all are to be.
+    worst : int64 array, shape (n_rows, 2)
+        Key and item of the worst of k kept.
+    ranked : int64 array, shape (capacity,)
+        For one query at a time, key and item in one number: the higher is better.
+    excluded : uint32 array, shape (n_rows / 8, at least n_items / 32, 8)
+        A bit for each item, by its place; only while a query is dealt with is any set.
+    cell : float32 array, shape (1,), and int32 array of the same memory
+        To look at a number as bits.
+    """
+
+    lows: Float32Array
+    highs: Float32Array
+    keys: Int32Array
+    items: Int32Array
+    counts: Int64Array
+    worst: Int64Array
+    ranked: Int64Array
+    excluded: UInt32Array
+    cell: Float32Array
+    bits_of_cell: Int32Array
+
+
+class Search(NamedTuple):
+    """What is looked for: the k items that go best with each query, but for those that are excluded.
+
+    Attributes
+    ----------
+    queries, factors : float32 array
+    exclude : Rows
+    places : int32 array, shape (n_items,)
+        Where an item stands in the layout; empty where items are in their own order.
+    order : int32 array
+        The item at a place; empty likewise.
+    k : int
+    full : int
+        What `full_at` says.
+    """
+
+    queries: Float32Array
+    factors: Float32Array
+    exclude: Rows
+    places: Int32Array
+    order: Int32Array
+    k: int
+    full: Index
+
+
+def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
+    """Return buffers for so many queries, none of which has more than so many candidates among the items."""
+    capacity = -(-(min(full_at(k, scored=False), n_candidates) + COLUMNS + VECTOR) // VECTOR) * VECTOR
+    lows, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
+    return Best(
+        lows,
+        np.empty((n_rows, capacity), np.float32),
+        lows.view(np.int32),
+        np.empty((n_rows, capacity), np.int32),
+        np.zeros((n_rows, N_COUNTS), np.int64),
+        np.zeros((n_rows, 2), np.int64),
+        np.zeros(capacity, np.int64),
+        np.zeros((-(-n_rows // ROWS), n_items // COLUMNS + 1, min(n_rows, ROWS)), np.uint32),
+        cell,
+        cell.view(np.int32),
+    )
+
+
+def full_at(k: int, scored: bool = True) -> int:
+    """Return how many items a buffer may have before it must be settled: 32 more find room.
+
+    ``scored`` tells whether settling scores every new item.
+    """
+    least, share, most = (_ROOM_IF_SCORED, k // 4, _LARGEST_ROOM_IF_SCORED) if scored else (_ROOM, k, _LARGEST_ROOM)
+    return k + min(max(least, share), most)
+
+
+@device
+def begin_rows(search: Search, start: Index, stop: Index, best: Best) -> None:
+    """Make buffers empty, for the queries ``start:stop``, and set the bits of their excluded items."""
+    counts, worst, excluded, places, full = best.counts, best.worst, best.excluded, search.places, search.full
+    indptr, indices = search.exclude
+    for query in range(start, stop):
+        row = query - start
+        counts[row, N_APPENDED] = counts[row, _N_SETTLED] = counts[row, _IS_EXACT] = 0
+        counts[row, LIMIT] = full
+        worst[row, _KEY], worst[row, _ITEM] = _NO_KEY, _NO_ITEM
+        tile, r = np.uint64(row // ROWS), np.uint64(row % ROWS)
+        for j in range(indptr[query], indptr[query + 1]):
+            place = places[np.uint64(indices[j])] if places.size else indices[j]
+            excluded[tile, np.uint64(place) >> np.uint64(5), r] |= _bit(place)
+
+
+@device
+def forget_excluded(search: Search, start: Index, stop: Index, best: Best) -> None:
+    """Leave the bits of excluded items as the next queries want them."""
+    excluded, places = best.excluded, search.places
+    indptr, indices = search.exclude
+    for query in range(start, stop):
+        tile, r = np.uint64((query - start) // ROWS), np.uint64((query - start) % ROWS)
+        for j in range(indptr[query], indptr[query + 1]):
+            place = places[np.uint64(indices[j])] if places.size else indices[j]
+            excluded[tile, np.uint64(place) >> np.uint64(5), r] = np.uint32(0)
+
+
+@inlined
+def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: UInt32Array) -> bool:
+    """Put an item into the first buffer, unless it is excluded; tells whether the buffer is full then.
+
+    Arrays come one by one: a tuple of them costs a reference count each.
+    """
+    count = counts[0, N_APPENDED]
+    if excluded[0, np.uint32(item) >> np.uint32(5), 0] & _bit(item) == np.uint32(0):
+        items[0, count] = item
+        count += 1
+        counts[0, N_APPENDED] = count
+    return count > counts[0, LIMIT]  # type: ignore[no-any-return]
+
+
+@device
+def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
+    """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
+    queries, factors, k, order = search.queries, search.factors, search.k, search.order
+    lows, keys, items, worst = best.lows[row], best.keys[row], best.items[row], best.worst
+    n_factors = factors.shape[1]
+    count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_SETTLED]
+    worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
+    for j in range(kept, count):  # ask for all of them: one by one their cache lines would be waited for
+        if order.size:
+            items[j] = order[items[j]]
+        prefetch(factors, np.int64(items[j]) * n_factors, (n_factors + VECTOR - 1) // VECTOR)
+    for j in range(kept, count):
+        item = np.int64(items[j])
+        score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
+        if not score > -np.inf:
+            continue
+        lows[kept] = score
+        key = key_of_bits(keys[kept])
+        if key > worst_key or (key == worst_key and item < worst_item):
+            keys[kept], items[kept] = key, item
+            kept += 1
+    if kept >= k:
+        worst_key, worst_item = _find_worst(keys, items, kept, k, worst_key)
+        kept = _keep(keys, items, kept, worst_key, worst_item)
+        worst[row, _KEY], worst[row, _ITEM] = worst_key, worst_item
+    best.counts[row, N_APPENDED] = best.counts[row, _N_SETTLED] = kept
+    return _score_of_key(worst_key, best.cell, best.bits_of_cell)
+
+
+@inlined
+def select_roughly(
+    lows: Float32Array,
+    highs: Float32Array,
+    items: Int32Array,
+    row: Index,
+    count: Index,
+    k: Index,
+    least: np.float32,
+    tiny: np.float32,
+) -> tuple[Index, np.float32]:
+    """Keep what can be among the k best, of ``count`` items in a buffer; nothing is scored.
+
+    At least k of them score at least ``least``, unless that is -inf. Returns how many are kept, and a higher such bound
+    if there is one: by halving an interval that has the k-th highest of ``lows`` in it, until that is near enough.
+    ``tiny`` is what the two bounds may be off by together.
+    """
+    n_vectors, start = (count + VECTOR - 1) // VECTOR, row * lows.shape[1]
+    for j in range(count, n_vectors * VECTOR):
+        lows[row, j] = highs[row, j] = -_INFINITY
+    low, high = extremes(lows, start, n_vectors)
+    low = max(low, least)
+    if count_not_below(lows, start, n_vectors, _LEAST_FINITE) < k or not high - low < _INFINITY:
+        return count, least
+    near_enough = k + k // 16
+    for _ in range(_MOST_HALVINGS):
+        middle = np.float32(0.5) * low + np.float32(0.5) * high
+        if not low < middle < high:
+            break
+        n_above = count_not_below(lows, start, n_vectors, middle)
+        if n_above < k:
+            high = middle
+        else:
+            low = middle
+            if n_above <= near_enough:
+                break
+    low -= tiny
+    return keep_not_below(lows, highs, items, start, n_vectors, low), max(low, least)
+
+
+@inlined
+def is_exact(counts: Int64Array, row: Index) -> bool:
+    """Whether items of a buffer are scored when it is settled."""
+    return counts[row, _IS_EXACT] != 0  # type: ignore[no-any-return]
+
+
+@inlined
+def limit_after(counts: Int64Array, row: Index, kept: Index, k: Index, full: Index) -> None:
+    """Set the limit of a buffer that was settled roughly; where too many items are too close, they are to be scored."""
+    counts[row, N_APPENDED] = kept
+    counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 2), full)
+    if kept + VECTOR > full:
+        counts[row, _IS_EXACT], counts[row, LIMIT] = 1, full
+
+
+@device
+def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> Index:
+    """Score what is left in the buffers of the queries ``start:stop``, and write the best of it, best first.
+
+    Returns how many items were scored.
+    """
+    queries, factors, order, k = search.queries, search.factors, search.order, search.k
+    lows, keys, items, counts, ranked = best.lows, best.keys, best.items, best.counts, best.ranked
+    scores, indices, cell, bits_of_cell = top.scores, top.indices, best.cell, best.bits_of_cell
+    n_factors, n_scored = factors.shape[1], 0
+    n_lines = (n_factors + VECTOR - 1) // VECTOR
+    for query in range(start, stop):
+        row = query - start
+        count, n = counts[row, N_APPENDED], 0
+        n_scored += count
+        for j in range(counts[row, _N_SETTLED] if order.size else count, count):
+            items[row, j] = order[items[row, j]]
+        for j in range(count):  # ask for all of them: one by one their cache lines would be waited for
+            prefetch(factors, np.int64(items[row, j]) * n_factors, n_lines)
+        for j in range(count):
+            item = np.int64(items[row, j])
+            score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
+            lows[row, j] = score
+            ranked[n] = (np.int64(key_of_bits(keys[row, j])) << 32) | (_NO_ITEM - item)
+            n += int(score > -_INFINITY)
+        if n > _FEW:
+            _sort(ranked, n)
+        n_vectors = (n + WORDS - 1) // WORDS
+        for j in range(n, n_vectors * WORDS):
+            ranked[j] = _NOTHING
+        for j in range(min(n, k) if n > _FEW else n):
+            rank = j if n > _FEW else count_above(ranked, 0, n_vectors, ranked[j])
+            if rank < k:
+                bits_of_cell[0] = key_of_bits(np.int32(ranked[j] >> 32))
+                scores[query, rank] = cell[0]
+                indices[query, rank] = np.int32(_NO_ITEM - (ranked[j] & np.int64(0xFFFFFFFF)))
+    forget_excluded(search, start, stop, best)
+    return n_scored
+
+
+@inlined
+def _score_of_key(key: Index, cell: Float32Array, bits_of_cell: Int32Array) -> np.float32:
+    """Turn a key into the score; that of nothing is -inf."""
+    if key == _NO_KEY:
+        return np.float32(-np.inf)
+    bits_of_cell[0] = key_of_bits(np.int32(key))
+    return cell[0]  # type: ignore[no-any-return]
+
+
+@inlined
+def key_of_bits(bits: np.int32) -> np.int32:
+    """Turn the bits of a float32 into a number of the same order, and such a number into bits; -0 becomes 0."""
+    if bits >= 0:
+        return bits
+    return np.int32(0) if bits == np.int32(_NO_KEY) else np.int32(bits ^ _MAGNITUDE)
+
+
+@inlined
+def _bit(place: Any) -> np.uint32:
+    return np.uint32(1) << (np.uint32(place) & np.uint32(31))
+
+
+@device
+def _find_worst(keys: Int32Array, items: Int32Array, n: Index, k: Index, worst_before: Index) -> tuple[Index, Index]:
+    """Return the key of the k-th best of n, and the highest item that is kept of those that have it.
+
+    The higher key is better, of equal ones the lower item. By bisection over numbers, not positions: counting goes
+    sixteen at a time. At least k of the n are not below ``worst_before``.
+    """
+    least, most = keys[0], keys[0]
+    for j in range(1, n):
+        least, most = min(least, keys[j]), max(most, keys[j])
+    n_vectors = _fill_up(keys, n)
+    low, high = max(np.int64(least), worst_before), np.int64(most)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if count_from(keys, 0, n_vectors, middle) >= k:
+            low = middle
+        else:
+            high = middle - 1
+    if count_from(keys, 0, n_vectors, low) == k:
+        return low, np.int64(_NO_ITEM)
+    above = count_from(keys, 0, n_vectors, low + 1)
+    first, last = np.int64(0), np.int64(_NO_ITEM)
+    while first < last:
+        middle = (first + last) >> 1
+        count = above
+        for j in range(n):
+            count += (keys[j] == low) & (items[j] <= middle)
+        if count >= k:
+            last = middle
+        else:
+            first = middle + 1
+    return low, last
+
+
+@inlined
+def _fill_up(keys: Int32Array, n: Index) -> Index:
+    """Let whole vectors of n keys end with those of nothing; returns how many vectors they are."""
+    n_vectors = (n + VECTOR - 1) // VECTOR
+    for j in range(n, n_vectors * VECTOR):
+        keys[j] = _NO_KEY
+    return n_vectors
+
+
+@device
+def _keep(keys: Int32Array, items: Int32Array, n: Index, worst_key: Index, worst_item: Index) -> Index:
+    """Move what is not worse than the worst to the front; returns how many that are."""
+    kept = 0
+    for j in range(n):
+        key, item = keys[j], items[j]
+        keys[kept], items[kept] = key, item
+        kept += (key > worst_key) | ((key == worst_key) & (item <= worst_item))
+    return kept
+
+
+@device
+def _sort(numbers: Int64Array, n: Index) -> None:
+    """Sort n numbers, the highest first, by merging."""
+    source, target = numbers[:n], np.empty(n, np.int64)
+    width = 1
+    while width < n:
+        for start in range(0, n, 2 * width):
+            middle, stop = min(start + width, n), min(start + 2 * width, n)
+            a, b = np.int64(start), np.int64(middle)
+            for place in range(start, stop):
+                first, second = source[min(a, n - 1)], source[min(b, n - 1)]
+                takes_first = (b >= stop) | ((a < middle) & (first > second))
+                target[place] = first if takes_first else second
+                a, b = a + np.int64(takes_first), b + np.int64(not takes_first)
+        source, target = target, source
+        width *= 2
+    for j in range(n):
+        numbers[j] = source[j]
