@@ -25,14 +25,17 @@ from fastmf_kernels.topk import figures
 from fastmf_kernels.topk.hits import Hits, find_hits
 
 Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
+# What evaluation can prepare for a metric; where there is a k, users are those who are ranked.
 Input = Literal[
-    "ratings",
-    "predictions",
-    "hits",
-    "recommended",
-    "n_items",
-    "known_share",
-    "item_factors",
+    "ratings",  # float array, shape (n_ratings,)
+    "predictions",  # float array, shape (n_ratings,)
+    "hits",  # `Hits` among the first k items
+    "recommended",  # int32 array, shape (n_users, k), best item first, -1 for "none"
+    "n_items",  # int, the size of the catalogue
+    "known_share",  # float64 array, shape (n_items,): the share of users who have a training rating of an item
+    "item_factors",  # float32 array, shape (n_items, n_factors)
+    # Float64 arrays, a number for each user for whom it is defined: the mean over the user's relevant items of the
+    # share of irrelevant items, or of all other candidates, that score above; ties count half.
     "irrelevant_above",
     "candidates_above",
 ]
@@ -47,17 +50,7 @@ class Metric(NamedTuple):
     function : callable
         Takes the inputs in their order. Returns the figure, or a float64 array with the figure of each user.
     inputs : tuple of str
-        What evaluation has to prepare:
-
-        - ``ratings`` and ``predictions``: float arrays, shape (n_ratings,);
-        - ``hits``: `Hits` among the first k items;
-        - ``recommended``: int32 array, shape (n_users, k), best item first, -1 for "none";
-        - ``n_items``: int, the size of the catalogue;
-        - ``known_share``: float64 array, shape (n_items,), the share of users with a training rating of an item;
-        - ``item_factors``: float32 array, shape (n_items, n_factors);
-        - ``irrelevant_above`` and ``candidates_above``: float64 arrays, shape (n_defined_users,), the share of the
-          irrelevant items, or of all other candidates, that score above a relevant item; ties count half. The mean over
-          the relevant items of a user.
+        What evaluation prepares for it; see `Input`.
     higher_is_better : bool
     is_default : bool
         Whether it is measured if no metrics are named.
@@ -99,7 +92,7 @@ def mae(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
 def precision_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the share of the k places that hold a relevant item; an empty place is a miss.
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -113,7 +106,7 @@ def precision_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> fl
 def recall_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the share of the relevant items that are among the first k.
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -127,7 +120,7 @@ def recall_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float
 def hit_rate_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the share of users with a relevant item among the first k.
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -144,7 +137,7 @@ def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     DCG = Σ_i hit_i / log₂(i + 1) over places i = 1..k, divided by that of the best possible list (Järvelin,
     Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002).
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -158,7 +151,7 @@ def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
 def map_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the mean average precision: Σ_i hit_i·precision@i / min(k, relevant items) over places i = 1..k.
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -172,7 +165,7 @@ def map_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
 def mrr_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the mean of 1/place of the first relevant item, 0 where none is among the first k.
 
-    Parameters and errors are those of `ranking_metrics`.
+    Shapes, dtypes and errors are those of `ranking_metrics`.
 
     Examples
     --------
@@ -243,12 +236,7 @@ def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
     >>> metrics.novelty([[0, 1]], [0.5, 0.125])
     2.0
     """
-    items, shares = np.asarray(recommended), np.asarray(known_share, np.float64)
-    known = shares > 0
-    if not known.any() or not (items >= 0).any():
-        return float("nan")
-    information = -np.log2(np.where(known, shares, shares[known].min()))
-    return float(information[items[items >= 0]].mean())
+    return _mean(figures.self_information(np.asarray(recommended), np.asarray(known_share, np.float64)))
 
 
 def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
@@ -273,22 +261,11 @@ def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
     >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
     0.6666666666666667
     """
-    items, factors = np.asarray(recommended), np.asarray(item_factors, np.float64)
-    norms = np.linalg.norm(factors, axis=1, keepdims=True)
-    directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
-    # Σ over pairs of two items of a·b is (‖Σ a‖² - Σ ‖a‖²) / 2; a row of zeros at the end stands for "none".
-    squares = np.append((directions**2).sum(axis=1), 0)
-    directions = np.vstack([directions, np.zeros((1, directions.shape[1]))])
-    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((0, 1))
-    counts = (items >= 0).sum(axis=1)
-    n_pairs = counts * (counts - 1) / 2
-    cosines = ((np.asarray(sums) ** 2).sum(axis=1) - squares[items].sum(axis=1)) / 2
-    some = n_pairs > 0
-    return float(np.mean(1 - cosines[some] / n_pairs[some])) if some.any() else float("nan")
+    return _mean(figures.dissimilarity(np.asarray(recommended), np.asarray(item_factors, np.float64)))
 
 
 def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
-    """Return all ranking metrics at once, by name: ``precision, recall, hit_rate, ndcg, map, mrr``.
+    """Return all of `RANKING_METRICS` at once, by name: ``precision``, ``recall`` and the others.
 
     Parameters
     ----------
@@ -319,14 +296,6 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     return {name: _mean(METRICS[name].function(hits)) for name in RANKING_METRICS}
 
 
-def _auc(irrelevant_above: Float64Array) -> Float64Array:
-    return 1 - irrelevant_above
-
-
-def _mean_percentile_rank(candidates_above: Float64Array) -> Float64Array:
-    return candidates_above
-
-
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -341,16 +310,13 @@ METRICS: Mapping[str, Metric] = {
         Metric("coverage", coverage, ("recommended", "n_items")),
         Metric("novelty", novelty, ("recommended", "known_share"), is_default=False),
         Metric("diversity", diversity, ("recommended", "item_factors"), is_default=False),
-        Metric("auc", _auc, ("irrelevant_above",), is_default=False),
+        Metric("auc", figures.share_below, ("irrelevant_above",), is_default=False),
         Metric(
-            "mean_percentile_rank",
-            _mean_percentile_rank,
-            ("candidates_above",),
-            higher_is_better=False,
-            is_default=False,
+            "mean_percentile_rank", figures.share_above, ("candidates_above",), higher_is_better=False, is_default=False
         ),
     )
 }
+# Those that depend on the hits among the first k items, and on nothing else.
 RANKING_METRICS = tuple(name for name, metric in METRICS.items() if metric.inputs == ("hits",))
 
 

@@ -301,6 +301,7 @@ def test_novelty_by_hand() -> None:
     assert metrics.novelty([[2]], shares) == 2  # nobody knows it: as if it were the least known
     assert math.isnan(metrics.novelty([[-1]], shares))
     assert math.isnan(metrics.novelty([[0]], [0, 0]))
+    assert math.isnan(metrics.novelty([[]], shares))
 
 
 def test_diversity_by_hand() -> None:
