@@ -8,7 +8,7 @@ import numpy as np
 
 from fastmf.common.parameters import require_choice
 from fastmf.errors import BackendError, ParameterError
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Table
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.predict.arrays import Factors, Link
@@ -51,7 +51,7 @@ class Kernels(NamedTuple):
     index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
     top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
     count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
-    rank_figures: Callable[[Int32Array, int, Pairs, int | None], Float64Array]
+    mark_hits: Callable[[Int32Array, int, Pairs, int | None], BoolArray]
     top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
 
 
@@ -104,7 +104,7 @@ def get_backend(name: str) -> Kernels:
         topk.index_items,
         topk.top_k,
         topk.count_better,
-        topk.rank_figures,
+        topk.mark_hits,
         topk.top_k_among,
     )
 

@@ -1,19 +1,27 @@
 """Quality of predictions and of rankings, on plain arrays.
 
+`METRICS` declares every metric that `fastmf.evaluate` and the command ``fastmf evaluate`` know, by name:
+
+>>> from fastmf import metrics
+>>> print(*metrics.METRICS)
+rmse mae precision recall hit_rate ndcg map mrr coverage novelty diversity auc mean_percentile_rank
+
 Ranking metrics take ``recommended``, an int array of shape (n_users, at least k) with the best item first and -1 for
 "none", and ``relevant``, the items that count as hits for each user: ``(indptr, indices)`` as in a CSR matrix, or a
-sequence of sequences. Each returns the mean over the users that have at least one relevant item.
+sequence of sequences. Each returns the mean over the users that have at least one relevant item. Their time grows with
+the number of recommended items plus that of relevant ones.
 """
 
 from fastmf.measuring.metrics import (
+    METRICS,
     RANKING_METRICS,
+    Metric,
     auc,
     coverage,
     diversity,
     hit_rate_at_k,
     mae,
     map_at_k,
-    mean_figures,
     mrr_at_k,
     ndcg_at_k,
     novelty,
@@ -24,14 +32,15 @@ from fastmf.measuring.metrics import (
 )
 
 __all__ = [
+    "METRICS",
     "RANKING_METRICS",
+    "Metric",
     "auc",
     "coverage",
     "diversity",
     "hit_rate_at_k",
     "mae",
     "map_at_k",
-    "mean_figures",
     "mrr_at_k",
     "ndcg_at_k",
     "novelty",

@@ -58,7 +58,8 @@ def twin(
         "n_unknown": sum(user >= N_USERS or item >= N_ITEMS for user, item, _ in test),
     }
     table = model.predict(np.repeat(range(N_USERS), N_ITEMS), np.tile(range(N_ITEMS), N_USERS)).reshape(N_USERS, -1)
-    values: dict[str, list[float]] = {name: [] for name in (*metrics.RANKING_METRICS, *FULL_RANK, "diversity")}
+    values: dict[str, list[float]] = {name: [] for name in (*FULL_RANK, "diversity")}
+    top_items, relevant_items = [], []
     popularity = np.bincount(model.fitted.seen.indices, minlength=N_ITEMS)
     lowest, information = popularity[popularity > 0].min(), []
     directions = model.item_factors / np.linalg.norm(model.item_factors, axis=1, keepdims=True)
@@ -71,15 +72,8 @@ def twin(
         scores[[item for item in barred if item < N_ITEMS]] = -np.inf
         ranked = [int(item) for item in np.argsort(-scores) if scores[item] > -np.inf]
         offered |= set(ranked[:k])
-        hits = [item in relevant for item in ranked[:k]] + [False] * (k - len(ranked[:k]))
-        values["precision"].append(sum(hits) / k)
-        values["recall"].append(sum(hits) / len(relevant))
-        values["hit_rate"].append(any(hits))
-        discounts = [1 / math.log2(place + 2) for place in range(k)]
-        values["ndcg"].append(np.dot(hits, discounts) / sum(discounts[: len(relevant)]))
-        precisions = [sum(hits[: place + 1]) / (place + 1) for place in range(k) if hits[place]]
-        values["map"].append(sum(precisions) / min(k, len(relevant)))
-        values["mrr"].append(next((1 / (place + 1) for place in range(k) if hits[place]), 0))
+        top_items.append(ranked[:k] + [-1] * (k - len(ranked[:k])))
+        relevant_items.append(list(relevant))
         wanted = [scores[item] for item in relevant if item < N_ITEMS and item not in barred]
         others = [scores[item] for item in ranked if item not in relevant]
         if wanted and others:
@@ -93,12 +87,13 @@ def twin(
             values["diversity"].append(1 - np.mean(cosines))
     values["novelty"] = information
     figures |= {name if name in FULL_RANK else f"{name}@{k}": np.mean(each) for name, each in values.items() if each}
+    of_lists = metrics.ranking_metrics(top_items, relevant_items, k)
+    figures |= {f"{name}@{k}": value for name, value in of_lists.items()}
     return figures | {f"coverage@{k}": len(offered) / N_ITEMS, "n_users": len(ranked_users)}
 
 
 FULL_RANK = ("auc", "mean_percentile_rank")
-AT_K = (*metrics.RANKING_METRICS, "coverage", "novelty", "diversity")
-ALL = ("rmse", "mae", *AT_K, *FULL_RANK)
+ALL = tuple(metrics.METRICS)
 
 
 @pytest.mark.parametrize("k", [1, 7, N_ITEMS])
@@ -116,9 +111,12 @@ def test_every_figure_is_that_of_the_twin(k: int, model: FactorModel) -> None:
 def test_by_default_there_is_what_is_usual_at_10(als: FactorModel) -> None:
     train, test = data()
     expected = twin(als, triples(test), triples(train), 10)
-    for name in ("auc", "mean_percentile_rank", "novelty@10", "diversity@10"):
-        del expected[name]
+    for name, metric in metrics.METRICS.items():
+        if not metric.is_default:
+            del expected[f"{name}@10" if metric.has_cut_off else name]
 
+    assert {"rmse", "ndcg@10", "coverage@10"} <= expected.keys()
+    assert "auc" not in expected
     assert fastmf.evaluate(als, test) == pytest.approx(expected, rel=1e-5)
 
 
@@ -223,6 +221,29 @@ def test_a_sparse_matrix_is_a_test_part(als: FactorModel) -> None:
 )
 def test_only_what_is_asked_for_is_measured(names: Any, keys: set[str], als: FactorModel) -> None:
     assert fastmf.evaluate(als, data()[1], k=4, metrics=names).keys() == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "unneeded"),
+    [
+        ("rmse", "fastmf.scoring.Scorer.__init__"),
+        ("auc", "fastmf.scoring.Scorer.top_items"),
+        ("coverage", "fastmf_kernels.topk.cpu.mark_hits"),
+        ("ndcg", "fastmf.models.ALS.predict_indices"),
+        ("ndcg", "fastmf.scoring.Scorer.count_better"),
+    ],
+)
+def test_what_no_metric_needs_is_not_computed(
+    name: str, unneeded: str, als: FactorModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fastmf.evaluate(als, data()[1], metrics=[name])
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError(unneeded)
+
+    monkeypatch.setattr(unneeded, refuse)
+
+    assert fastmf.evaluate(als, data()[1], metrics=[name]) == expected
 
 
 def test_errors_of_ratings_need_no_cut_off() -> None:

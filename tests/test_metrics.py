@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastmf import metrics
 from fastmf.errors import ParameterError
@@ -74,6 +76,68 @@ def test_ranking_metrics_are_the_mean_of_their_twins(name: str, k: int) -> None:
     assert 0 < np.mean(values) < 1
     assert metric(recommended, relevant, k) == pytest.approx(np.mean(values), rel=1e-12)
     assert metrics.ranking_metrics(recommended, relevant, k)[name] == metric(recommended, relevant, k)
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_chunks_of_users_and_a_full_table_do_not_show(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommended, relevant = random_lists(seed=k)
+    whole = metrics.ranking_metrics(recommended, relevant, k)
+
+    monkeypatch.setattr("fastmf_kernels.topk.hits._CHUNK", 16)
+    monkeypatch.setattr("fastmf_kernels.topk.hits._MOST_IN_TABLE", 4)
+
+    assert metrics.ranking_metrics(recommended, relevant, k) == whole
+
+
+def by_formulas(recommended: np.ndarray, relevant: Lists, k: int) -> dict[str, float]:
+    """Compute all figures from a table of hits that is filled user by user."""
+    rows = [np.unique(row) for row in relevant]
+    pairs = zip(recommended[:, :k], rows, strict=True)
+    hits = np.array([np.isin(found, row) & (found >= 0) for found, row in pairs], float)
+    n_relevant, places = np.array([len(row) for row in rows]), np.arange(1, k + 1)
+    hits, n_relevant = hits[n_relevant > 0], n_relevant[n_relevant > 0]
+    discounts = 1 / np.log2(places + 1)
+    figures = {
+        "precision": hits.mean(axis=1),
+        "recall": hits.sum(axis=1) / n_relevant,
+        "hit_rate": hits.max(axis=1),
+        "ndcg": hits @ discounts / np.cumsum(discounts)[np.minimum(n_relevant, k) - 1],
+        "map": (hits * np.cumsum(hits, axis=1) / places).sum(axis=1) / np.minimum(n_relevant, k),
+        "mrr": (hits / places).max(axis=1),
+    }
+    return {name: float(values.mean()) for name, values in figures.items()}
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[np.ndarray, Lists, int]:
+    """Lists with items that occur twice, have large or negative numbers, and users without relevant items."""
+    step, dtype = draw(st.sampled_from([(1, "i1"), (1, "u8"), (1, "f8"), (1000, "i4"), (2**40 + 1, "i8")]))
+    items = st.integers(0 if dtype == "u8" else -2, 12).map(lambda item: item * step)
+    n_users, width = draw(st.integers(1, 8)), draw(st.integers(1, 6))
+    recommended = draw(st.lists(st.lists(items, min_size=width, max_size=width), min_size=n_users, max_size=n_users))
+    rows = st.lists(st.lists(items, max_size=9), min_size=n_users, max_size=n_users)
+    return np.array(recommended, dtype), draw(rows.filter(any)), draw(st.integers(1, width))
+
+
+@given(questions(), st.booleans())
+def test_ranking_metrics_are_those_of_the_formulas(question: tuple[np.ndarray, Lists, int], as_pair: bool) -> None:
+    recommended, relevant, k = question
+    expected = by_formulas(recommended, relevant, k)
+    rows: Any = relevant
+    if as_pair:
+        rows = np.cumsum([0, *map(len, relevant)]), np.array([item for row in relevant for item in row])
+
+    assert metrics.ranking_metrics(recommended, rows, k) == pytest.approx(expected, rel=1e-13, abs=0)
+    for name, (metric, _) in TWINS.items():
+        assert metric(recommended, rows, k) == metrics.ranking_metrics(recommended, rows, k)[name]
+
+
+def test_every_ranking_metric_has_a_twin() -> None:
+    assert tuple(TWINS) == metrics.RANKING_METRICS
+
+
+def test_names_of_metrics_are_those_they_are_declared_with() -> None:
+    assert all(name == metric.name for name, metric in metrics.METRICS.items())
 
 
 # One user sees 7, 3, 9, 1; 3, 1 and 8 would have been right: hits at places 2 and 4.
@@ -237,6 +301,7 @@ def test_novelty_by_hand() -> None:
     assert metrics.novelty([[2]], shares) == 2  # nobody knows it: as if it were the least known
     assert math.isnan(metrics.novelty([[-1]], shares))
     assert math.isnan(metrics.novelty([[0]], [0, 0]))
+    assert math.isnan(metrics.novelty([[]], shares))
 
 
 def test_diversity_by_hand() -> None:

@@ -7,6 +7,7 @@ Items of the training ratings are not ranked; --exclude names other ratings to l
 """
 
 import argparse
+from typing import Any
 
 from fastmf.cli.options import (
     add_column_options,
@@ -17,8 +18,19 @@ from fastmf.cli.options import (
     read_ratings,
 )
 
-_METRICS_HELP = """some of rmse, mae, precision, recall, hit_rate, ndcg, map, mrr, coverage (these are the default),
-novelty, diversity, auc, mean_percentile_rank"""
+
+class _MetricsHelp(str):
+    """Help that lists the metrics when it is formatted: to list them earlier would import NumPy for every command."""
+
+    __slots__ = ()
+
+    def __mod__(self, parameters: Any, /) -> str:
+        from fastmf.metrics import METRICS
+
+        default = ", ".join(name for name, metric in METRICS.items() if metric.is_default)
+        others = ", ".join(name for name, metric in METRICS.items() if not metric.is_default)
+        errors = ", ".join(name for name, metric in METRICS.items() if not metric.higher_is_better)
+        return f"some of {default} (these are the default), {others}; lower is better for {errors}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("test", metavar="TEST.parquet", help="test ratings")
     parser.add_argument("--exclude", metavar="TRAIN.parquet", help="ratings whose items are not ranked")
     parser.add_argument("-k", type=positive_integer, nargs="+", default=[10], help="cut-offs (default: 10)")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help=_METRICS_HELP)
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help=_MetricsHelp("names of metrics"))
     parser.add_argument(
         "--min-relevant-rating",
         type=float,

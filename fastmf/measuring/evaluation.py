@@ -1,7 +1,7 @@
 """How good a model is on ratings it has not seen."""
 
-import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,16 +13,15 @@ from fastmf.answering.scoring import Scorer
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_integer
 from fastmf.errors import DataError, ParameterError
-from fastmf.measuring import metrics
+from fastmf.measuring.metrics import METRICS, Input, Metric
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Pairs, Rows
+from fastmf_kernels.topk.hits import Hits
 
-RATING_METRICS = ("rmse", "mae")
-FULL_RANK_METRICS = ("auc", "mean_percentile_rank")
-DEFAULT_METRICS = (*RATING_METRICS, *metrics.RANKING_METRICS, "coverage")
-METRICS = (*DEFAULT_METRICS, "novelty", "diversity", *FULL_RANK_METRICS)
+# Makes an input of metrics when it is called.
+_Makers = dict[Input, Callable[[], Any]]
 _BATCH = 8192
 # With so large a share of users to be ranked, all are: rows that follow one another need no copy.
 _MOST = 0.9
@@ -76,11 +75,12 @@ def evaluate(
     k : int or sequence of int
         Cut-offs of the ranking metrics.
     metrics : sequence of str, optional
-        Some of ``rmse, mae, precision, recall, hit_rate, ndcg, map, mrr, coverage, novelty, diversity, auc,
-        mean_percentile_rank``; those up to coverage if None. For an implicit model, ``rmse`` and ``mae`` measure
-        against the preference 1 that it predicts for an observed pair. What they mean is said in `fastmf.metrics`;
-        ``mean_percentile_rank`` is the share of the other candidates that score above a relevant item, 0 at best and
-        about 0.5 by chance (Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008).
+        Names out of `fastmf.metrics.METRICS`, such as ``rmse``, ``ndcg`` or ``coverage``; those that are marked as
+        default there if None. What they mean is said in `fastmf.metrics`; ``mean_percentile_rank`` is the share of the
+        other candidates that score above a relevant item, 0 at best and about 0.5 by chance (Hu, Koren, Volinsky,
+        "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008). For an implicit model, ``rmse`` and
+        ``mae`` measure against the preference 1 that it predicts for an observed pair. Only what the named metrics
+        need is computed.
     min_relevant_rating : float, optional
         Test items count as relevant from this rating on; all of them if None.
 
@@ -111,18 +111,17 @@ def evaluate(
     ['n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
     """
     wanted = _checked_metrics(metrics)
-    ranks = any(name not in RATING_METRICS for name in wanted)
-    cut_offs = _checked_cut_offs(k, len(model.item_ids)) if ranks else ()
+    of_rankings = [metric for metric in wanted if "predictions" not in metric.inputs]
+    cut_offs = _checked_cut_offs(k, len(model.item_ids)) if of_rankings else ()
     held_out = as_interactions(test, "test")
     if held_out.n_ratings == 0:
         raise DataError("the test part has no ratings; expected at least one")
     pairs = _Pairs.of(held_out, model)
-    figures: dict[str, float] = {}
-    if any(name in RATING_METRICS for name in wanted):
-        figures |= _rating_figures(model, pairs, held_out, wanted)
-    if ranks:
+    of_ratings = [metric for metric in wanted if "predictions" in metric.inputs]
+    figures = _rating_figures(model, pairs, held_out, of_ratings)
+    if of_rankings:
         is_relevant = None if min_relevant_rating is None else held_out.ratings >= min_relevant_rating
-        figures |= _Ranking(model, pairs.taking(is_relevant), exclude).figures(wanted, cut_offs)
+        figures |= _Ranking(model, pairs.taking(is_relevant), exclude).figures(of_rankings, cut_offs)
     figures["n_ratings"] = held_out.n_ratings
     figures["n_unknown"] = 0 if pairs.same_ids else int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
     return figures
@@ -149,14 +148,14 @@ class _Pairs(NamedTuple):
         return Pairs(self.users, self.items) if chosen is None else Pairs(self.users[chosen], self.items[chosen])
 
 
-def _checked_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
+def _checked_metrics(names: Sequence[str] | None) -> list[Metric]:
+    """Return the metrics of these names, or the default ones, in the order of `METRICS`."""
     if names is None:
-        return DEFAULT_METRICS
+        return [metric for metric in METRICS.values() if metric.is_default]
     listed = (names,) if isinstance(names, str) else tuple(names)
-    unknown = [name for name in listed if name not in METRICS]
-    if unknown or not listed:
+    if not listed or any(name not in tuple(METRICS) for name in listed):
         raise ParameterError(f"metrics are {list(listed)!r}; expected some of {', '.join(METRICS)}")
-    return listed
+    return [metric for metric in METRICS.values() if metric.name in listed]
 
 
 def _checked_cut_offs(k: int | Sequence[int], n_items: int) -> tuple[int, ...]:
@@ -168,10 +167,12 @@ def _checked_cut_offs(k: int | Sequence[int], n_items: int) -> tuple[int, ...]:
     return cut_offs
 
 
-def _rating_figures(model: Measurable, pairs: _Pairs, test: Interactions, wanted: Sequence[str]) -> dict[str, float]:
-    predictions = model.predict_indices(pairs.users, pairs.items)
-    target = np.ones(len(predictions), np.float32) if model.is_implicit else test.ratings
-    return {name: getattr(metrics, name)(target, predictions) for name in RATING_METRICS if name in wanted}
+def _rating_figures(model: Measurable, pairs: _Pairs, test: Interactions, wanted: Sequence[Metric]) -> dict[str, float]:
+    inputs: _Makers = {
+        "ratings": cache(lambda: np.ones(len(pairs.users), np.float32) if model.is_implicit else test.ratings),
+        "predictions": cache(lambda: model.predict_indices(pairs.users, pairs.items)),
+    }
+    return {metric.name: metric.measure(inputs) for metric in wanted}
 
 
 class _Ranking:
@@ -193,32 +194,44 @@ class _Ranking:
             self._relevant = Pairs(row_of_user[relevant.queries], relevant.items)
             self._is_ranked = self._is_ranked[self._users]
 
-    def figures(self, wanted: Sequence[str], cut_offs: Sequence[int]) -> dict[str, float]:
+    def figures(self, wanted: Sequence[Metric], cut_offs: Sequence[int]) -> dict[str, float]:
+        top_items = cache(lambda: self._recommended(max(cut_offs)))
+        is_hit = cache(lambda: self._kernels.mark_hits(top_items(), max(cut_offs), self._relevant, None))
         figures: dict[str, float] = {}
-        if any(name not in (*RATING_METRICS, *FULL_RANK_METRICS) for name in wanted):
-            recommended = self._recommended(max(cut_offs))
-            for k in cut_offs:
-                at_k = self._figures_at(k, recommended, wanted)
-                figures |= {f"{name}@{k}": value for name, value in at_k.items() if name in wanted}
-        if "auc" in wanted:
-            figures["auc"] = self._mean_over_users(self._auc)
-        if "mean_percentile_rank" in wanted:
-            figures["mean_percentile_rank"] = self._mean_over_users(self._percentile_rank)
+        for k in cut_offs:
+            inputs = self._inputs_at(k, top_items, is_hit)
+            figures |= {f"{metric.name}@{k}": metric.measure(inputs) for metric in wanted if metric.has_cut_off}
+        inputs = self._inputs_of_full_rankings()
+        figures |= {metric.name: metric.measure(inputs) for metric in wanted if not metric.has_cut_off}
         figures["n_users"] = self._n_users
         return figures
 
-    def _figures_at(self, k: int, recommended: Int32Array, wanted: Sequence[str]) -> dict[str, float]:
-        figures = {}
-        if any(name in metrics.RANKING_METRICS for name in wanted):
-            figures = metrics.mean_figures(self._kernels.rank_figures(recommended, k, self._relevant, None))
-        recommended = recommended[:, :k] if self._is_ranked.all() else recommended[self._is_ranked, :k]
-        figures["coverage"] = metrics.coverage(recommended, self._fitted.n_items)
-        if "novelty" in wanted:
-            counts = np.bincount(self._fitted.seen.indices, minlength=self._fitted.n_items)
-            figures["novelty"] = metrics.novelty(recommended, counts / self._fitted.n_users)
-        if "diversity" in wanted:
-            figures["diversity"] = metrics.diversity(recommended, self._fitted.factors.item_factors)
-        return figures
+    def _inputs_at(self, k: int, top_items: Callable[[], Int32Array], is_hit: Callable[[], BoolArray]) -> _Makers:
+        fitted = self._fitted
+
+        def recommended() -> Int32Array:
+            return top_items()[:, :k] if self._is_ranked.all() else top_items()[self._is_ranked, :k]
+
+        def hits() -> Hits:
+            n_relevant = np.bincount(self._relevant.queries, minlength=len(self._users))
+            return Hits.at(np.flatnonzero(is_hit()[:, :k]), k, n_relevant)
+
+        def known_share() -> Float64Array:
+            return np.bincount(fitted.seen.indices, minlength=fitted.n_items) / fitted.n_users
+
+        return {
+            "hits": cache(hits),
+            "recommended": cache(recommended),
+            "n_items": lambda: fitted.n_items,
+            "known_share": known_share,
+            "item_factors": lambda: fitted.factors.item_factors,
+        }
+
+    def _inputs_of_full_rankings(self) -> _Makers:
+        return {
+            "irrelevant_above": lambda: self._means_of_users(self._irrelevant_above),
+            "candidates_above": lambda: self._means_of_users(self._candidates_above),
+        }
 
     def _recommended(self, k: int) -> Int32Array:
         parts = []
@@ -227,8 +240,8 @@ class _Ranking:
             parts.append(self._scorer.top_items(users, k, take_rows(self._barred, users)))
         return np.concatenate(parts)
 
-    def _mean_over_users(self, figures_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> float:
-        """Average a figure of known relevant items that are not barred: over a user's items, then over users."""
+    def _means_of_users(self, figures_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> Float64Array:
+        """Average a figure of known relevant items that are not barred over each user's items, where it is defined."""
         n_items, values, (rows, items) = self._fitted.n_items, [], self._relevant
         known = items >= 0
         all_wanted = rows_of_pairs(rows[known], items[known], len(self._users), n_items)
@@ -240,19 +253,18 @@ class _Ranking:
             of_items, n_wanted = figures_of(users, wanted, barred), np.diff(wanted.indptr)
             totals = np.bincount(np.repeat(np.arange(len(users)), n_wanted), of_items, minlength=len(users))
             values.append(totals[n_wanted > 0] / n_wanted[n_wanted > 0])
-        defined = np.concatenate(values)
-        defined = defined[np.isfinite(defined)]
-        return float(defined.mean()) if len(defined) else math.nan
+        means = np.concatenate(values)
+        return means[np.isfinite(means)]
 
-    def _auc(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
-        """Return, for each wanted item, the share of irrelevant ones that score below it; ties count half."""
+    def _irrelevant_above(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
+        """Return, for each wanted item, the share of irrelevant ones that score above it; ties count half."""
         others = union(wanted, barred, self._fitted.n_items)
         counts = self._scorer.count_better(users, wanted, others)
         n_irrelevant = np.repeat(self._fitted.n_items - np.diff(others.indptr), np.diff(wanted.indptr))
         with np.errstate(invalid="ignore"):  # no irrelevant item: undefined
-            return np.asarray(1 - (counts.higher + counts.equal / 2) / n_irrelevant)
+            return np.asarray((counts.higher + counts.equal / 2) / n_irrelevant)
 
-    def _percentile_rank(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
+    def _candidates_above(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
         """Return, for each wanted item, the share of the other candidates that score above it; ties count half."""
         counts = self._scorer.count_better(users, wanted, barred)
         n_others = np.repeat(self._fitted.n_items - np.diff(barred.indptr) - 1, np.diff(wanted.indptr))

@@ -1,24 +1,75 @@
 """Quality of predictions and of rankings, on plain arrays.
 
+`METRICS` declares every metric that `fastmf.evaluate` and the command ``fastmf evaluate`` know, by name:
+
+>>> from fastmf import metrics
+>>> print(*metrics.METRICS)
+rmse mae precision recall hit_rate ndcg map mrr coverage novelty diversity auc mean_percentile_rank
+
 Ranking metrics take ``recommended``, an int array of shape (n_users, at least k) with the best item first and -1 for
 "none", and ``relevant``, the items that count as hits for each user: ``(indptr, indices)`` as in a CSR matrix, or a
-sequence of sequences. Each returns the mean over the users that have at least one relevant item.
+sequence of sequences. Each returns the mean over the users that have at least one relevant item. Their time grows with
+the number of recommended items plus that of relevant ones.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastmf.backend import get_backend
 from fastmf.common.parameters import require_integer
 from fastmf.errors import ParameterError
 from fastmf_kernels._types import Float64Array, Int64Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES, Pairs
+from fastmf_kernels.topk import figures
+from fastmf_kernels.topk.hits import Hits, find_hits
 
-RANKING_METRICS = RANK_FIGURES
 Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
+# What evaluation can prepare for a metric; where there is a k, users are those who are ranked.
+Input = Literal[
+    "ratings",  # float array, shape (n_ratings,)
+    "predictions",  # float array, shape (n_ratings,)
+    "hits",  # `Hits` among the first k items
+    "recommended",  # int32 array, shape (n_users, k), best item first, -1 for "none"
+    "n_items",  # int, the size of the catalogue
+    "known_share",  # float64 array, shape (n_items,): the share of users who have a training rating of an item
+    "item_factors",  # float32 array, shape (n_items, n_factors)
+    # Float64 arrays, a number for each user for whom it is defined: the mean over the user's relevant items of the
+    # share of irrelevant items, or of all other candidates, that score above; ties count half.
+    "irrelevant_above",
+    "candidates_above",
+]
+
+
+class Metric(NamedTuple):
+    """What there is to know of a metric.
+
+    Attributes
+    ----------
+    name : str
+    function : callable
+        Takes the inputs in their order. Returns the figure, or a float64 array with the figure of each user.
+    inputs : tuple of str
+        What evaluation prepares for it; see `Input`.
+    higher_is_better : bool
+    is_default : bool
+        Whether it is measured if no metrics are named.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    higher_is_better: bool = True
+    is_default: bool = True
+
+    @property
+    def has_cut_off(self) -> bool:
+        """Whether the metric looks at the first k items only."""
+        return "hits" in self.inputs or "recommended" in self.inputs
+
+    def measure(self, inputs: Mapping[Input, Callable[[], Any]]) -> float:
+        """Call those of ``inputs`` that are needed; return the figure, the mean of those of users, or NaN for none."""
+        return _mean(self.function(*(inputs[name]() for name in self.inputs)))
 
 
 def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -41,23 +92,43 @@ def mae(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
 def precision_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
     """Return the share of the k places that hold a relevant item; an empty place is a miss.
 
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
     Examples
     --------
     >>> from fastmf import metrics
     >>> metrics.precision_at_k([[3, 5]], [[5]], k=2)
     0.5
     """
-    return ranking_metrics(recommended, relevant, k)["precision"]
+    return _mean(figures.precision(_hits(recommended, relevant, k)))
 
 
 def recall_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of the relevant items that are among the first k."""
-    return ranking_metrics(recommended, relevant, k)["recall"]
+    """Return the share of the relevant items that are among the first k.
+
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.recall_at_k([[3, 5]], [[5, 6, 7, 8]], k=2)
+    0.25
+    """
+    return _mean(figures.recall(_hits(recommended, relevant, k)))
 
 
 def hit_rate_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of users with a relevant item among the first k."""
-    return ranking_metrics(recommended, relevant, k)["hit_rate"]
+    """Return the share of users with a relevant item among the first k.
+
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.hit_rate_at_k([[3, 5], [3, 5]], [[5], [6]], k=2)
+    0.5
+    """
+    return _mean(figures.hit_rate(_hits(recommended, relevant, k)))
 
 
 def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
@@ -65,18 +136,44 @@ def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
 
     DCG = Σ_i hit_i / log₂(i + 1) over places i = 1..k, divided by that of the best possible list (Järvelin,
     Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002).
+
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.ndcg_at_k([[3, 4, 5]], [[5]], k=3)
+    0.5
     """
-    return ranking_metrics(recommended, relevant, k)["ndcg"]
+    return _mean(figures.ndcg(_hits(recommended, relevant, k)))
 
 
 def map_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean average precision: Σ_i hit_i·precision@i / min(k, relevant items) over places i = 1..k."""
-    return ranking_metrics(recommended, relevant, k)["map"]
+    """Return the mean average precision: Σ_i hit_i·precision@i / min(k, relevant items) over places i = 1..k.
+
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.map_at_k([[3, 5]], [[5]], k=2)
+    0.5
+    """
+    return _mean(figures.average_precision(_hits(recommended, relevant, k)))
 
 
 def mrr_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean of 1/place of the first relevant item, 0 where none is among the first k."""
-    return ranking_metrics(recommended, relevant, k)["mrr"]
+    """Return the mean of 1/place of the first relevant item, 0 where none is among the first k.
+
+    Shapes, dtypes and errors are those of `ranking_metrics`.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.mrr_at_k([[3, 5], [3, 5]], [[3], [5]], k=2)
+    0.75
+    """
+    return _mean(figures.reciprocal_rank(_hits(recommended, relevant, k)))
 
 
 def auc(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
@@ -139,12 +236,7 @@ def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
     >>> metrics.novelty([[0, 1]], [0.5, 0.125])
     2.0
     """
-    items, shares = np.asarray(recommended), np.asarray(known_share, np.float64)
-    known = shares > 0
-    if not known.any() or not (items >= 0).any():
-        return float("nan")
-    information = -np.log2(np.where(known, shares, shares[known].min()))
-    return float(information[items[items >= 0]].mean())
+    return _mean(figures.self_information(np.asarray(recommended), np.asarray(known_share, np.float64)))
 
 
 def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
@@ -169,28 +261,70 @@ def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
     >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
     0.6666666666666667
     """
-    items, factors = np.asarray(recommended), np.asarray(item_factors, np.float64)
-    norms = np.linalg.norm(factors, axis=1, keepdims=True)
-    directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
-    # Σ over pairs of two items of a·b is (‖Σ a‖² - Σ ‖a‖²) / 2; a row of zeros at the end stands for "none".
-    squares = np.append((directions**2).sum(axis=1), 0)
-    directions = np.vstack([directions, np.zeros((1, directions.shape[1]))])
-    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((0, 1))
-    counts = (items >= 0).sum(axis=1)
-    n_pairs = counts * (counts - 1) / 2
-    cosines = ((np.asarray(sums) ** 2).sum(axis=1) - squares[items].sum(axis=1)) / 2
-    some = n_pairs > 0
-    return float(np.mean(1 - cosines[some] / n_pairs[some])) if some.any() else float("nan")
+    return _mean(figures.dissimilarity(np.asarray(recommended), np.asarray(item_factors, np.float64)))
 
 
 def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
-    """Return all ranking metrics at once: ``precision, recall, hit_rate, ndcg, map, mrr``.
+    """Return all of `RANKING_METRICS` at once, by name: ``precision``, ``recall`` and the others.
+
+    Parameters
+    ----------
+    recommended : int array, shape (n_users, at least k)
+        Best item first; a negative number stands for "none".
+    relevant : (indptr, indices) or sequence of sequences of int
+        The relevant items of each user. As a pair, int arrays of shapes (n_users + 1,) and (n_pairs,): user ``u`` owns
+        ``indices[indptr[u]:indptr[u + 1]]``. An item that is named twice counts once.
+    k : int
+
+    Returns
+    -------
+    dict
+        The mean of each metric over the users with at least one relevant item.
 
     Raises
     ------
     ParameterError
         If the shapes do not fit together, or no user has a relevant item.
+
+    Examples
+    --------
+    >>> from fastmf import metrics
+    >>> metrics.ranking_metrics([[3, 5]], [[5]], k=2)["recall"]
+    1.0
     """
+    hits = _hits(recommended, relevant, k)
+    return {name: _mean(METRICS[name].function(hits)) for name in RANKING_METRICS}
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("rmse", rmse, ("ratings", "predictions"), higher_is_better=False),
+        Metric("mae", mae, ("ratings", "predictions"), higher_is_better=False),
+        Metric("precision", figures.precision, ("hits",)),
+        Metric("recall", figures.recall, ("hits",)),
+        Metric("hit_rate", figures.hit_rate, ("hits",)),
+        Metric("ndcg", figures.ndcg, ("hits",)),
+        Metric("map", figures.average_precision, ("hits",)),
+        Metric("mrr", figures.reciprocal_rank, ("hits",)),
+        Metric("coverage", coverage, ("recommended", "n_items")),
+        Metric("novelty", novelty, ("recommended", "known_share"), is_default=False),
+        Metric("diversity", diversity, ("recommended", "item_factors"), is_default=False),
+        Metric("auc", figures.share_below, ("irrelevant_above",), is_default=False),
+        Metric(
+            "mean_percentile_rank", figures.share_above, ("candidates_above",), higher_is_better=False, is_default=False
+        ),
+    )
+}
+# Those that depend on the hits among the first k items, and on nothing else.
+RANKING_METRICS = tuple(name for name, metric in METRICS.items() if metric.inputs == ("hits",))
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if np.size(values) else float("nan")
+
+
+def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> Hits:
     require_integer("k", k, minimum=1)
     items = np.asarray(recommended)
     if items.ndim != 2 or items.shape[1] < k:
@@ -200,21 +334,7 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
         raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
     if not len(indices):
         raise ParameterError("no user has a relevant item; expected at least one")
-    # By their place among the relevant items; what is not there can only be missed.
-    known, places = np.unique(indices, return_inverse=True)
-    found = np.minimum(np.searchsorted(known, items), len(known) - 1)
-    found = np.where((known[found] == items) & (items >= 0), found, -1).astype(np.int32)
-    users = np.repeat(np.arange(len(items)), np.diff(indptr))
-    users, places = np.divmod(np.unique(users * len(known) + places), len(known))
-    pairs = Pairs(users.astype(np.int32), places.astype(np.int32))
-    return mean_figures(get_backend("reference").rank_figures(found, k, pairs, None))
-
-
-def mean_figures(of_users: Float64Array) -> dict[str, float]:
-    """Average what the kernel `rank_figures` tells of users, over those for whom it is defined."""
-    defined = np.isfinite(of_users[0])
-    values = of_users if defined.all() else of_users[:, defined]
-    return dict(zip(RANKING_METRICS, values.mean(axis=1).tolist(), strict=True))
+    return find_hits(items[:, :k], indptr, indices)
 
 
 def _as_rows(relevant: Any) -> tuple[Int64Array, Int64Array]:

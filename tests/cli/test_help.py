@@ -45,6 +45,12 @@ def test_every_option_is_explained() -> None:
     assert silent == []
 
 
+def test_help_of_evaluate_lists_every_metric(run_fastmf: Callable[..., Done]) -> None:
+    words = run_fastmf("evaluate", "--help").stdout.replace(",", " ").split()
+
+    assert set(fastmf.metrics.METRICS) <= set(words)
+
+
 TRAIN = ("train", "r.parquet", "--model", "als", "--output", "m")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fastmf.backend import Kernels, get_backend
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES, ItemIndex, Pairs, Rows, TopK, no_rows, without_layout
+from fastmf_kernels.topk.arrays import ItemIndex, Pairs, Rows, TopK, no_rows, without_layout
 from fastmf_kernels.topk.cpu import index as cpu_index
 
 THREADS = (1, 2, None)
@@ -279,28 +279,22 @@ def test_count_better_by_hand(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 4, 7])
-def test_rank_figures(k: int, kernels: Kernels, reference: Kernels) -> None:
+def test_mark_hits(k: int, kernels: Kernels, reference: Kernels) -> None:
     rng = np.random.default_rng(16)
     indices = np.array([rng.permutation(30)[:7] for _ in range(50)], np.int32)
     indices[rng.random(indices.shape) < 0.1] = -1
     queries, items = np.nonzero(rng.random((50, 31)) < 0.1)
     order = rng.permutation(len(queries))
     wanted = Pairs(queries[order].astype(np.int32), items[order].astype(np.int32) - 1)
-    figures = kernels.rank_figures(indices, k, wanted, None)
-    assert (figures.shape, figures.dtype) == ((len(RANK_FIGURES), 50), np.float64)
-    np.testing.assert_allclose(figures, reference.rank_figures(indices, k, wanted, None), rtol=1e-14)
-    np.testing.assert_array_equal(
-        np.isnan(figures), np.broadcast_to(np.bincount(queries, minlength=50) == 0, figures.shape)
-    )
-    assert 0 < np.nansum(figures[2]) < 50
+    is_hit = kernels.mark_hits(indices, k, wanted, None)
+    assert (is_hit.shape, is_hit.dtype) == ((50, k), np.bool_)
+    np.testing.assert_array_equal(is_hit, reference.mark_hits(indices, k, wanted, None))
+    assert 0 < is_hit.any(axis=1).sum() < 50
     nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
-    assert kernels.rank_figures(indices[:0], k, nothing, None).shape == (len(RANK_FIGURES), 0)
+    assert kernels.mark_hits(indices[:0], k, nothing, None).shape == (0, k)
 
 
-def test_rank_figures_by_hand(kernels: Kernels) -> None:
+def test_mark_hits_by_hand(kernels: Kernels) -> None:
     indices = np.array([[-1, 4, 68, 5], [9, 8, 7, 6]], np.int32)
     wanted = Pairs(np.array([0, 0, 1, 0, 0, 0], np.int32), np.array([68, 5, 1, -1, 4, 300], np.int32))
-    figures = kernels.rank_figures(indices, 3, wanted, None)
-    gain = 1 / np.log2(3) + 1 / 2
-    expected = [2 / 3, 2 / 5, 1, gain / (1 + gain), (1 / 2 + 2 / 3) / 3, 1 / 2]
-    np.testing.assert_allclose(figures, np.transpose([expected, [0] * 6]), rtol=1e-14)
+    assert kernels.mark_hits(indices, 3, wanted, None).tolist() == [[False, True, True], [False] * 3]

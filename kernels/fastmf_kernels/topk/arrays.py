@@ -6,9 +6,6 @@ import numpy as np
 
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array, UInt8Array
 
-# Rows of what `rank_figures` returns.
-RANK_FIGURES = ("precision", "recall", "hit_rate", "ndcg", "map", "mrr")
-
 
 class Rows(NamedTuple):
     """A list of item indices for every query: query ``r`` owns ``indices[indptr[r]:indptr[r + 1]]``.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK, without_layout
 
 
@@ -122,8 +122,8 @@ def count_better(
     return counts
 
 
-def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
-    """Measure, for every query, how well the first k items found agree with those wanted.
+def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the first k items found for each query are wanted.
 
     Parameters
     ----------
@@ -136,26 +136,12 @@ def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | No
 
     Returns
     -------
-    float64 array, shape (6, n_queries)
-        As `RANK_FIGURES` names them; what they mean is said in `fastmf.metrics`. NaN where nothing is wanted.
+    bool array, shape (n_queries, k)
     """
-    first, n_wanted = indices[:, :k], np.bincount(wanted.queries, minlength=len(indices))
+    first = indices[:, :k]
     rows = (wanted.items[wanted.queries == r] for r in range(len(indices)))
-    hits = np.array([np.isin(found, row) & (found >= 0) for found, row in zip(first, rows, strict=True)], np.float64)
-    hits, places = hits.reshape(first.shape), np.arange(1, k + 1)
-    discounts = 1 / np.log2(places + 1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing is wanted: undefined
-        figures = np.stack(
-            [
-                hits.mean(axis=1),
-                hits.sum(axis=1) / n_wanted,
-                hits.max(axis=1, initial=0),
-                hits @ discounts / np.append(0, np.cumsum(discounts))[np.minimum(n_wanted, k)],
-                (hits * np.cumsum(hits, axis=1) / places).sum(axis=1) / np.minimum(n_wanted, k),
-                (hits / places).max(axis=1, initial=0),
-            ]
-        )
-    return np.where(n_wanted > 0, figures, np.nan)
+    hits = [np.isin(found, row) & (found >= 0) for found, row in zip(first, rows, strict=True)]
+    return np.array(hits, np.bool_).reshape(first.shape)
 
 
 def _select(exact_scores: Float64Array, k: int) -> TopK:

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 
 from fastmf_kernels._jit import run_tasks
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import RANK_FIGURES, Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK
 from fastmf_kernels.topk.cpu.best import Best, Search, full_at, make_best
 from fastmf_kernels.topk.cpu.count import count_panels
-from fastmf_kernels.topk.cpu.figures import measure_rankings
+from fastmf_kernels.topk.cpu.hits import find_wanted
 from fastmf_kernels.topk.cpu.index import lay_out
 from fastmf_kernels.topk.cpu.scan import (
     Block,
@@ -94,11 +94,11 @@ def count_better(
     return counts
 
 
-def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
-    """Measure, for every query, how well the first k items found agree with those wanted; see the reference."""
-    figures = np.empty((len(RANK_FIGURES), len(indices)))
-    measure_rankings(indices, wanted, 1 / np.log2(np.arange(2, k + 2)), figures)
-    return figures
+def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the first k items found for each query are wanted; see the reference."""
+    is_hit = np.zeros((len(indices), k), np.bool_)
+    find_wanted(indices, wanted, is_hit)
+    return is_hit
 
 
 def _one_by_one(

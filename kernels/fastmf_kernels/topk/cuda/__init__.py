@@ -12,7 +12,7 @@ import numpy as np
 from fastmf_kernels._cuda.jit import SIMULATED, WARP, cuda
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, put, require_room, zeros
 from fastmf_kernels._cuda.rows import make_group, padded_width, put_rows
-from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk import cpu
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK, without_layout
 from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Questions, Screen, Shape, WarpShape
@@ -125,9 +125,9 @@ def count_better(
     return cpu.count_better(queries, host_layout(index, False), wanted, exclude, n_threads)
 
 
-def rank_figures(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> Float64Array:
-    """Measure, for every query, how well the first k items found agree with those wanted, on the host."""
-    return cpu.rank_figures(indices, k, wanted, n_threads)
+def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the first k items found for each query are wanted, on the host; see the reference."""
+    return cpu.mark_hits(indices, k, wanted, n_threads)
 
 
 def _screens(index: ItemIndex, k: int) -> list[Screen]:

@@ -1,0 +1,32 @@
+"""Which of the items found for queries are wanted."""
+
+import numpy as np
+
+from fastmf_kernels._jit import inlined, kernel
+from fastmf_kernels._types import BoolArray, Int32Array
+from fastmf_kernels.topk.arrays import Pairs
+
+
+@kernel
+def find_wanted(indices: Int32Array, wanted: Pairs, is_hit: BoolArray) -> None:
+    """Set ``is_hit``, which is false before, where one of the first items found for a query is wanted.
+
+    What is wanted is looked for among what was found: to group it by query would take longer than all the rest.
+    """
+    n_queries, k = is_hit.shape
+    # Little of what is wanted is found: most of it has no bit in common with anything that is.
+    bits = np.zeros(n_queries, np.uint64)
+    for r in range(n_queries):
+        for place in range(k):
+            if indices[r, place] >= 0:
+                bits[r] |= _bit(indices[r, place])
+    for j in range(wanted.items.size):
+        r, item = wanted.queries[j], wanted.items[j]
+        if item >= 0 and bits[r] & _bit(item) != np.uint64(0):
+            for place in range(k):
+                is_hit[r, place] |= indices[r, place] == item
+
+
+@inlined
+def _bit(item: np.int32) -> np.uint64:
+    return np.uint64(1) << (np.uint64(item) & np.uint64(63))
