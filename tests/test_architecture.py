@@ -165,10 +165,10 @@ def test_nothing_outside_the_kernels_loads_the_compiler_when_imported() -> None:
     assert [i for i in early if variant_of(i.imported) in ("cpu", "cuda") or i.files[1] == "_jit"] == []
 
 
-def test_no_file_is_longer_than_400_lines() -> None:
+def test_no_file_is_longer_than_450_lines() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
 
-    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert {name: length for name, length in lengths.items() if length > 450} == {}
 
 
 def test_no_function_body_is_longer_than_60_lines() -> None:

@@ -226,11 +226,11 @@ def test_only_what_is_asked_for_is_measured(names: Any, keys: set[str], als: Fac
 @pytest.mark.parametrize(
     ("name", "unneeded"),
     [
-        ("rmse", "fastmf.scoring.Scorer.__init__"),
-        ("auc", "fastmf.scoring.Scorer.top_items"),
+        ("rmse", "fastmf.answering.scoring.Scorer.__init__"),
+        ("auc", "fastmf.answering.scoring.Scorer.top_items"),
         ("coverage", "fastmf_kernels.topk.cpu.mark_hits"),
         ("ndcg", "fastmf.models.ALS.predict_indices"),
-        ("ndcg", "fastmf.scoring.Scorer.count_better"),
+        ("ndcg", "fastmf.answering.scoring.Scorer.count_better"),
     ],
 )
 def test_what_no_metric_needs_is_not_computed(

@@ -1,5 +1,6 @@
 """Machine code of CUDA kernels on disk: named alike in every process, and never a reason to fail."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -51,7 +52,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kerne
 
 
 def test_names_are_the_same_in_every_process() -> None:
-    names = {subprocess.run([sys.executable, "-c", NAMES], check=True, capture_output=True).stdout for _ in range(2)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", NAMES]
+    names = {subprocess.run(command, env=environment, check=True, capture_output=True).stdout for _ in range(2)}
 
     assert len(names) == 1
     assert b" at 0x" not in names.pop()

@@ -14,11 +14,12 @@ import pytest
 
 import fastmf
 from fastmf.backend import Kernels
+from fastmf_kernels._cuda import observed
 from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels.als import cpu, cuda
 from fastmf_kernels.als import reference as reference_of_als
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
-from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, observed, subspace, tiles
+from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, subspace, tiles
 from fastmf_kernels.als.cuda.equations import Team as BlockTeam
 from fastmf_kernels.als.cuda.teams import Team
 from fastmf_kernels.layout.arrays import CSR

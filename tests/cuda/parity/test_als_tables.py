@@ -9,12 +9,12 @@ import pytest
 import fastmf
 from fastmf.backend import Kernels
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._cuda import memory
+from fastmf_kernels._cuda import memory, observed
 from fastmf_kernels._cuda.notes import OnHostWarning
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als import cuda
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
-from fastmf_kernels.als.cuda import observed, tables
+from fastmf_kernels.als.cuda import tables
 from fastmf_kernels.predict.arrays import Factors
 from tests.cuda.parity.test_als import CG, COUNTS, SUBSPACE, half_sweep, on_host, relative_error  # noqa: F401
 from tests.kernels.made import LINKS, make_ratings

@@ -10,7 +10,7 @@ from tests.kernels.made import LINKS, RATINGS, make_factors, make_ratings
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("n_factors", [1, 20])
 def test_squared_error(n_factors: int, link: str, kernels: Kernels, reference: Kernels) -> None:
-    from fastmf_kernels.als.cuda import observed
+    from fastmf_kernels._cuda import observed
 
     rows, factors = make_ratings(20, 9, 60), make_factors(20, 9, n_factors)
     on_host = kernels.squared_error(rows, factors, LINKS[link], None)
@@ -24,7 +24,7 @@ def test_squared_error(n_factors: int, link: str, kernels: Kernels, reference: K
 
 @pytest.mark.parametrize("name", ["one user", "one item", "one rating", "no ratings"])
 def test_few_ratings(name: str, kernels: Kernels, reference: Kernels) -> None:
-    from fastmf_kernels.als.cuda import observed
+    from fastmf_kernels._cuda import observed
 
     rows, (n_users, n_items, _) = make_ratings(*RATINGS[name]), RATINGS[name]
     factors, link = make_factors(n_users, n_items, 8), LINKS["identity"]

@@ -7,7 +7,7 @@ is said once. Results do not depend on how threads happen to run, nor on how muc
 
 Tables that `to_device` has made stay on the device: a half sweep reads one and changes the other there. Arrays of the
 host go there and come back in each. Observed values, offsets and strengths stay on the device between half sweeps, and
-must not be changed meanwhile (see `observed.py`).
+must not be changed meanwhile (see `_cuda/observed.py`).
 """
 
 from typing import NamedTuple
@@ -15,14 +15,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastmf_kernels._cuda import observed
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, is_on_device, put, require_room, zeros
+from fastmf_kernels._cuda.observed import HeldRows
 from fastmf_kernels._cuda.rows import DeviceTable, fetch_rows, padded_width, put_rows, put_table
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als import cpu, reference
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting, block_width, longest_row
-from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, observed, subspace, tables, widths
+from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, subspace, tables, widths
 from fastmf_kernels.als.cuda.basis import Basis, find_basis, turn
-from fastmf_kernels.als.cuda.observed import HeldRows
 from fastmf_kernels.als.cuda.problem import Problem, Solution
 from fastmf_kernels.als.cuda.teams import longest_alone, rows_at_once
 from fastmf_kernels.als.cuda.widths import WIDEST_EXACT

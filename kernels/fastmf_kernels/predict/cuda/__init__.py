@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from fastmf_kernels._cuda import observed
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, is_on_device, put, zeros
 from fastmf_kernels._cuda.rows import DeviceTable, fetch_table, make_group, padded_width, put_rows
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.als.cuda import observed
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict import cpu
 from fastmf_kernels.predict.arrays import Factors, Link
