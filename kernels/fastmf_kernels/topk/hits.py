@@ -92,13 +92,16 @@ def find_hits(items: npt.NDArray[Any], indptr: Int64Array, indices: Int64Array) 
 
 
 def _numbered(items: npt.NDArray[Any], indices: Int64Array) -> tuple[npt.NDArray[Any], Int64Array, int]:
-    """Return recommended and relevant items in numbers such that keys fit in int64, and a bound of the latter."""
-    width = int(indices.max()) + 1
+    """Return recommended and relevant items in numbers such that keys fit in int64, and a bound of the latter.
+
+    The bound is odd, so that keys of two users differ in their last bits.
+    """
+    width = int(indices.max()) + 1 | 1
     if items.dtype.kind in "iu" and indices.min() >= 0 and (len(items) + 1) * width < 1 << 63:
         return items, indices, width
     known, numbers = np.unique(indices, return_inverse=True)
     found = np.minimum(np.searchsorted(known, items), len(known) - 1)
-    return np.where((known[found] == items) & (items >= 0), found, -1), numbers, len(known)
+    return np.where((known[found] == items) & (items >= 0), found, -1), numbers, len(known) | 1
 
 
 def _positions(items: npt.NDArray[Any], wanted: Int64Array, width: int) -> Int64Array:
