@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import DataError, DivergenceError, ParameterError
+from fastmf.measuring.metrics import METRICS
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
@@ -69,7 +70,7 @@ def as_held_out_part(validation: Any, patience: int | None) -> Interactions | No
 def best_record(history: list[Record], metric: str) -> Record:
     """Return the record with the best validation figure of a metric; of equal ones the earliest."""
     name = next(name for name in history[0] if name.partition("@")[0] == f"validation_{metric}")
-    best = min if metric in ("rmse", "mae") else max
+    best = max if METRICS[metric].higher_is_better else min
     return best(history, key=lambda record: record[name])
 
 
