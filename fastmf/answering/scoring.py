@@ -244,7 +244,7 @@ class Scorer:
         return Batches(len(indices), size, compute, partial(self._fingerprint, request, indices, size))
 
     def _request(self, users: Int32Array, k: int, exclude: Rows, allow: _Filter, deny: _Filter) -> _Request:
-        """Choose the catalogue: what nobody may be given is no part of it, where that is worth the effort."""
+        """Choose the catalogue: globally excluded items are dropped up front if enough users share the index."""
         listed, denied = allow.items, deny.items
         if denied is not None and allow.rows is None and len(users) > _FEW:
             everything = np.arange(self._fitted.n_items, dtype=np.int32) if listed is None else listed

@@ -176,7 +176,7 @@ def _rating_figures(model: Measurable, pairs: _Pairs, test: Interactions, wanted
 
 
 class _Ranking:
-    """The users to be ranked, among a few others where most are, and their relevant items."""
+    """Users with relevant items, and these items; if over 90 % of the users have some, all users."""
 
     def __init__(self, model: Measurable, relevant: Pairs, exclude: str | Interactions | None) -> None:
         self._fitted: Fitted = model.fitted

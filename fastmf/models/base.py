@@ -89,7 +89,7 @@ class FactorModel(HyperParameters, ABC):
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
-        """Metrics that a validation set is given after each epoch; by the first of them the best epoch is told."""
+        """Metrics that are measured on a validation set after each epoch; the first one selects the best epoch."""
         return ("rmse",)
 
     @property

@@ -12,7 +12,7 @@ from fastmf_kernels.layout.arrays import CSR
 
 # Of a row beside its factors: its place, number, λ, loss and flag. Of an entry: column and value.
 _BYTES_OF_ROW, _BYTES_OF_ENTRY = 21, 8
-# What is left alone of the memory that is free: for what kernels need besides, and for what lies awkwardly.
+# Share of the free memory that is reserved for kernel overhead and fragmentation.
 _LEFT_ALONE = 0.1
 
 

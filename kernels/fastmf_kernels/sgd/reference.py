@@ -60,7 +60,7 @@ def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Gri
 
 
 def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
-    """Put what epochs work on where their kernels have it at hand: for the time of training, and here as it is.
+    """Move the training state to the device, for the time of training; a no-op on the CPU.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ class Tasks(NamedTuple):
     longest : int
         Entries of the longest row that may be part of a chunk.
     chunks : int64 array, shape (n_chunks, 2)
-        Rows from the first number to before the second, heaviest chunk first. Long rows among them are not meant.
+        Half-open ranges of rows, the heaviest range first; rows longer than one task are skipped.
     long_rows : int64 array, shape (n_long,)
         Rows too long for one task.
     parts : int64 array, shape (n_parts, 3)

@@ -191,7 +191,7 @@ def descend(
 ) -> tuple[Float32Array, State]:
     """Move a held user and an item one step, given the derivative of the loss by the score, -e.
 
-    The item moves along ``source``: what it was multiplied with, the user's row itself or a sum that has it in it.
+    The item moves along ``source``, the vector that it was multiplied with: p, or p + z in SVD++.
     Returns the user's row and state; the item's are stored.
     """
     user_rate, item_rate = inverse_roots(user.squares, item_state.squares)

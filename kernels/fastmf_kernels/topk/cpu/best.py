@@ -1,10 +1,10 @@
 """The best items of some queries while candidates come in.
 
-A query's candidates are appended to its buffer. When the buffer is full it is *settled*. Where scores are known within
-bounds, that is done *roughly* (`settle_roughly`): the k-th best of what candidates score at least is what later ones
-must reach at most, and of those in the buffer what cannot reach it goes. In the end, and where bounds do not help, what
-is left is scored (`settle`), and of more than k items the k best are kept. Scores are summed in float64 and rounded
-once, so that they, and with them ties, do not depend on the order of summation or on what made an item a candidate.
+A query's candidates are appended to its buffer, and a full buffer is compacted. Where scores are known within bounds,
+candidates are pruned by the bounds (`prune_candidates`): the k-th largest lower bound is the threshold, and candidates
+whose upper bound is below it are dropped. In the end, and where bounds do not help, the remaining candidates are scored
+(`compact`), and the k best are kept. Scores are summed in float64 and rounded once. Scores and ties therefore do not
+depend on the order of summation, nor on what made an item a candidate.
 """
 
 from typing import Any, NamedTuple
@@ -60,7 +60,8 @@ class Best(NamedTuple):
     items : int32 array, shape (n_rows, capacity)
         Until they are scored their places in the layout.
     counts : int64 array, shape (n_rows, 4)
-        Items in the buffer, how many may be, how many of them, the first ones, are scored, and whether all are to be.
+        Columns: candidates in the buffer, the limit on them, how many of them (the first ones) are scored, and 1 if all
+        candidates are to be scored.
     worst : int64 array, shape (n_rows, 2)
         Key and item of the worst of k kept.
     ranked : int64 array, shape (capacity,)

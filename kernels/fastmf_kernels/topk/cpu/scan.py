@@ -142,7 +142,7 @@ def _sides_in_bytes(block: Block, index: ItemIndex) -> tuple[Int32Array, Any, Fl
 def _scan_with(sides: Callable[..., Any], screen: Callable[..., bool]) -> Callable[..., None]:
     """Return the function that takes a block of queries through an index by one of the screens.
 
-    What settles buffers stands in the middle of it: in a function of its own it would cost more than it does.
+    Compaction is inlined here: a call would cost more than the work.
     """
 
     @device
