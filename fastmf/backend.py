@@ -11,17 +11,18 @@ from fastmf.errors import BackendError, ParameterError
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Table
 from fastmf_kernels.layout.arrays import CSR, Groups
+from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sampled.arrays import Ranked, Sampling
-from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
+from fastmf_kernels.sgd.arrays import RowSteps, Step, TrainingState
 from fastmf_kernels.sgd.schedule import Blocks, Grid
 from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
+_OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
 # What the backend "cuda" does on the host, and the models that it has no kernels for.
 _ON_THE_HOST = ("layout",)
-_NOT_ON_CUDA = {"sampled": "BPR and the logistic loss", "svdpp": "SVDpp"}
+_NOT_ON_CUDA = {"negative_sampling": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
 class Kernels(NamedTuple):
@@ -34,8 +35,8 @@ class Kernels(NamedTuple):
     predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
     squared_error: Callable[[CSR, Factors, Link, int | None], float]
     make_grid: Callable[[int, int, int], Grid]
-    hold: Callable[[Blocks, Factors, RowSteps, str], Held]
-    bring_home: Callable[[Held, Factors, RowSteps], None]
+    training_to_device: Callable[[Blocks, Factors, RowSteps, str], TrainingState]
+    training_to_host: Callable[[TrainingState, Factors, RowSteps], None]
     run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
     run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
     run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
@@ -76,8 +77,9 @@ def get_backend(name: str) -> Kernels:
     require_choice("backend", name, BACKENDS)
     if name == "cuda":
         _require_device()
-    layout, predict, sgd, sampled, svdpp, als, topk = (
-        _variant(operation, name) for operation in ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
+    layout, predict, sgd, negative_sampling, svdpp, als, topk = (
+        _variant(operation, name)
+        for operation in ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
     )
     return Kernels(
         name,
@@ -87,11 +89,11 @@ def get_backend(name: str) -> Kernels:
         predict.predict_pairs,
         predict.squared_error,
         sgd.make_grid,
-        sgd.hold,
-        sgd.bring_home,
+        sgd.to_device,
+        sgd.to_host,
         sgd.run_epoch,
-        sampled.run_bpr_epoch,
-        sampled.run_logistic_epoch,
+        negative_sampling.run_bpr_epoch,
+        negative_sampling.run_logistic_epoch,
         svdpp.run_epoch,
         svdpp.add_implicit,
         als.to_device,

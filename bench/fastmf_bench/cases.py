@@ -19,8 +19,8 @@ from fastmf.reading.interactions import Interactions
 from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
+from fastmf_kernels.negative_sampling.arrays import Sampling
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
-from fastmf_kernels.sampled.arrays import Sampling
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
 from fastmf_kernels.sgd.schedule import (
     Blocks,
@@ -36,7 +36,7 @@ from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
 
-OPERATIONS = ("layout", "predict", "sgd", "sampled", "svdpp", "als", "topk")
+OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
 THREADS = (1, 2, 3, 8)
 
 
@@ -301,7 +301,7 @@ _MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "layout": _layout,
     "predict": _predict,
     "sgd": _sgd,
-    "sampled": _sampled,
+    "negative_sampling": _sampled,
     "svdpp": _svdpp,
     "als": _als,
     "topk": _topk,

@@ -86,7 +86,7 @@ def _sgd_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
         yield "SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(n_factors), ""
     faster = _faster_on_two_threads({"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": 64})
     yield "SGD updates a second, 2 threads over 1", "10M shape, 64 factors", _at_least(1.8, " ×"), faster, " ×"
-    descents = ("sgd", "sampled", "svdpp")
+    descents = ("sgd", "negative_sampling", "svdpp")
     yield "SGD kernels unlike their reference", "small", _at_most(0, " wrong"), _is_proven(*descents), " wrong"
     same = _is_proven(*descents, "als")
     yield "factors on 1, 2, 3 and 8 threads", "small", _at_most(0, " different"), same, " different"

@@ -127,7 +127,7 @@ class _ExplicitTrainer:
         penalty = self._penalty(self._users) + self._penalty(self._items)
         return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
 
-    def bring_home(self) -> None:
+    def to_host(self) -> None:
         for side in (self._users, self._items):
             self._kernels.to_host(side.table, side.home)
         if self._model.biases:

@@ -153,7 +153,7 @@ class FactorModel(HyperParameters, ABC):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
                 if held_out is not None or callbacks or epoch == self.n_epochs:
-                    trainer.bring_home()
+                    trainer.to_host()
                 # Anew: a `Fitted` keeps what it derives from the factors, and those have changed in place.
                 self._fitted = dataclasses.replace(fitted)
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}

@@ -6,7 +6,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_integer
 from fastmf.models.descent import DescentModel
-from fastmf.models.sampled import SampledTrainer
+from fastmf.models.negative_sampling import SampledTrainer
 from fastmf.models.training import Trainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import make_link

@@ -186,7 +186,7 @@ class DescentTrainer:
         self._rows = rows
         self.state = {name: getattr(rows, name) for name in _STATE}
 
-    def bring_home(self) -> None:
+    def to_host(self) -> None:
         """Nothing: kernels work on the factors themselves, unless a trainer says otherwise."""
 
     def _error(self, squared_error: float) -> Record:

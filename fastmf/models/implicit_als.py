@@ -166,7 +166,7 @@ class _ImplicitTrainer:
         losses = self._half_sweep(self._items, self._users)
         return {"objective": self._objective(losses)}
 
-    def bring_home(self) -> None:
+    def to_host(self) -> None:
         for side in (self._users, self._items):
             self._kernels.to_host(side.table, side.home)
 

@@ -8,8 +8,8 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError
 from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.negative_sampling import SampledTrainer
 from fastmf.models.rating_range import mean_score, require_range, require_within
-from fastmf.models.sampled import SampledTrainer
 from fastmf.models.training import Record, Trainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
@@ -126,12 +126,12 @@ class _SquaredTrainer(DescentTrainer):
         grid = kernels.make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._kernels = kernels
-        self._held = kernels.hold(self._blocks, self.factors, self._rows, model.storage)
+        self._held = kernels.training_to_device(self._blocks, self.factors, self._rows, model.storage)
 
     def run_epoch(self) -> Record:
         (blocks, factors, rows), (step, strata) = self._held, self._next_epoch()
         squared_error = self._kernels.run_epoch(blocks, strata, factors, self.link, step, rows, self._model.n_threads)
         return self._error(squared_error)
 
-    def bring_home(self) -> None:
-        self._kernels.bring_home(self._held, self.factors, self._rows)
+    def to_host(self) -> None:
+        self._kernels.training_to_host(self._held, self.factors, self._rows)

@@ -34,7 +34,7 @@ class Trainer(Protocol):
     def run_epoch(self) -> Record:
         """Go over the data once, and return figures of the epoch."""
 
-    def bring_home(self) -> None:
+    def to_host(self) -> None:
         """Write what kernels have changed on a device into ``factors`` and ``state``."""
 
 

@@ -181,7 +181,7 @@ def test_from_suites_to_report_targets_and_readme(
     results = json.loads((tmp_path / "r.json").read_text())
     assert {m["suite"] for m in results["measurements"]} == set(suites)
     assert all(f"\n{suite} · " in table for suite in suites[1:])
-    assert "proven against NumPy before timing: layout, sgd, sampled, svdpp, predict, als" in table
+    assert "proven against NumPy before timing: layout, sgd, negative_sampling, svdpp, predict, als" in table
     assert results["command"].startswith("fastmf bench sgd als ingest")
     assert results["machine"]["packages"]["numpy"]
     call("report", "r.json", "-o", "r.html")

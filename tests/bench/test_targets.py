@@ -71,9 +71,9 @@ def test_a_share_of_the_ceiling() -> None:
 
 
 def test_a_wrong_kernel_misses_its_line() -> None:
-    right = {"sgd": "", "sampled": "", "svdpp": ""}
+    right = {"sgd": "", "negative_sampling": "", "svdpp": ""}
     assert verdict(made_run(proofs=right), "SGD kernels unlike").verdict == "met"
-    assert verdict(made_run(proofs={**right, "sampled": "wrong"}), "SGD kernels unlike").verdict == "missed"
+    assert verdict(made_run(proofs={**right, "negative_sampling": "wrong"}), "SGD kernels unlike").verdict == "missed"
 
 
 def curve(contestant: str, *points: tuple[float, float]) -> Measurement:
@@ -101,7 +101,7 @@ def test_the_table_counts_the_verdicts() -> None:
     run = made_run(
         measurement(seconds=1),
         measurement(contestant="LIBMF", seconds=4),
-        proofs={"sgd": "wrong", "sampled": "", "svdpp": ""},
+        proofs={"sgd": "wrong", "negative_sampling": "", "svdpp": ""},
     )
 
     table = tables.of_targets(targets.judge([run]))

@@ -96,7 +96,7 @@ def test_products_are_added_up_in_float64() -> None:
 
 @pytest.mark.parametrize("width", [64, 512])
 def test_turn(width: int) -> None:
-    kernel = basis.make_turn(width, basis.rows_in_block(width))
+    kernel = basis.make_rotate(width, basis.rows_in_block(width))
     code = compile_lean(kernel, 64, FLOATS, FLOATS, FLOATS)
     assert code.count("FFMA") >= 64
 

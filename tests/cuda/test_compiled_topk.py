@@ -9,15 +9,15 @@ machine_code = pytest.importorskip("tests.cuda.machine_code", reason="the CUDA t
 
 from numba.core import types  # noqa: E402
 
-from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Questions  # noqa: E402
+from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Queries  # noqa: E402
 
 WIDTHS = (8, 32, 64, 128, 256)
 SHARED = 48 * 1024
 FLOATS, INT32S, INT64S, WHOLE = types.float32[::1], types.int32[::1], types.int64[::1], types.int64
 CATALOGUE = types.NamedTuple([FLOATS, FLOATS, INT32S], Catalogue)
-QUESTIONS = types.NamedTuple([FLOATS, FLOATS, INT64S, INT32S], Questions)
+QUESTIONS = types.NamedTuple([FLOATS, FLOATS, INT64S, INT32S], Queries)
 PAIRS_OF_ITEMS = types.NamedTuple([INT32S, FLOATS, INT32S], Catalogue)
-PAIRS_OF_QUERIES = types.NamedTuple([INT32S, FLOATS, INT64S, INT32S], Questions)
+PAIRS_OF_QUERIES = types.NamedTuple([INT32S, FLOATS, INT64S, INT32S], Queries)
 BUFFERS = types.NamedTuple([FLOATS, INT32S, INT32S, FLOATS], Buffers)
 BEST = types.NamedTuple([FLOATS, INT32S, INT32S], Best)
 
@@ -72,7 +72,7 @@ def test_what_goes_with_halves() -> None:
 
 def test_merge() -> None:
     from fastmf_kernels.topk.cuda import THREADS
-    from fastmf_kernels.topk.cuda.settle import make_merge
+    from fastmf_kernels.topk.cuda.compact import make_merge
 
     code = compiled(make_merge(THREADS), BUFFERS, *[WHOLE] * 4)
     assert code.in_float64 == {}

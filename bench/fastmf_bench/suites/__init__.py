@@ -30,19 +30,19 @@ class Suite(NamedTuple):
 SUITES = {
     "sgd": Suite(
         sgd.run,
-        ("layout", "sgd", "sampled", "svdpp", "predict"),
+        ("layout", "sgd", "negative_sampling", "svdpp", "predict"),
         "gradient descent: seconds an epoch, and error over time",
     ),
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
     "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
     "ingest": Suite(ingest.run, ("layout",), "Parquet to ratings with dense indices"),
     "startup": Suite(
-        startup.run, ("layout", "sgd", "sampled", "als", "predict"), "import, first fit cold and cached, load"
+        startup.run, ("layout", "sgd", "negative_sampling", "als", "predict"), "import, first fit cold and cached, load"
     ),
     "memory": Suite(memory.run, ("layout", "sgd", "als", "topk", "predict"), "peak memory, each in its own process"),
     "quality": Suite(
         quality.run,
-        ("layout", "sgd", "sampled", "svdpp", "als", "topk", "predict"),
+        ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict"),
         "quality on real data (needs --data)",
     ),
 }

@@ -93,7 +93,7 @@ def sgd(
         np.zeros(n_items, np.float32),
         np.float32(by_user.values.mean()),
     )
-    held = kernels.hold(blocks, factors, first_row_steps(n_users, n_items), storage)
+    held = kernels.training_to_device(blocks, factors, first_row_steps(n_users, n_items), storage)
     errors: list[float] = []
 
     def work() -> None:

@@ -54,7 +54,7 @@ def first_row_steps(n_users: int, n_items: int) -> RowSteps:
     return RowSteps(*(np.ones(n, np.float32) for n in (n_users, n_items, n_users, n_items)))
 
 
-class Held(NamedTuple):
+class TrainingState(NamedTuple):
     """What epochs work on, where the kernels of a backend have it at hand.
 
     Attributes

@@ -3,7 +3,7 @@
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import schedule
-from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
+from fastmf_kernels.sgd.arrays import RowSteps, Step, TrainingState
 from fastmf_kernels.sgd.reference_rows import begin_block, descend, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks, Grid
 
@@ -59,34 +59,34 @@ def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Gri
     return schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
-def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
+def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> TrainingState:
     """Move the training state to the device, for the time of training; a no-op on the CPU.
 
     Parameters
     ----------
     blocks, factors, rows
-        As `run_epoch` takes them. They must not be changed before `bring_home`.
+        As `run_epoch` takes them. They must not be changed before `to_host`.
     storage : {"float32", "float16"}
         Of factors: halves are read and written in half the time where memory is what bounds a kernel, and are not
         known to the kernels of CPUs. Sums are in float32 all the same.
 
     Returns
     -------
-    Held
+    TrainingState
     """
     if storage == "float32":
-        return Held(blocks, factors, rows)
+        return TrainingState(blocks, factors, rows)
     tables = {name: getattr(factors, name).astype(storage) for name in ("user_factors", "item_factors")}
-    return Held(blocks, factors._replace(**tables), rows)
+    return TrainingState(blocks, factors._replace(**tables), rows)
 
 
-def bring_home(held: Held, factors: Factors, rows: RowSteps) -> None:
+def to_host(held: TrainingState, factors: Factors, rows: RowSteps) -> None:
     """Write what epochs have changed into the arrays that were held, where these are others.
 
     Parameters
     ----------
-    held : Held
-        From `hold`; it remains good for more epochs.
+    held : TrainingState
+        From `to_device`; it remains good for more epochs.
     factors, rows
         Changed in place.
     """

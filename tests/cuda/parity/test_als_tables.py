@@ -264,5 +264,5 @@ def test_no_table_is_carried_between_epochs(solver: str, name: str, kernels: Ker
     trainer.run_epoch()
     assert 0 < max(carried) < 25 * 4
     carried.clear()
-    trainer.bring_home()
+    trainer.to_host()
     assert min(carried) >= 25 * 4

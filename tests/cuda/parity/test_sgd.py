@@ -30,12 +30,12 @@ def run(
     n_users = len(by_user.indptr) - 1
     factors, rows = make_factors(n_users, n_items, n_factors), make_rows(n_users, n_items)
     blocks = make_blocks(by_user, n_items, grid, kernels.group_by)
-    held = kernels.hold(blocks if kernels.name == "cuda" else as_walked(blocks), factors, rows, storage)
+    held = kernels.training_to_device(blocks if kernels.name == "cuda" else as_walked(blocks), factors, rows, storage)
     rng, errors = np.random.default_rng(2), []
     for _ in range(n_epochs):
         strata = shuffled_strata(grid, rng)
         errors.append(kernels.run_epoch(held.blocks, strata, held.factors, link, STEP, held.rows, None))
-    kernels.bring_home(held, factors, rows)
+    kernels.training_to_host(held, factors, rows)
     return factors, rows, errors
 
 

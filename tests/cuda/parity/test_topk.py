@@ -96,7 +96,7 @@ def test_two_warps(kernels: Kernels, reference: Kernels, monkeypatch: pytest.Mon
     check(kernels, reference, *spread(18, 66), 5, random_rows(18, 66, 0.2, 2))
 
 
-def test_buffers_are_settled_again_and_again(
+def test_buffers_are_compacted_again_and_again(
     kernels: Kernels, reference: Kernels, on_the_host: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each item scores more than all before it, and one more than there is room for comes with each tile."""

@@ -17,7 +17,7 @@ from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.topk import cpu, cuda
 from fastmf_kernels.topk.arrays import no_rows
 from fastmf_kernels.topk.cuda import halves
-from fastmf_kernels.topk.cuda.arrays import Buffers, Catalogue, Questions, WarpShape
+from fastmf_kernels.topk.cuda.arrays import Buffers, Catalogue, Queries, WarpShape
 from tests.cuda.parity.test_topk import SMALL, check, spread
 from tests.kernels.test_topk import INPUTS, dyadic, random_rows, rows
 
@@ -40,9 +40,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     made: Asked = []
     find, answer = cuda._find, cpu.top_k
 
-    def finding(index: Any, questions: Any, buffers: Any, screen: Any, n_parts: int) -> Any:
-        made.append(("halves" if isinstance(screen.shape, WarpShape) else "floats", questions.norms.size))
-        return find(index, questions, buffers, screen, n_parts)
+    def finding(index: Any, batch: Any, buffers: Any, screen: Any, n_parts: int) -> Any:
+        made.append(("halves" if isinstance(screen.shape, WarpShape) else "floats", batch.norms.size))
+        return find(index, batch, buffers, screen, n_parts)
 
     def answering(queries: Any, *others: Any) -> Any:
         made.append(("host", len(queries)))
@@ -168,9 +168,9 @@ def test_all_scores_of_all_tiles(kernels: Kernels) -> None:
     halved = [put(as_pairs(np.pad(table, ((0, 0), (0, 24))).astype(np.float16))) for table in (queries, items)]
     catalogue = Catalogue(halved[1], put(np.full(n_items, np.inf, np.float32)), put(np.arange(n_items, dtype=np.int32)))
     none = put(np.full(1, -1, np.int32))
-    questions = Questions(halved[0], put(np.ones(n_slots, np.float32)), put(np.zeros(n_slots + 1, np.int64)), none)
+    batch = Queries(halved[0], put(np.ones(n_slots, np.float32)), put(np.zeros(n_slots + 1, np.int64)), none)
     screen, n_screened = halves.make_screen(64, shape), zeros(1, np.int32)
-    screen[(1, 1), shape.n_threads](catalogue, questions, buffers, capacity, 80, n_screened)
+    screen[(1, 1), shape.n_threads](catalogue, batch, buffers, capacity, 80, n_screened)
     assert fetch(n_screened) == 2
     assert fetch(buffers.counts).tolist() == [n_items] * n_slots
     scores, places = (fetch(table).reshape(n_slots, capacity)[:, :n_items] for table in buffers[:2])

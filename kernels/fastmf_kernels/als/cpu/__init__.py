@@ -15,7 +15,7 @@ from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, longest_row
 from fastmf_kernels.als.cpu import cg, cholesky, nonnegative, subspace
 from fastmf_kernels.als.cpu.balance import cut_into_tasks
-from fastmf_kernels.als.cpu.basis import turn, use_eigenbasis
+from fastmf_kernels.als.cpu.basis import rotate_rows, to_eigenbasis
 from fastmf_kernels.als.cpu.rows import (
     BATCH,
     Problem,
@@ -95,9 +95,9 @@ def run_half_sweep(
         target_factors[:] = np.nan  # the fixed side has diverged; LAPACK would raise an error of its own
         return solution.losses
     if solver.name in ("cg", "subspace") and problem.gram.any():
-        basis = use_eigenbasis(ready, target_factors, n_threads)
+        basis = to_eigenbasis(ready, target_factors, n_threads)
         _run(ready, solver, solution, n_threads)
-        turn(target_factors, basis.T, n_threads)
+        rotate_rows(target_factors, basis.T, n_threads)
     else:
         _run(ready, solver, solution, n_threads)
     for u in np.flatnonzero(solution.singular):

@@ -14,8 +14,8 @@ from fastmf_kernels.linalg.panels import WIDTH
 _CHUNK = 1 << 12
 
 
-def use_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | None) -> Float32Array:
-    """Turn all vectors of a problem, and the factors it shall improve, so that the matrix G becomes diagonal.
+def to_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | None) -> Float32Array:
+    """Rotate all vectors of a problem, and the factors it shall improve, so that the matrix G becomes diagonal.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def use_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | Non
     Returns
     -------
     float32 array, shape (n_factors, n_factors)
-        The basis B, an eigenvector a column: ``factors`` times Bᵀ turns them back.
+        The basis B, an eigenvector a column: ``factors`` times Bᵀ rotates them back.
     """
     n_factors = problem.n_factors
     gram = from_panels(problem.gram)[:n_factors, :n_factors].astype(np.float64)
@@ -38,8 +38,8 @@ def use_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | Non
     diagonal = np.zeros(len(problem.gram) * WIDTH, np.float32)
     diagonal[:n_factors] = np.maximum(values, 0)
     problem.gram[:] = to_panels(np.diag(diagonal))
-    turn(problem.fixed_factors, basis.astype(np.float32), n_threads)
-    turn(factors, basis.astype(np.float32), n_threads)
+    rotate_rows(problem.fixed_factors, basis.astype(np.float32), n_threads)
+    rotate_rows(factors, basis.astype(np.float32), n_threads)
     return basis.astype(np.float32)
 
 
@@ -48,11 +48,11 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def turn(rows: Float32Array, basis: Float32Array, n_threads: int | None) -> None:
+def rotate_rows(rows: Float32Array, basis: Float32Array, n_threads: int | None) -> None:
     """Multiply the first columns of each row with a matrix, in place; its further columns are 0."""
     panels = to_panels(np.pad(basis, ((0, rows.shape[1] - len(basis)), (0, 0))))
 
-    def turn_chunk(chunk: int, _: None) -> None:
+    def rotate_chunk(chunk: int, _: None) -> None:
         rotate(rows, chunk * _CHUNK, min(len(rows), (chunk + 1) * _CHUNK), panels, rows)
 
-    run_tasks(turn_chunk, -(-len(rows) // _CHUNK), n_threads, lambda: None)
+    run_tasks(rotate_chunk, -(-len(rows) // _CHUNK), n_threads, lambda: None)

@@ -23,7 +23,7 @@ from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als import cpu, reference
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting, block_width, longest_row
 from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, subspace, tables, widths
-from fastmf_kernels.als.cuda.basis import Basis, find_basis, turn
+from fastmf_kernels.als.cuda.basis import Basis, find_basis, rotate_rows
 from fastmf_kernels.als.cuda.problem import Problem, Solution
 from fastmf_kernels.als.cuda.teams import longest_alone, rows_at_once
 from fastmf_kernels.als.cuda.widths import WIDEST_EXACT
@@ -50,7 +50,7 @@ class _Sweep(NamedTuple):
         Whether G is not 0.
     fixed_factors, fixed_offsets, gram : arrays on the device
     basis : Basis or None
-        What fixed factors and G are turned into, and rows have to be.
+        What fixed factors and G are rotated into, and rows have to be.
     """
 
     problem: HalfSweep
@@ -188,8 +188,8 @@ def _find_ranges(problem: HalfSweep, target: Table, width: int, solver: Solver) 
     n_parts = min(n_parts, int(indptr[-1]) // LONGEST_UNCUT * 2)
     parts = n_parts * cholesky.part_size(width) if width <= WIDEST_EXACT else 0
     # What is on the device already is not free any more.
-    turned = solver.name == "subspace" and bool(problem.gram.any())
-    of_fixed = 0 if isinstance(problem.fixed_factors, DeviceTable) and not turned else width
+    rotated = solver.name == "subspace" and bool(problem.gram.any())
+    of_fixed = 0 if isinstance(problem.fixed_factors, DeviceTable) and not rotated else width
     of_row = 0 if isinstance(target, DeviceTable) else width
     of_tables = 4 * (problem.fixed_factors.shape[0] * (of_fixed + 1) + width * width + parts)
     if solver.name == "subspace":
@@ -219,9 +219,9 @@ def _begin(problem: HalfSweep, width: int, solver: Solver) -> _Sweep:
     if solver.name == "subspace" and dense:
         basis = find_basis(gram, width)
         gram, in_place = basis.gram, not isinstance(problem.fixed_factors, DeviceTable)
-        turned = fixed_factors if in_place else zeros(n_fixed * width, np.float32)
-        turn(fixed_factors, basis.there, width, turned)
-        fixed_factors = turned
+        rotated = fixed_factors if in_place else zeros(n_fixed * width, np.float32)
+        rotate_rows(fixed_factors, basis.there, width, rotated)
+        fixed_factors = rotated
     padded = put(np.pad(gram, ((0, padding), (0, padding))).ravel())
     offsets = observed.held_vector(problem.fixed_offsets)
     return _Sweep(problem, width, dense, fixed_factors, offsets, padded, basis)
@@ -274,7 +274,7 @@ def _run(
     if end < n_rows:
         tables.clear_rows(table, held.order[end:])
     if sweep.basis is not None:
-        turn(table.numbers, sweep.basis.there, sweep.width, table.numbers)
+        rotate_rows(table.numbers, sweep.basis.there, sweep.width, table.numbers)
     solution = Solution(table.numbers, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))
     left = np.zeros(n_rows, np.bool_)
     if sweep.width <= WIDEST_EXACT:
@@ -285,7 +285,7 @@ def _run(
         improve = _improve if solver.name == "cg" else _improve_blocks
         improve(sweep, problem, held, (first_short, end), solver.setting, solution)
     if sweep.basis is not None:
-        turn(table.numbers, sweep.basis.back, sweep.width, table.numbers)
+        rotate_rows(table.numbers, sweep.basis.back, sweep.width, table.numbers)
     return fetch(solution.losses).astype(np.float64), fetch(solution.singular) | left
 
 

@@ -1,4 +1,4 @@
-"""A basis in which what all cells contribute to every row's matrix is diagonal; tables are turned into it on a GPU."""
+"""A basis in which what all cells contribute to every row's matrix is diagonal; tables are rotated into it on a GPU."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from fastmf_kernels._cuda.memory import DeviceArray, put
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array
 
-# Numbers of a table that a block of threads turns: they are in its shared memory.
+# Numbers of a table that a block of threads rotates: they are in its shared memory.
 _MOST_STAGED = 8192
 _MOST_ROWS = 32
 _ZERO = np.float32(0)
@@ -42,20 +42,20 @@ def find_basis(gram: Float32Array, width: int) -> Basis:
 
 
 def rows_in_block(width: int) -> int:
-    """Count the rows that a block of threads turns."""
+    """Count the rows that a block of threads rotates."""
     return min(_MOST_ROWS, _MOST_STAGED // width // VECTOR * VECTOR)
 
 
-def turn(table: DeviceArray, basis: DeviceArray, width: int, turned: DeviceArray) -> None:
-    """Multiply each row of a padded table with a matrix; ``turned`` takes the rows, and may be the table itself."""
+def rotate_rows(table: DeviceArray, basis: DeviceArray, width: int, rotated: DeviceArray) -> None:
+    """Multiply each row of a padded table with a matrix; ``rotated`` takes the rows, and may be the table itself."""
     rows = rows_in_block(width)
     n_blocks = -(-table.size // (width * rows))
     if n_blocks:
-        make_turn(width, rows)[n_blocks, rows // VECTOR * (width // VECTOR)](table, basis, turned)
+        make_rotate(width, rows)[n_blocks, rows // VECTOR * (width // VECTOR)](table, basis, rotated)
 
 
 @functools.cache
-def make_turn(width: int, rows: int) -> Any:
+def make_rotate(width: int, rows: int) -> Any:
     """Return the kernel that multiplies rows with a matrix: a thread for every four rows and four columns.
 
     A block of threads has read its rows before it writes them, and no other block reads them.
@@ -64,7 +64,7 @@ def make_turn(width: int, rows: int) -> Any:
     threads, n_numbers = rows // VECTOR * lanes, VECTOR * VECTOR
 
     @kernel
-    def turn_rows(table: Float32Array, basis: Float32Array, turned: Float32Array) -> None:
+    def rotate_tile(table: Float32Array, basis: Float32Array, rotated: Float32Array) -> None:
         staged = cuda.shared.array(n_staged, np.float32, 16)
         first = np.int64(cuda.blockIdx.x) * n_staged
         at = cuda.threadIdx.x * VECTOR
@@ -94,6 +94,6 @@ def make_turn(width: int, rows: int) -> Any:
         for a in range(VECTOR):
             place, e = first + (row + a) * width + column, VECTOR * a
             if place < table.size:
-                isa.store4(turned, place, (tile[e], tile[e + 1], tile[e + 2], tile[e + 3]))
+                isa.store4(rotated, place, (tile[e], tile[e + 1], tile[e + 2], tile[e + 3]))
 
-    return turn_rows
+    return rotate_tile

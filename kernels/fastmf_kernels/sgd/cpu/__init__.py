@@ -23,10 +23,10 @@ from fastmf_kernels.sgd.cpu.rows import (
     rates_of,
     state_of,
 )
-from fastmf_kernels.sgd.reference import bring_home, hold, make_grid
+from fastmf_kernels.sgd.reference import make_grid, to_device, to_host
 from fastmf_kernels.sgd.schedule import Blocks
 
-__all__ = ["bring_home", "hold", "make_grid", "run_epoch"]
+__all__ = ["make_grid", "run_epoch", "to_device", "to_host"]
 
 
 def run_epoch(

@@ -16,7 +16,7 @@ from fastmf_kernels._cuda.rows import fetch_rows, make_group, padded_width, put_
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import schedule
-from fastmf_kernels.sgd.arrays import Held, RowSteps, Step
+from fastmf_kernels.sgd.arrays import RowSteps, Step, TrainingState
 from fastmf_kernels.sgd.cuda.runs import BYTES_OF_A_RATING, BYTES_OF_A_RUN, Walk, make_walk, take_stratum
 from fastmf_kernels.sgd.cuda.walk import STATE, THREADS, Runs, Tables, make_begin, make_steps
 from fastmf_kernels.sgd.schedule import Blocks, Grid
@@ -35,12 +35,12 @@ def run_epoch(
     n_threads: int | None = None,
 ) -> float:
     """Take one gradient step for every rating; see the reference. What is held stays on the device."""
-    held = Held(blocks, factors, rows)
+    held = TrainingState(blocks, factors, rows)
     if isinstance(held.blocks, Walk):
         return _run_epoch(held.blocks, strata, held.factors, link, step)
-    held = hold(blocks, factors, rows)
+    held = to_device(blocks, factors, rows)
     squared_error = _run_epoch(held.blocks, strata, held.factors, link, step)
-    bring_home(held, factors, rows)
+    to_host(held, factors, rows)
     return squared_error
 
 
@@ -54,7 +54,7 @@ def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Gri
     return Grid(1) if fits and n_users >= _MANY_USERS else schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
-def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> Held:
+def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> TrainingState:
     """Bring what epochs work on to the device; see the reference."""
     users, items = factors.user_factors.shape, factors.item_factors.shape
     of_a_row = padded_width(users[1]) * np.dtype(storage).itemsize + STATE * 4
@@ -67,10 +67,10 @@ def hold(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float
         factors.global_mean,
         np.float32(1 / factors.user_factors.shape[1]),
     )
-    return Held(make_walk(blocks), tables, rows)
+    return TrainingState(make_walk(blocks), tables, rows)
 
 
-def bring_home(held: Held, factors: Factors, rows: RowSteps) -> None:
+def to_host(held: TrainingState, factors: Factors, rows: RowSteps) -> None:
     """Write what epochs have changed back; see the reference."""
     tables: Tables = held.factors
     fetch_rows(tables.user_factors, factors.user_factors)

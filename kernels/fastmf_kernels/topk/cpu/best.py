@@ -31,17 +31,17 @@ from fastmf_kernels.topk.cpu.tiles import (
     keep_not_below,
 )
 
-# How many items a buffer may have beyond k at least and at most, and beyond what was left when it was settled the last
-# time: more lets more candidates through, less settles more often.
+# How many items a buffer may have beyond k at least and at most, and beyond what the last compaction has left: a larger
+# buffer lets more candidates through, a smaller one is compacted more often.
 _ROOM, _LARGEST_ROOM, _NEXT_ROOM = 96, 1024, 32
-# Where settling scores every new item, fewer are worth it.
+# Where compaction scores every new item, fewer are worth it.
 _ROOM_IF_SCORED, _LARGEST_ROOM_IF_SCORED = 16, 512
 # Up to so many kept items are ranked by counting.
 _FEW = 256
 _NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
 _NOTHING = -(2**63)
 _MAGNITUDE = np.int32(2**31 - 1)
-_N_SETTLED, _IS_EXACT = 2, 3
+_N_COMPACTED, _IS_EXACT = 2, 3
 _KEY, _ITEM = range(2)
 _INFINITY = np.float32(np.inf)
 _LEAST_FINITE = np.float32(-3.4028235e38)
@@ -128,9 +128,9 @@ def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
 
 
 def full_at(k: int, scored: bool = True) -> int:
-    """Return how many items a buffer may have before it must be settled: 32 more find room.
+    """Return how many items a buffer may have before it must be compacted: 32 more find room.
 
-    ``scored`` tells whether settling scores every new item.
+    ``scored`` tells whether compaction scores every new item.
     """
     least, share, most = (_ROOM_IF_SCORED, k // 4, _LARGEST_ROOM_IF_SCORED) if scored else (_ROOM, k, _LARGEST_ROOM)
     return k + min(max(least, share), most)
@@ -143,7 +143,7 @@ def begin_rows(search: Search, start: Index, stop: Index, best: Best) -> None:
     indptr, indices = search.exclude
     for query in range(start, stop):
         row = query - start
-        counts[row, N_APPENDED] = counts[row, _N_SETTLED] = counts[row, _IS_EXACT] = 0
+        counts[row, N_APPENDED] = counts[row, _N_COMPACTED] = counts[row, _IS_EXACT] = 0
         counts[row, LIMIT] = full
         worst[row, _KEY], worst[row, _ITEM] = _NO_KEY, _NO_ITEM
         tile, r = np.uint64(row // ROWS), np.uint64(row % ROWS)
@@ -179,12 +179,12 @@ def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: UInt
 
 
 @device
-def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
+def compact(search: Search, query: Index, best: Best, row: Index) -> np.float32:
     """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
     queries, factors, k, order = search.queries, search.factors, search.k, search.order
     lows, keys, items, worst = best.lows[row], best.keys[row], best.items[row], best.worst
     n_factors = factors.shape[1]
-    count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_SETTLED]
+    count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_COMPACTED]
     worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
     for j in range(kept, count):  # ask for all of them: one by one their cache lines would be waited for
         if order.size:
@@ -204,12 +204,12 @@ def settle(search: Search, query: Index, best: Best, row: Index) -> np.float32:
         worst_key, worst_item = _find_worst(keys, items, kept, k, worst_key)
         kept = _keep(keys, items, kept, worst_key, worst_item)
         worst[row, _KEY], worst[row, _ITEM] = worst_key, worst_item
-    best.counts[row, N_APPENDED] = best.counts[row, _N_SETTLED] = kept
+    best.counts[row, N_APPENDED] = best.counts[row, _N_COMPACTED] = kept
     return _score_of_key(worst_key, best.cell, best.bits_of_cell)
 
 
 @inlined
-def select_roughly(
+def prune_candidates(
     lows: Float32Array,
     highs: Float32Array,
     items: Int32Array,
@@ -250,13 +250,13 @@ def select_roughly(
 
 @inlined
 def is_exact(counts: Int64Array, row: Index) -> bool:
-    """Whether items of a buffer are scored when it is settled."""
+    """Whether items of a buffer are scored when it is compacted."""
     return counts[row, _IS_EXACT] != 0  # type: ignore[no-any-return]
 
 
 @inlined
 def limit_after(counts: Int64Array, row: Index, kept: Index, k: Index, full: Index) -> None:
-    """Set the limit of a buffer that was settled roughly; where too many items are too close, they are to be scored."""
+    """Set the limit of a buffer that was pruned; where bounds leave too many candidates, all are to be scored."""
     counts[row, N_APPENDED] = kept
     counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 2), full)
     if kept + VECTOR > full:
@@ -278,7 +278,7 @@ def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK
         row = query - start
         count, n = counts[row, N_APPENDED], 0
         n_scored += count
-        for j in range(counts[row, _N_SETTLED] if order.size else count, count):
+        for j in range(counts[row, _N_COMPACTED] if order.size else count, count):
             items[row, j] = order[items[row, j]]
         for j in range(count):  # ask for all of them: one by one their cache lines would be waited for
             prefetch(factors, np.int64(items[row, j]) * n_factors, n_lines)

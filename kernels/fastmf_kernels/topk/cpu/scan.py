@@ -13,12 +13,12 @@ from fastmf_kernels.topk.cpu.best import (
     Search,
     append,
     begin_rows,
+    compact,
     finish_rows,
     is_exact,
     limit_after,
     make_best,
-    select_roughly,
-    settle,
+    prune_candidates,
 )
 from fastmf_kernels.topk.cpu.index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
 from fastmf_kernels.topk.cpu.tiles import (
@@ -189,10 +189,10 @@ def _scan_with(sides: Callable[..., Any], screen: Callable[..., bool]) -> Callab
                             of_rows[row, N_APPENDED] = 0  # only NaN goes with what fills up the last tile
                             continue
                         if not is_exact(of_rows, row):
-                            kept, bound = select_roughly(lows, highs, items, row, count, k, bound, _TINY * scale)
+                            kept, bound = prune_candidates(lows, highs, items, row, count, k, bound, _TINY * scale)
                             limit_after(of_rows, row, kept, k, full)
                         if is_exact(of_rows, row):
-                            bound = (settle(search, start + row, best, row) - _TINY) * scale
+                            bound = (compact(search, start + row, best, row) - _TINY) * scale
                         if bound > limits[tile, _BOUND, r]:
                             limits[tile, _BOUND, r], reach[tile, r] = bound, bound / (lengths[tile, r] * scale)
                 t += 1
@@ -246,7 +246,7 @@ def _select_in_block(start: Index, stop: Index, block: Block, k: Index) -> None:
     for row in range(stop - start):
         count, tile, r = counts[row, N_APPENDED], row // ROWS, row % ROWS
         if count > k and not is_exact(counts, row):
-            kept, _ = select_roughly(
+            kept, _ = prune_candidates(
                 lows, highs, items, row, count, k, limits[tile, _BOUND, r], _TINY * scales[tile, r]
             )
             counts[row, N_APPENDED] = kept
@@ -263,7 +263,7 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
         for item in range(factors.shape[0]):
             score = np.float32(exact_product(queries, query * n_factors, factors, item * n_factors, n_factors))
             if score >= least and append(np.int32(item), items, counts, excluded):
-                least = settle(search, query, best, 0)
+                least = compact(search, query, best, 0)
         finish_rows(search, query, query + 1, best, top)
 
 
@@ -279,7 +279,7 @@ def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index,
             place = np.int64(indices[j]) * n_factors
             score = np.float32(exact_product(queries, query * n_factors, factors, place, n_factors))
             if score >= least and append(indices[j], items, counts, excluded):
-                least = settle(search, query, best, 0)
+                least = compact(search, query, best, 0)
         finish_rows(search, query, query + 1, best, top)
 
 

@@ -1,7 +1,7 @@
 """Top-k on a GPU; the contract is that of `fastmf_kernels.topk.reference`.
 
 All products are taken, in float16 (`halves.py`, on devices that it was tested on) or float32 (`screen.py`), and few
-are kept (`settle.py`): somewhat more than k for a query. Only these are scored exactly, and the k best of them are
+are kept (`compact.py`): somewhat more than k for a query. Only these are scored exactly, and the k best of them are
 the answer where a bound on the rounding proves it (`rescore.py`). What float16 does not prove is searched again in
 float32. What that does not, either, is answered on the host: queries with ties at the border, or with numbers that are
 infinite or none. Vectors of zeros need no search.
@@ -15,13 +15,13 @@ from fastmf_kernels._cuda.rows import make_group, padded_width, put_rows
 from fastmf_kernels._types import BoolArray, Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk import cpu
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, Scan, TopK, without_layout
-from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Questions, Screen, Shape, WarpShape
+from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Queries, Screen, Shape, WarpShape
+from fastmf_kernels.topk.cuda.compact import make_merge
 from fastmf_kernels.topk.cuda.fallback import host_layout, say_among, say_counting, say_if_many, say_k_is_large
-from fastmf_kernels.topk.cuda.halves import halve_questions, halve_rows, make_widen, width_in_halves
+from fastmf_kernels.topk.cuda.halves import halve_queries, halve_rows, make_widen, width_in_halves
 from fastmf_kernels.topk.cuda.halves import make_screen as make_screen_by_halves
 from fastmf_kernels.topk.cuda.rescore import make_measure, make_rescore
 from fastmf_kernels.topk.cuda.screen import make_screen
-from fastmf_kernels.topk.cuda.settle import make_merge
 
 SHAPE = Shape(rows=8, columns=8, down=16, across=16, depth=8)
 """A tile of 128 queries × 128 items."""
@@ -39,7 +39,7 @@ scores, lowering the threshold of the best hundred by a tenth of the standard de
 HALVES = True
 """Whether items are laid out in float16, too, on devices whose tensor cores were tested."""
 ROOM = 256
-"""Candidates beyond those until a buffer is settled; at least as many as a tile has items."""
+"""Candidates beyond those until a buffer is compacted; at least as many as a tile has items."""
 THREADS = 128
 """Of a block that does anything but screen."""
 
@@ -170,7 +170,7 @@ def _answer(
     """Answer the queries that are left as far as it can be proven; returns what `Scan` has."""
     n, k, width = len(left), top.scores.shape[1], padded_width(queries.shape[1])
     rows = slice(int(left[0]), int(left[-1]) + 1) if left[-1] - left[0] == n - 1 else left
-    questions = _put_questions(queries[rows], _rows_of(exclude, rows))
+    batch = _put_queries(queries[rows], _rows_of(exclude, rows))
     n_slots = n * n_parts
     buffers = Buffers(
         zeros(n_slots * screen.capacity, np.float32),
@@ -179,28 +179,28 @@ def _answer(
         zeros(n_slots, np.float32),
     )
     best = Best(zeros(n * k, np.float32), zeros(n * k, np.int32), zeros(n, np.int32))
-    n_screened = _find(index, questions, buffers, screen, n_parts)
+    n_screened = _find(index, batch, buffers, screen, n_parts)
     rescore = make_rescore(width, max(64, 1 << (screen.n_kept - 1).bit_length()), THREADS)
     catalogue, longest = Catalogue(index.floats, index.norms, index.order), float(index.terms[0, 0])
-    rescore[n, THREADS](catalogue, questions, buffers, n_parts * screen.capacity, n_parts, k, longest, best)
+    rescore[n, THREADS](catalogue, batch, buffers, n_parts * screen.capacity, n_parts, k, longest, best)
     top.scores[rows], top.indices[rows] = fetch(best.scores).reshape(n, k), fetch(best.items).reshape(n, k)
     proven[rows] = fetch(best.proven) != 0
     n_scored = int(fetch(buffers.counts)[::n_parts].sum(dtype=np.int64))
     return (*_count_tiles(fetch(n_screened).reshape(-1, n_parts), n, len(index.factors), screen.shape), n_scored)
 
 
-def _find(index: ItemIndex, questions: Questions, buffers: Buffers, screen: Screen, n_parts: int) -> DeviceArray:
+def _find(index: ItemIndex, batch: Queries, buffers: Buffers, screen: Screen, n_parts: int) -> DeviceArray:
     """Put candidates into the first buffer of each query, with a threshold that bounds what was dropped.
 
     Returns how many tiles were screened, for each tile of queries and part of the catalogue.
     """
-    n, width, longest = questions.norms.size, padded_width(index.factors.shape[1]), index.terms[0, 0]
+    n, width, longest = batch.norms.size, padded_width(index.factors.shape[1]), index.terms[0, 0]
     n_tiles, by_halves = -(-n // screen.shape.n_queries), isinstance(screen.shape, WarpShape)
     n_screened = zeros(n_tiles * n_parts, np.int32)
     make = make_screen_by_halves if by_halves else make_screen
     make(width, screen.shape)[(n_tiles, n_parts), screen.shape.n_threads](
         Catalogue(index.bytes if by_halves else index.floats, index.norms, index.order),
-        halve_questions(questions, longest, width, THREADS) if by_halves else questions,
+        halve_queries(batch, longest, width, THREADS) if by_halves else batch,
         buffers,
         screen.capacity,
         screen.n_kept,
@@ -210,18 +210,18 @@ def _find(index: ItemIndex, questions: Questions, buffers: Buffers, screen: Scre
         blocks = -(-n // (THREADS // WARP))
         make_merge(THREADS)[blocks, THREADS](buffers, n, n_parts, screen.capacity, screen.n_kept)
     if by_halves:
-        make_widen(width, THREADS)[-(-n // THREADS), THREADS](buffers, questions.norms, n_parts, longest)
+        make_widen(width, THREADS)[-(-n // THREADS), THREADS](buffers, batch.norms, n_parts, longest)
     return n_screened
 
 
-def _put_questions(queries: Float32Array, exclude: Rows) -> Questions:
+def _put_queries(queries: Float32Array, exclude: Rows) -> Queries:
     width, n = padded_width(queries.shape[1]), len(queries)
     # An array that is empty has no place on the device.
     excluded = put(exclude.indices if len(exclude.indices) else np.full(1, -1, np.int32))
-    questions = Questions(put_rows(queries), zeros(n, np.float32), put(exclude.indptr), excluded)
+    batch = Queries(put_rows(queries), zeros(n, np.float32), put(exclude.indptr), excluded)
     groups = THREADS // make_group(width).size
-    make_measure(width, THREADS)[-(-n // groups), THREADS](questions.factors, questions.norms)
-    return questions
+    make_measure(width, THREADS)[-(-n // groups), THREADS](batch.factors, batch.norms)
+    return batch
 
 
 def _rows_of(rows: Rows, taken: slice | Int64Array) -> Rows:

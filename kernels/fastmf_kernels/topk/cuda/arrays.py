@@ -101,7 +101,7 @@ class Catalogue(NamedTuple):
     order: DeviceArray
 
 
-class Questions(NamedTuple):
+class Queries(NamedTuple):
     """A batch of queries on the device.
 
     Attributes

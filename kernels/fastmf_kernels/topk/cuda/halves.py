@@ -30,7 +30,7 @@ from fastmf_kernels._cuda.jit import WARP, cuda, device, isa, kernel
 from fastmf_kernels._cuda.memory import DeviceArray, zeros
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.cuda.arrays import Buffers, Questions, WarpShape
+from fastmf_kernels.topk.cuda.arrays import Buffers, Queries, WarpShape
 from fastmf_kernels.topk.cuda.screen import make_append, make_search
 
 SIDE = 16
@@ -108,13 +108,13 @@ def make_scale(n_threads: int) -> Any:
     return scale
 
 
-def halve_questions(questions: Questions, longest: np.float32, width: int, n_threads: int) -> Questions:
+def halve_queries(batch: Queries, longest: np.float32, width: int, n_threads: int) -> Queries:
     """Return queries as the screen wants them."""
-    n_queries = questions.norms.size
+    n_queries = batch.norms.size
     scaled = zeros(n_queries, np.float32)
-    make_scale(n_threads)[-(-n_queries // n_threads), n_threads](questions.norms, longest, scaled)
-    halves = halve_rows(questions.factors, questions.norms, width, n_threads)
-    return Questions(halves, scaled, questions.indptr, questions.excluded)
+    make_scale(n_threads)[-(-n_queries // n_threads), n_threads](batch.norms, longest, scaled)
+    halves = halve_rows(batch.factors, batch.norms, width, n_threads)
+    return Queries(halves, scaled, batch.indptr, batch.excluded)
 
 
 @functools.cache

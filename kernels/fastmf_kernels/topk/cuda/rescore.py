@@ -15,7 +15,7 @@ import numpy as np
 from fastmf_kernels._cuda.jit import cuda, device, isa, kernel
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Questions
+from fastmf_kernels.topk.cuda.arrays import Best, Buffers, Catalogue, Queries
 
 # Below this, no sum on the screen was infinite, in whatever order.
 LONGEST_PRODUCT = np.float64(2.0**126)
@@ -53,7 +53,7 @@ def make_rescore(width: int, most: int, n_threads: int) -> Any:
     @kernel
     def rescore(
         catalogue: Catalogue,
-        questions: Questions,
+        batch: Queries,
         buffers: Buffers,
         stride: int,
         n_parts: int,
@@ -65,8 +65,8 @@ def make_rescore(width: int, most: int, n_threads: int) -> Any:
         items = cuda.shared.array(most, np.int32)
         query = np.int64(cuda.blockIdx.x)
         count, threshold = buffers.counts[query * n_parts], buffers.thresholds[query * n_parts]
-        score_all(catalogue, questions.factors, buffers, query, query * stride, count, scores, items)
-        reach = np.float64(questions.norms[query]) * longest
+        score_all(catalogue, batch.factors, buffers, query, query * stride, count, scores, items)
+        reach = np.float64(batch.norms[query]) * longest
         if cuda.threadIdx.x == 0:
             best.proven[query] = count < k and threshold == _NONE and reach < LONGEST_PRODUCT
         cuda.syncthreads()

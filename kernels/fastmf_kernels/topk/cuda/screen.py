@@ -1,8 +1,8 @@
 """The screen of top-k on a GPU: products, tile after tile, of which only what may be among the best stays.
 
 A block of threads takes a tile of queries through the catalogue. Scores are in registers and meet the threshold of
-their query there: what is above it is appended to the query's buffer, and before a buffer could overflow it is settled
-(`settle.py`), which raises the threshold. No score is ever written that is not a candidate.
+their query there: what is above it is appended to the query's buffer. Before a buffer could overflow it is compacted
+(`compact.py`), which raises the threshold. No score is ever written that is not a candidate.
 
 Here products are taken in float32; `halves.py` takes them in float16.
 """
@@ -15,8 +15,8 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa, kernel
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.cuda.arrays import Buffers, Catalogue, Questions, Shape
-from fastmf_kernels.topk.cuda.settle import drop_excluded, keep_best
+from fastmf_kernels.topk.cuda.arrays import Buffers, Catalogue, Queries, Shape
+from fastmf_kernels.topk.cuda.compact import drop_excluded, keep_best
 
 _ALL = 0xFFFFFFFF
 _ZERO, _NONE, _TOO_HIGH = np.float32(0), np.float32(-np.inf), np.float32(np.inf)
@@ -69,7 +69,7 @@ def make_search(shape: Shape, multiply: Any, append: Any, kind: Any, for_queries
 
     @kernel
     def screen(
-        catalogue: Catalogue, questions: Questions, buffers: Buffers, capacity: int, n_kept: int, n_screened: Int32Array
+        catalogue: Catalogue, batch: Queries, buffers: Buffers, capacity: int, n_kept: int, n_screened: Int32Array
     ) -> None:
         thresholds = cuda.shared.array(n_queries_of_a_tile, np.float32)
         counts = cuda.shared.array(n_queries_of_a_tile, np.int32)
@@ -78,7 +78,7 @@ def make_search(shape: Shape, multiply: Any, append: Any, kind: Any, for_queries
         of_items = cuda.shared.array(for_items, kind, 16)
         sums = cuda.local.array(n_sums, np.float32)
         held = (thresholds, counts, n_checked)
-        n_queries, n_items = questions.norms.size, catalogue.norms.size
+        n_queries, n_items = batch.norms.size, catalogue.norms.size
         first, part, n_parts = cuda.blockIdx.x * n_queries_of_a_tile, cuda.blockIdx.y, cuda.gridDim.y
         q = cuda.threadIdx.x
         while q < n_queries_of_a_tile:
@@ -90,16 +90,16 @@ def make_search(shape: Shape, multiply: Any, append: Any, kind: Any, for_queries
         begin, n_tiles = part * n_items_of_a_tile, 0
         start = (np.int64(first) * n_parts + part) * capacity
         while begin < n_items:
-            # The warp that settles a query's buffer is alone with its state until the block meets.
-            goes_on = tidy(held, catalogue, questions, buffers, capacity, n_kept, n_items_of_a_tile, begin)
+            # The warp that compacts a query's buffer is alone with its state until the block meets.
+            goes_on = tidy(held, catalogue, batch, buffers, capacity, n_kept, n_items_of_a_tile, begin)
             if not cuda.syncthreads_or(np.int32(goes_on)):
                 break
-            multiply(questions.factors, catalogue.factors, first, begin, of_queries, of_items, sums)
+            multiply(batch.factors, catalogue.factors, first, begin, of_queries, of_items, sums)
             append(sums, held, buffers, start, n_parts * capacity, begin, n_items)
             cuda.syncthreads()
             begin += n_parts * n_items_of_a_tile
             n_tiles += 1
-        tidy(held, catalogue, questions, buffers, capacity, n_kept, capacity, 0)
+        tidy(held, catalogue, batch, buffers, capacity, n_kept, capacity, 0)
         q = cuda.threadIdx.x // WARP * n_mine + cuda.laneid
         if cuda.laneid < n_mine and first + q < n_queries:
             slot = np.int64(first + q) * n_parts + part
@@ -119,14 +119,14 @@ def _make_tidy(shape: Shape) -> Any:
     def tidy(
         held: Any,
         catalogue: Catalogue,
-        questions: Questions,
+        batch: Queries,
         buffers: Buffers,
         capacity: int,
         n_kept: int,
         n_more: int,
         begin: int,
     ) -> bool:
-        """Settle the buffers that ``n_more`` candidates could overflow, those of the warp's own queries.
+        """Compact the buffers that ``n_more`` candidates could overflow, those of the warp's own queries.
 
         Returns whether any of these queries can find a candidate among the items from ``begin`` on.
         """
@@ -140,9 +140,9 @@ def _make_tidy(shape: Shape) -> Any:
             if full >> i & 1:
                 q, query = own + i, np.int64(first + own + i)
                 start = (query * n_parts + part) * capacity
-                low, high = questions.indptr[query], questions.indptr[query + 1]
+                low, high = batch.indptr[query], batch.indptr[query + 1]
                 count = drop_excluded(
-                    buffers, start, n_checked[q], counts[q], catalogue.order, questions.excluded, low, high
+                    buffers, start, n_checked[q], counts[q], catalogue.order, batch.excluded, low, high
                 )
                 threshold = thresholds[q]
                 if count > n_kept:
@@ -154,9 +154,9 @@ def _make_tidy(shape: Shape) -> Any:
             i += 1
         cuda.syncwarp()
         query = first + own + cuda.laneid
-        if cuda.laneid < n_mine and query < questions.norms.size:
+        if cuda.laneid < n_mine and query < batch.norms.size:
             # |p·q| ≤ ‖p‖‖q‖; what is not a number is not known to be too low.
-            return not questions.norms[query] * catalogue.norms[begin] <= thresholds[own + cuda.laneid]
+            return not batch.norms[query] * catalogue.norms[begin] <= thresholds[own + cuda.laneid]
         return False
 
     return tidy

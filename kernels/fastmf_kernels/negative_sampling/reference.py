@@ -1,12 +1,12 @@
-"""NumPy reference of epochs beside drawn items: the specification of `fastmf_kernels.sampled.cpu`."""
+"""NumPy reference of epochs beside drawn items: the specification of `fastmf_kernels.negative_sampling.cpu`."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.negative_sampling.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
-from fastmf_kernels.sampled.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, score_of
 from fastmf_kernels.sgd.schedule import Blocks

@@ -1,4 +1,4 @@
-"""Ratings beside drawn items on all cores; the contract is that of `fastmf_kernels.sampled.reference`.
+"""Ratings beside drawn items on all cores; the contract is that of `fastmf_kernels.negative_sampling.reference`.
 
 A task has two columns of blocks. Items are drawn from both, mostly from the other one than the rating's own, so that
 over an epoch every item not chosen is about as likely; and since columns are paired anew each epoch, all items come to
@@ -12,9 +12,9 @@ import numpy as np
 from fastmf_kernels._jit import device, inlined, parallel, prange, threads
 from fastmf_kernels._types import Index, Int32Array, Int64Array
 from fastmf_kernels.linalg.rows import exponential, multiply_row
+from fastmf_kernels.negative_sampling import point
+from fastmf_kernels.negative_sampling.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
-from fastmf_kernels.sampled import point
-from fastmf_kernels.sampled.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
     Tables,

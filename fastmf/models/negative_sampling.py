@@ -10,8 +10,8 @@ from fastmf.models.descent import DescentModel, DescentTrainer
 from fastmf.models.training import Record
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
+from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks, make_grid
 from fastmf_kernels.topk.arrays import Rows

@@ -10,8 +10,8 @@ from fastmf.backend import Kernels
 from fastmf.testing import from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
-from fastmf_kernels.sampled.arrays import Ranked, Sampling
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, make_grid, shuffled_strata
 
