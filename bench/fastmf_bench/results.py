@@ -12,8 +12,6 @@ from fastmf.errors import DataError
 FORMAT = 1
 # Laps of which the slowest takes more than this many times the median were disturbed.
 _MOST_SPREAD = 1.5
-# Suites that do all of the work that is counted: a search may leave most of it out, or do it in float16.
-_BOUND_BY_CEILINGS = ("sgd", "als")
 OURS = "fastmf"
 
 
@@ -147,13 +145,17 @@ class Run:
 
 
 def disturbances(run: Run) -> list[str]:
-    """Say what in a run another program on the machine, or a change of its clock, must have had a part in."""
+    """Say what in a run another program on the machine, or a change of its clock, must have had a part in.
+
+    Of ceilings, only the matrix product bounds its contestants, those that solve every row of ALS exactly: SGD and
+    conjugate gradients find most rows in caches, and a search leaves most products out.
+    """
     found = []
     for m in run.measurements:
         what = f"{m.contestant} in {m.task}, {m.problem}".rstrip(", ")
         if len(m.wall) > 2 and max(m.wall) > _MOST_SPREAD * statistics.median(m.wall):
             found.append(f"{what}: the slowest lap took {max(m.wall) / statistics.median(m.wall):.1f} × the median")
-        if m.suite in _BOUND_BY_CEILINGS and m.ceiling_fraction is not None and m.ceiling_fraction > 1:
+        if m.suite == "als" and m.contestant == OURS and (m.ceiling_fraction or 0) > 1:
             found.append(f"{what}: {m.ceiling_fraction:.2f} × its ceiling, {m.ceiling}, was reached")
     return found
 

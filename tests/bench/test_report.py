@@ -155,5 +155,5 @@ def test_a_readme_without_the_marks_is_refused() -> None:
 def test_the_readme_says_what_the_results_say() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
 
-    runs = [Run.read(ROOT / "bench" / "results" / name) for name in ("sgd.json", "als.json", "topk.json", "full.json")]
-    assert readme.updated(text, runs) == text
+    run = Run.read(ROOT / "bench" / "results" / "amd-family-26.json")
+    assert readme.updated(text, [run]) == text

@@ -95,11 +95,11 @@ def test_ours_is_the_one_that_was_timed() -> None:
 def test_a_run_that_others_disturbed_says_so() -> None:
     steady, slow = measurement(), measurement(contestant="slow")
     slow.wall[2] = 1.6
-    too_fast = measurement(contestant="fast", ceiling="copy", ceiling_rate=80.0)
+    too_fast = measurement(suite="als", task="sweep", ceiling="sgemm", ceiling_rate=80.0)
     pruned = measurement(suite="topk", task="top-10", ceiling="sgemm", ceiling_rate=80.0)
 
     assert disturbances(made_run(steady, pruned)) == []
     assert disturbances(made_run(steady, slow, too_fast, pruned)) == [
         "slow in epoch, ml-10m: the slowest lap took 1.6 × the median",
-        "fast in epoch, ml-10m: 1.25 × its ceiling, copy, was reached",
+        "fastmf in sweep, ml-10m: 1.25 × its ceiling, sgemm, was reached",
     ]
