@@ -50,7 +50,7 @@ correct() {
     if python3 -c "import xdist" 2> /dev/null; then
         workers=(-n "$(nproc)" --dist worksteal)
     fi
-    run parity "${pytest[@]}" "${workers[@]}" tests/cuda/parity
+    run parity "${pytest[@]}" "${workers[@]}" tests/cuda/parity tests/cuda/test_on_device.py
     if [ -n "$data" ]; then
         bench quality quality --data "$data"
     fi

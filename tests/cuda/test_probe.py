@@ -23,6 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...], probe
         versions = {"numpy": numpy, "numba-cuda": "0.30.4"}
         monkeypatch.setattr(importlib.util, "find_spec", found.get)
         monkeypatch.setattr(probe, "version", versions.__getitem__)
+        monkeypatch.setattr(probe, "_lacks_row_stack", lambda: not numpy.startswith("2.4"))
         monkeypatch.setattr(probe, "find_driver", lambda: driver)
 
     return pretend

@@ -14,8 +14,8 @@ _PACKAGES = {"numba_cuda": "numba-cuda", "cupy": "CuPy"}
 _LEAST_CAPABILITY = (7, 0)
 
 
-# numba-cuda up to this version looks for `numpy.row_stack`, which NumPy has no more from this version on.
-_LAST_FOR_OLDER_NUMPY, _FIRST_NUMPY_TOO_NEW = (0, 30, 4), (2, 5)
+# numba-cuda up to this version looks for `numpy.row_stack`, which NumPy 2.5 has no more.
+_LAST_FOR_OLDER_NUMPY = (0, 30, 4)
 
 
 class Driver(NamedTuple):
@@ -53,6 +53,12 @@ def _release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
     return found[0] if found else ""
 
 
+def _lacks_row_stack() -> bool:
+    import numpy as np
+
+    return not hasattr(np, "row_stack")
+
+
 def _version(package: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version(package))[:3])
 
@@ -68,7 +74,7 @@ def obstacle() -> str | None:
         return None
     missing = [name for package, name in _PACKAGES.items() if importlib.util.find_spec(package) is None]
     obstacles = [f"not installed: {' and '.join(missing)}; run {_INSTALL}"] if missing else []
-    if not missing and _version("numpy") >= _FIRST_NUMPY_TOO_NEW and _version("numba-cuda") <= _LAST_FOR_OLDER_NUMPY:
+    if not missing and _lacks_row_stack() and _version("numba-cuda") <= _LAST_FOR_OLDER_NUMPY:
         obstacles.append(
             f"numba-cuda {version('numba-cuda')} does not work with NumPy {version('numpy')}; run "
             'pip install "numpy<2.5"'
