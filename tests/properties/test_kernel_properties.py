@@ -172,10 +172,14 @@ def test_tasks_of_als_hold_every_row_once(counts: Int64Array, factor: int, n_fac
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     tasks = cut_into_tasks(indptr, n_factors)
     in_chunks = np.concatenate([np.arange(a, b) for a, b in tasks.chunks] or [np.zeros(0, np.int64)])
-    assert sorted(in_chunks) == list(range(len(counts)))
+    np.testing.assert_array_equal(np.sort(in_chunks), np.arange(len(counts)))
     assert tasks.long_rows.tolist() == np.flatnonzero(counts > tasks.longest).tolist()
-    in_parts = [np.arange(start, stop) for _, start, stop in tasks.parts]
-    entries = [np.arange(indptr[row], indptr[row + 1]) for row in tasks.long_rows]
-    assert np.concatenate([np.zeros(0), *in_parts]).tolist() == np.concatenate([np.zeros(0), *entries]).tolist()
+    # The parts of a long row follow one another, from its first entry to its last.
+    reached = {row: int(indptr[row]) for row in tasks.long_rows.tolist()}
+    for _, start, stop in tasks.parts:
+        row = int(np.searchsorted(indptr, start, side="right")) - 1
+        assert start == reached[row]
+        reached[row] = stop
+    assert reached == {row: int(indptr[row + 1]) for row in reached}
     assert all(0 < stop - start <= tasks.longest for _, start, stop in tasks.parts)
     assert len(tasks.parts) <= 128 + len(tasks.long_rows)
