@@ -97,7 +97,7 @@ class KernelCache:
                 temporary.unlink()
 
     def flush(self) -> None:
-        """Keep what is there: an entry is only ever replaced by the same one."""
+        """Do nothing: entries are named by the hash of their sources, so none is ever out of date."""
 
     def _path(self, signature: Any) -> Path | None:
         directory = cache_directory()

@@ -27,7 +27,7 @@ def say_once(reason: str, text: str) -> None:
 
 
 def forget() -> None:
-    """Let everything be said once more: for tests."""
+    """Forget which warnings were given, so that each is given again: for tests."""
     _said.clear()
 
 

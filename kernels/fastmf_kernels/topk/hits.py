@@ -107,7 +107,7 @@ def _numbered(items: npt.NDArray[Any], indices: Int64Array) -> tuple[npt.NDArray
 def _positions(items: npt.NDArray[Any], wanted: Int64Array, width: int) -> Int64Array:
     """Find, in the flattened items, those whose keys are among ``wanted``, which ascends.
 
-    A table of the last bits of keys tells most others apart; a binary search compacts the rest.
+    A table of the last bits of keys tells most others apart; a binary search decides the rest.
     """
     table = np.zeros(min(1 << (4 * len(wanted) - 1).bit_length(), _MOST_IN_TABLE), np.bool_)
     last_bits = len(table) - 1

@@ -2,8 +2,8 @@
 
 "cholesky", up to 128 factors: a block of threads for each row, in `cholesky.py`. "cg", up to 512: in `cg.py`.
 "subspace", up to 512, in blocks of 16, 32 or 64 coordinates, or all of up to 128: in `subspace.py`. The CPU solves
-rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks; it
-is said once. Results do not depend on how threads happen to run, nor on how much memory is free.
+rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks; a
+warning says so once in a process. Results do not depend on how threads happen to run, nor on how much memory is free.
 
 Tables that `to_device` has made stay on the device: a half sweep reads one and changes the other there. Arrays of the
 host go there and come back in each. Observed values, offsets and strengths stay on the device between half sweeps, and
@@ -103,16 +103,12 @@ def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
 
     On the device with biases: p·q + b_u + b_i + μ = [p, 1]·[q, b_i] + b_u + μ, so that one table serves as it is.
     """
-    if not _is_there(users):
+    if not isinstance(users, DeviceTable):
         return reference.as_terms(users, items, factors)
     if users.shape[1] == factors.user_factors.shape[1]:
         return factors._replace(user_factors=users, item_factors=items)
     fixed, biases = split_biases(users)
     return Factors(fixed, items, biases, zeros(items.shape[0], np.float32), factors.global_mean)
-
-
-def _is_there(table: Table) -> bool:
-    return isinstance(table, DeviceTable)
 
 
 def gram(factors: Table, n_threads: int | None = None) -> Float64Array:

@@ -51,7 +51,7 @@ def make_improve(width: int, dense: bool, team: Team) -> Any:
     """
     number, threads, n_square = make_group(width).number, team.threads, width * width
     n_gram, n_sums, n_groups, n_helpers, n_kept, _ = plan_for(width, dense, team)
-    # There is no array of no numbers.
+    # A shared array must have at least one number.
     n_vectors, n_gram_or_one, n_sums_or_one = max(1, n_kept * n_groups * width), max(1, n_gram), max(1, n_sums)
     rows_of_block, improve_row = n_groups // n_helpers, _make_improve_row(width, dense, team)
 

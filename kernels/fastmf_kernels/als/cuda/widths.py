@@ -1,4 +1,4 @@
-"""How wide rows are on a GPU for a solver, and what is left to the CPU; that is said once."""
+"""How wide rows are on a GPU for each solver, and the warnings of what the CPU solves instead."""
 
 from fastmf_kernels._cuda.notes import say_once
 from fastmf_kernels._cuda.rows import padded_width

@@ -21,7 +21,8 @@ from fastmf_kernels.sgd.cuda.runs import BYTES_OF_A_RATING, BYTES_OF_A_RUN, Walk
 from fastmf_kernels.sgd.cuda.walk import STATE, THREADS, Runs, Tables, make_begin, make_steps
 from fastmf_kernels.sgd.schedule import Blocks, Grid
 
-# Several times as many as are under way at a time on a large GPU: 132 multiprocessors, 128 groups of threads each.
+# From so many users on, one block serves: a large GPU (132 multiprocessors of 128 groups of threads) walks the ratings
+# of only a quarter of them at the same time.
 _MANY_USERS = 1 << 16
 
 

@@ -9,9 +9,9 @@ from fastmf_kernels._types import Int32Array, Int64Array
 from fastmf_kernels.sgd.cuda.walk import Runs
 from fastmf_kernels.sgd.schedule import Blocks
 
-# What is left of the memory that is free is for the runtime, and for what a stratum needs for itself.
+# Share of the free memory that the ratings may take. The rest is for the runtime and for the arrays of a stratum.
 _SHARE = 0.8
-# On the device: an item and a rating; a user, and where his run begins and ends.
+# Memory on the device: an item and a rating take 8 bytes; a user and the two ends of a run take 20.
 BYTES_OF_A_RATING, BYTES_OF_A_RUN = 8, 20
 # Runs that take a step of the same item at the same time, on average. They start from the same row, and what they add
 # is added up: with 280 of them training diverged on an H200, and in the model of `fastmf_bench.lockstep`; with 140 it

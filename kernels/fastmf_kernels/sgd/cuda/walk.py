@@ -132,7 +132,7 @@ def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
 
     @device
     def walk_run(runs: Runs, run: int, tables: Tables, link: Link, step: Step) -> np.float32:
-        """Walk the ratings of a user in a block, with his row in registers.
+        """Walk the ratings of a user in a block, with the user's row in registers.
 
         The row of the next item, and the number and rating of the one after it, are on their way while a rating is
         worked on: otherwise a step would wait for two reads, one after the other.
@@ -148,7 +148,7 @@ def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
         bias, squares, scale, _ = isa.load4(tables.users, STATE * user)
         state = (bias, squares, scale, total(norm, mask_of()))
         squared_error, start = _ZERO, runs.starts[run]
-        # In 32 bits, for want of registers.
+        # Places are counted in 32 bits: 64 would take more registers than there are.
         n = np.int32(runs.stops[run] - start)
         j, n_left = np.int32(_first(run, start, runs.stops[run]) - start), n
         item, rating = runs.items[start + j], runs.ratings[start + j]

@@ -11,10 +11,10 @@ from fastmf_kernels.topk.arrays import Pairs
 def find_wanted(indices: Int32Array, wanted: Pairs, is_hit: BoolArray) -> None:
     """Set ``is_hit``, which is false before, where one of the first items found for a query is wanted.
 
-    What is wanted is looked for among what was found: to group it by query would take longer than all the rest.
+    Each wanted pair is looked up among the k items of its query; to group the pairs by query first would take longer.
     """
     n_queries, k = is_hit.shape
-    # Little of what is wanted is found: most of it has no bit in common with anything that is.
+    # Most wanted items were not found. One bit for the last six bits of each found item rules nearly all of them out.
     bits = np.zeros(n_queries, np.uint64)
     for r in range(n_queries):
         for place in range(k):
