@@ -103,7 +103,8 @@ def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
 
     On the device with biases: p·q + b_u + b_i + μ = [p, 1]·[q, b_i] + b_u + μ, so that one table serves as it is.
     """
-    if not isinstance(users, DeviceTable):
+    on_device = isinstance(users, DeviceTable)
+    if not on_device:
         return reference.as_terms(users, items, factors)
     if users.shape[1] == factors.user_factors.shape[1]:
         return factors._replace(user_factors=users, item_factors=items)
