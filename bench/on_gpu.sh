@@ -7,12 +7,13 @@
 #   correct       parity of all kernels with their references, and models trained on a GPU beside the CPU
 #   sanitize      compute-sanitizer (memory, races, uninitialised reads, barriers) on small problems
 #   speed-small   ceilings, training in the shape of MovieLens-20M, 100 thousand queries in a million items
-#   speed-large   ceilings, training in the shape of the Netflix Prize, a million queries in a million items
+#   speed-large   ceilings, training in the shape of the Netflix Prize
+#   speed-scan    ceilings, a million queries in a million items
 #
 # DATA names the folder that holds movielens-1m/splits, for the models of "correct"; without it they are left out.
 set -uo pipefail
 if [ $# -eq 0 ]; then
-    sed -n '2,13s/^# \?//p' "$0"
+    sed -n '2,14s/^# \?//p' "$0"
     exit 2
 fi
 mkdir -p "$1"
@@ -74,15 +75,16 @@ sanitize() {
 export PYTHONPATH=$PWD:$PWD/kernels:$PWD/bench${PYTHONPATH:+:$PYTHONPATH}
 python3 -m fastmf doctor | tee "$folder/doctor.log"
 grep -q "used with --device cuda" "$folder/doctor.log" || exit 1
-[ $# -gt 0 ] || set -- correct sanitize speed-small speed-large
+[ $# -gt 0 ] || set -- correct sanitize speed-small speed-scan speed-large
 for stage in "$@"; do
     case $stage in
         correct) correct ;;
         sanitize) sanitize ;;
-        speed-small) bench speed-small training topk --shape ml-20m --laps 3 ;;
-        speed-large) bench speed-large training topk-large --shape netflix --laps 3 ;;
+        speed-small) bench speed-small training topk --shape ml-20m ;;
+        speed-scan) bench speed-scan topk-large --laps 3 ;;
+        speed-large) bench speed-large training --shape netflix --laps 3 ;;
         *)
-            echo "there is no stage $stage; expected correct, sanitize, speed-small or speed-large"
+            echo "there is no stage $stage; expected correct, sanitize, speed-small, speed-scan or speed-large"
             exit 2
             ;;
     esac
