@@ -1,11 +1,11 @@
-"""Turn delimited text into Parquet.
+"""Convert delimited text to Parquet.
 
 example:
   fastmf convert ml-1m/ratings.dat ratings.parquet
 
-MovieLens files (u.data, ratings.dat, ratings.csv) are known by their names. Of other text, the first line names the
-columns, unless --columns does; --user-column and its like say which of them become user_id, item_id, rating and
-timestamp. All other columns are kept as they are.
+MovieLens files (u.data, ratings.dat, ratings.csv) are recognised by name. In other text the first line names the
+columns, unless --columns is given. --user-column, --item-column, --rating-column and --timestamp-column select the
+columns that become user_id, item_id, rating and timestamp. All other columns are kept.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Convert and print what was written."""
+    """Convert the text and print a summary of the output."""
     from fastmf.reading.text import convert
 
     renamed = {

@@ -1,1 +1,1 @@
-"""What comes in: Parquet, text and arrays to ratings with dense indices, and splits of them."""
+"""Reads Parquet, text and arrays into ratings with dense indices, and splits them."""

@@ -1,7 +1,7 @@
-"""Outside ids (int64 or strings) to dense indices and back.
+"""Translate outside ids (int64 or strings) to dense indices and back.
 
-A vocabulary is an Arrow array of distinct ids in ascending order; the index of an id is its position. Sorted, it does
-not depend on the order of the rows, needs no hash table at serving time, and maps from a file in no time.
+A vocabulary is an Arrow array of distinct ids in ascending order; the index of an id is its position. Because it is
+sorted, it does not depend on the order of the rows, is searched without a hash table, and can be memory-mapped.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from fastmf.errors import DataError, UnknownIdError
 from fastmf_kernels._types import Int32Array, Int64Array
 
-_FEW = 64
-_STRING_LIMIT = 2**31 - 1
+_MAX_BINARY_SEARCHES = 64  # strings; more are looked up by one hash join
+_MAX_STRING_BYTES = 2**31 - 1  # that 32-bit offsets can address
 
 
 def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
@@ -26,7 +26,7 @@ def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
     ids : Arrow chunked array
         Integers or strings, without nulls.
     column : str
-        What to call them in an error.
+        Name of the column in errors.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
 
 
 def _encode_range(values: Int64Array, low: int, high: int) -> tuple[Int32Array, pa.Array]:
-    """Encode integers from a narrow range by a table: no hashing, no sorting."""
+    """Encode integers from a narrow range with a table that is indexed by ``id - low``: no hashing, no sorting."""
     present = np.zeros(high - low + 1, np.bool_)
     offsets = values - low
     present[offsets] = True
@@ -66,7 +66,7 @@ def _encode_range(values: Int64Array, low: int, high: int) -> tuple[Int32Array, 
 
 
 def require_no_nulls(values: pa.ChunkedArray, column: str) -> None:
-    """Raise `DataError` with the count of nulls and the row of the first one, if there are any."""
+    """Raise `DataError` if there are nulls; the message gives their count and the row of the first one."""
     if values.null_count:
         first = int(np.argmax(np.asarray(pc.is_null(values))))
         raise DataError(
@@ -76,7 +76,7 @@ def require_no_nulls(values: pa.ChunkedArray, column: str) -> None:
 
 
 def _normalise(ids: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:
-    """Turn any integers into one int64 array, any strings into one large_string array."""
+    """Cast integers of any width to one int64 array, and strings of any layout to one large_string array."""
     kind = ids.type
     if pa.types.is_dictionary(kind):
         ids, kind = ids.cast(kind.value_type), kind.value_type
@@ -97,16 +97,16 @@ def _normalise(ids: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:
 
 
 def _compact(vocabulary: pa.Array) -> pa.Array:
-    """Store strings with 32-bit offsets where they fit."""
-    if pa.types.is_large_string(vocabulary.type) and vocabulary.nbytes < _STRING_LIMIT:
+    """Store strings with 32-bit offsets if their bytes fit."""
+    if pa.types.is_large_string(vocabulary.type) and vocabulary.nbytes < _MAX_STRING_BYTES:
         return vocabulary.cast(pa.string())
     return vocabulary
 
 
 def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
-    """Turn a list, NumPy array, Arrow array or anything that exports one into an Arrow chunked array.
+    """Convert a list, NumPy array, Arrow array or any object that exports one to an Arrow chunked array.
 
-    Arrays on a GPU (``__cuda_array_interface__``, DLPack) are copied from there.
+    Arrays on a GPU (``__cuda_array_interface__``, DLPack) are copied to the host.
 
     Raises
     ------
@@ -135,16 +135,16 @@ def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
 
 
 def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
-    """Find the index of each id, -1 for those that are unknown.
+    """Return the index of each id, and -1 for unknown ids.
 
     Parameters
     ----------
     vocabulary : Arrow array
-        As `encode` made it.
+        Distinct ids in ascending order, as `encode` returns them.
     ids : array-like
         One id or many, of the vocabulary's type.
     column : str
-        What to call them in an error.
+        Name of the column in errors.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
         )
     if pa.types.is_int64(wanted.type):
         return _search_integers(vocabulary.to_numpy(), wanted.to_numpy())
-    if len(wanted) <= _FEW:
+    if len(wanted) <= _MAX_BINARY_SEARCHES:
         return np.array([_search_string(vocabulary, value.as_py()) for value in wanted], np.int32)
     found = pc.index_in(wanted, value_set=vocabulary.cast(pa.large_string()))
     return np.asarray(found.fill_null(-1), np.int32)
@@ -191,12 +191,12 @@ def _search_string(vocabulary: pa.Array, wanted: str) -> int:
 
 
 def require_known(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
-    """Find the index of each id, like `look_up`.
+    """Return the index of each id, like `look_up`, but refuse unknown ids.
 
     Raises
     ------
     UnknownIdError
-        If one is unknown; the message gives the count and the first few.
+        If an id is unknown; the message gives the count and the first five.
     """
     indices = look_up(vocabulary, ids, column)
     unknown = np.flatnonzero(indices < 0)

@@ -1,4 +1,4 @@
-"""`Interactions`: who rated what, and how, with dense indices and the outside ids they stand for."""
+"""`Interactions`: ratings as (user, item, rating) triples with dense indices, and the outside id of each index."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ DUPLICATES = ("error", "first", "last", "mean", "sum")
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Ratings (or counts, or clicks) as parallel arrays. Cells that are not listed are unknown, not 0.
+    """Ratings (or counts, or clicks) as parallel arrays. Pairs that are not listed are unknown, not 0.
 
     Build one with `read_parquet`, `Interactions.from_arrays`, `Interactions.from_arrow` or `Interactions.from_scipy`.
 
@@ -36,7 +36,7 @@ class Interactions:
         Finite; 1 where the source has no ratings.
     timestamps : int64 array, shape (n_ratings,), or None
     user_ids, item_ids : Arrow arrays, int64 or string
-        The outside id of each index, ascending. A split keeps those of its source, so an index may have no rating.
+        The outside id of each index, ascending. Both parts of a split keep all ids, so an index may have no rating.
 
     Examples
     --------
@@ -76,16 +76,16 @@ class Interactions:
 
     @functools.cached_property
     def by_user(self) -> CSR:
-        """One row a user, items ascending: ``(indptr, indices, values)``."""
+        """The ratings as CSR with one row for each user, items ascending: ``(indptr, indices, values)``."""
         return self._by_user(None)
 
     @functools.cached_property
     def by_item(self) -> CSR:
-        """One row an item, users ascending: ``(indptr, indices, values)``."""
+        """The ratings as CSR with one row for each item, users ascending: ``(indptr, indices, values)``."""
         return self._by_item(None)
 
     def lay_out(self, n_threads: int | None, both: bool = False) -> None:
-        """Make `by_user`, and `by_item` if ``both`` are wanted, on so many threads, unless they are there already."""
+        """Compute `by_user`, and `by_item` if ``both`` is true, on ``n_threads`` threads, unless they exist already."""
         if "by_user" not in self.__dict__:
             self.__dict__["by_user"] = self._by_user(n_threads)
         if both and "by_item" not in self.__dict__:
@@ -132,7 +132,7 @@ class Interactions:
             All 1 if not given.
         timestamps : array-like of int, shape (n,), optional
         duplicates : {"error", "first", "last", "mean", "sum"}
-            What to do where a (user, item) pair comes up again.
+            What to do with a (user, item) pair that occurs more than once.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class Interactions:
         Raises
         ------
         DataError
-            If lengths differ, an id or rating is null, a rating is not finite, or a pair is there twice.
+            If lengths differ, an id or rating is null, a rating is not finite, or a pair occurs twice.
 
         Examples
         --------
@@ -175,7 +175,7 @@ class Interactions:
         user, item : str
             Names of the id columns.
         rating, timestamp : str or None
-            Names of the other columns; None where there is none.
+            Names of the other columns; None if there is none.
         duplicates : {"error", "first", "last", "mean", "sum"}
 
         Returns
@@ -268,11 +268,11 @@ def read_parquet(
     user, item : str
         Names of the id columns: integers or strings.
     rating : str or None
-        Name of the rating column; None where there is none, and every rating is 1.
+        Name of the rating column; None if there is none: every rating is 1.
     timestamp : str or None
         Name of the time column: integers, or an Arrow time type, which keeps its own unit.
     duplicates : {"error", "first", "last", "mean", "sum"}
-        What to do where a (user, item) pair comes up again.
+        What to do with a (user, item) pair that occurs more than once.
 
     Returns
     -------
@@ -282,7 +282,7 @@ def read_parquet(
     ------
     DataError
         If a file is missing, unreadable or empty; a column is missing or of the wrong type; a value is null; a rating
-        is not finite; a pair comes up twice and ``duplicates`` is "error".
+        is not finite; a pair occurs twice and ``duplicates`` is "error".
 
     Examples
     --------
@@ -296,7 +296,7 @@ def read_parquet(
 
 @dataclass(frozen=True)
 class _Names:
-    """Names of the columns; None for one that is not there."""
+    """Names of the columns; None for a column that does not exist."""
 
     user: str
     item: str
@@ -310,7 +310,7 @@ class _Names:
 def _build(
     column: Callable[[Any], pa.ChunkedArray | None], names: _Names, duplicates: str, source: str
 ) -> Interactions:
-    """Encode column after column, so that only one of them is in memory as it was read."""
+    """Encode one column after the other, so that at most one raw column is in memory."""
     require_choice("duplicates", duplicates, DUPLICATES)
     raw_users = column(names.user)
     if raw_users is None or len(raw_users) == 0:
@@ -356,7 +356,7 @@ def _timestamps(values: pa.ChunkedArray, column: str) -> Int64Array:
 
 
 def _without_duplicates(ratings: Interactions, duplicates: str) -> Interactions:
-    """Apply the rule for (user, item) pairs that come up again; most data has none and is returned as it is."""
+    """Apply the rule for repeated (user, item) pairs; data without repeated pairs is returned unchanged."""
     indptr, indices, _ = ratings.by_user
     same = indices[1:] == indices[:-1]
     starts = indptr[1:-1]
@@ -376,7 +376,7 @@ def _without_duplicates(ratings: Interactions, duplicates: str) -> Interactions:
 
 
 def _merge(ratings: Interactions, rule: str) -> Interactions:
-    """Merge repeated pairs; "mean" and "sum" keep the last timestamp. The order is that of the first appearances."""
+    """Merge repeated pairs, in the order of first occurrence; "mean" and "sum" keep the last timestamp."""
     pair = ratings.users.astype(np.int64) * ratings.n_items + ratings.items
     order = np.argsort(pair, kind="stable")
     is_first = np.concatenate([[True], np.diff(pair[order]) != 0])

@@ -1,4 +1,4 @@
-"""Reading columns of Parquet files, and writing tables whole or not at all."""
+"""Read columns of Parquet files, and write tables whole or not at all."""
 
 import glob
 import os
@@ -79,16 +79,16 @@ def require_column(schema: pa.Schema, name: str, file: str = "") -> None:
 
 
 def with_columns(dataset: ds.Dataset, names: Sequence[str]) -> ds.Dataset:
-    """Require columns of every file of a dataset, each of one type; of numbers and times the wider one is taken.
+    """Require that every file has the columns, and unify their types: the wider one of numbers and of times.
 
-    Left to itself, Arrow goes by the first file: it fills a column that a later file lacks with nulls, and turns
-    integers into strings.
+    Arrow takes the schema of the first file: it fills a column that a later file lacks with nulls, and casts
+    integers to strings. Both are errors here.
 
     Raises
     ------
     DataError
         If a file lacks a column (the message names the file and the columns it has) or cannot be read, or if the types
-        of two files do not go together.
+        of two files have no common type.
     """
     for name in names:
         require_column(dataset.schema, name)

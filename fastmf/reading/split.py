@@ -1,4 +1,4 @@
-"""Ratings into training and test parts. Both parts keep the id space and the row order of their source."""
+"""Split ratings into a training and a test part. Both keep the id space and the row order of the source."""
 
 import numpy as np
 
@@ -49,8 +49,8 @@ def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -
     ----------
     ratings : Interactions
     test_fraction : float
-        Between 0 and 1, exclusive. A user of n ratings gives round(n · test_fraction) of them, halves up, and keeps at
-        least one.
+        Between 0 and 1, exclusive. Of a user's n ratings, round(n · test_fraction) (halves up) go to the test part; at
+        least one stays in the training part.
     seed : int
 
     Returns
@@ -65,14 +65,14 @@ def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -
 
 
 def leave_last_out(ratings: Interactions, n: int = 1) -> Split:
-    """Put every user's last ``n`` ratings into the test part; of equal times the later row counts as later.
+    """Put every user's last ``n`` ratings into the test part; among equal times, the later row is the later one.
 
     Parameters
     ----------
     ratings : Interactions
         With timestamps.
     n : int
-        A user with ``n`` ratings or fewer stays in the training part whole.
+        All ratings of a user with ``n`` or fewer stay in the training part.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def leave_last_out(ratings: Interactions, n: int = 1) -> Split:
 
 
 def temporal(ratings: Interactions, test_fraction: float | None = None, at: int | None = None) -> Split:
-    """Put everything from a point in time on into the test part.
+    """Put all ratings at or after a point in time into the test part.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def temporal(ratings: Interactions, test_fraction: float | None = None, at: int 
 
 
 def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
-    """Cut ratings into ``n_folds`` random parts; each is the test part once.
+    """Cut ratings into ``n_folds`` random parts of equal size; each is the test part once.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _times(ratings: Interactions) -> Int64Array:
 
 
 def _rank_within_user(ratings: Interactions, order: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Rank of each rating among its user's in the given order, from 0, and how many that user has."""
+    """Return each rating's rank among the ratings of its user in the given order, from 0, and their number."""
     grouped = order[np.argsort(ratings.users[order], kind="stable")]
     counts = np.bincount(ratings.users, minlength=ratings.n_users)
     starts = np.cumsum(counts) - counts

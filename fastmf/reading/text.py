@@ -1,4 +1,4 @@
-"""Delimited text to Parquet, block by block."""
+"""Convert delimited text to Parquet, block by block."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ def convert(
     renamed: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> tuple[list[str], int]:
-    """Turn delimited text into a Parquet file, which appears whole or not at all.
+    """Convert delimited text to a Parquet file, which appears whole or not at all.
 
     Parameters
     ----------
     source : path-like
-        Text, possibly compressed (.gz, .bz2). The first line names the columns, unless ``columns`` does or the file is
-        called as one of MovieLens that has no such line (u.data, ratings.dat).
+        Text, possibly compressed (.gz, .bz2). The first line names the columns, unless ``columns`` is given or the file
+        has the name of a MovieLens file without a header line (u.data, ratings.dat).
     output : path-like
     delimiter : str, optional
         One character, or ``::``. Tab for .data, .tsv and .tab, ``::`` for .dat, a comma otherwise.
@@ -75,7 +75,7 @@ def convert(
 
 @contextmanager
 def _reading(path: Path, delimiter: str) -> Iterator[None]:
-    """Say which text it is that cannot be read."""
+    """Turn errors of Arrow and of the system into a `DataError` that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -88,7 +88,7 @@ def _batches(reader: pa_csv.CSVStreamingReader, path: Path, delimiter: str) -> I
 
 
 def _stem(path: Path) -> Path:
-    """Take off the ending of a compressed file."""
+    """Remove the suffix of a compressed file."""
     return path.with_suffix("") if path.suffix in (".gz", ".bz2") else path
 
 
@@ -103,7 +103,7 @@ def _options(
     if delimiter == "::":
         if columns is None:
             raise ParameterError("a file delimited by '::' has no header line that can be read; give --columns")
-        # Arrow splits at single characters: between two colons it sees a column that is always empty.
+        # Arrow splits at single characters, so that "::" gives an empty column between two values.
         spaced = [part for i, name in enumerate(columns) for part in (f"_{i}", name)][1:]
         return (
             pa_csv.ReadOptions(column_names=spaced),
