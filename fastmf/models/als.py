@@ -28,24 +28,24 @@ class ALS(FactorModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
-        As in every model. ``regularization`` is λ.
     regularization_scaling : {"count", "none"}
-        Whether λ is multiplied by the number of ratings of each row.
+        How often a row pays its L2 strength: once for every rating that it has ("count"), or once in all ("none").
     biases : bool
-        Without them the prediction is p_u·q_i alone.
+        Whether users and items have a bias. Without biases the prediction is p_u·q_i alone.
     solver : {"cholesky", "cg", "subspace"}
-        How each row is solved in a sweep: exactly; by ``cg_steps`` steps of conjugate gradients from where it is; or
-        block by block, ``block_size`` factors at a time, each block exactly (iALS++). The last two are faster with many
+        How a sweep solves each row. "cholesky": exactly. "cg": by ``cg_steps`` steps of conjugate gradients from the
+        row's present factors (Takács, Pilászy, Tikk, "Applications of the Conjugate Gradient Method for Implicit
+        Feedback Collaborative Filtering", RecSys 2011). "subspace": block by block, ``block_size`` factors at a time,
+        each block exactly (iALS++: Rendle, Krichene, Zhang, Koren, arXiv:2110.14044). The last two are faster with many
         factors; all three end at the same objective.
     cg_steps : int
-        For "cg".
+        Steps of conjugate gradients a row and sweep, at least 1, for "cg".
     block_size : int
-        For "subspace"; rounded up to a multiple of 16.
+        Factors in a block, at least 1, for "subspace"; rounded up to a multiple of 16.
     nonnegative : bool
-        Allow no factor below 0, in exact sweeps; biases may be.
+        Keep all factors at 0 or above; needs the solver "cholesky". Biases may be negative.
     init_scale : float
-        First item factors are normal with standard deviation ``init_scale`` / √n_factors.
+        Size of the first item factors: they are normal with standard deviation ``init_scale`` / √n_factors.
 
     Attributes
     ----------

@@ -43,24 +43,27 @@ _VALIDATION_K = 10
 
 @dataclass(kw_only=True, eq=False)
 class FactorModel(HyperParameters, ABC):
-    """Base of the models; its parameters are those that all of them have.
+    """Base of the models: the parameters that all of them have, the fit loop, and what a fitted model answers.
 
     Parameters
     ----------
     n_factors : int
-        Length of each factor vector.
+        Length of each factor vector, at least 1.
     n_epochs : int
-        Passes over the data.
+        Passes over the data, at least 1.
     regularization : float
-        L2 strength λ, at least 0.
+        L2 strength of the factors, at least 0: λ.
     patience : int, optional
-        Stop when the validation figure (the first of ``validation_metrics``) has not become better for so many epochs,
-        and give back the factors of the best epoch, which `best_epoch` tells. None: run all and keep the last.
+        Stop after this many epochs in a row without a better validation metric. It is the first of
+        ``validation_metrics`` that is compared. The model keeps the factors of the best epoch, which `best_epoch`
+        names. None: run all epochs and keep the last.
     seed : int
-        The same seed and data give the same factors, bit for bit, for any number of threads.
+        Seed of everything random, at least 0. The same seed and data give the same factors, bit for bit, for any
+        number of threads.
     backend : {"cpu", "reference", "cuda"}
+        Which kernels run: compiled ones on the CPU, slow and simple ones in NumPy, or those of an NVIDIA GPU.
     n_threads : int, optional
-        All cores if None.
+        Number of threads, at least 1. None: all cores.
     verbose : bool
         Show progress on standard error.
     """

@@ -23,18 +23,11 @@ class BPR(DescentModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
-        As in every model. ``regularization`` is λ.
     n_negatives : int
-        Items drawn for each rating in an epoch, from all items about equally, popular ones a little more often.
-    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
-        Sizes of the gradient steps; as in `DescentModel`.
+        Items drawn beside each chosen one in an epoch, at least 1. All items are drawn about equally often, popular
+        ones a little more often.
     biases : bool
-        Whether items have one.
-    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
-        λ and λ_b of each side, paid in every step as above, or once for a row; as in `DescentModel`.
-    init_scale : float
-        First factors are normal with standard deviation ``init_scale`` / √n_factors.
+        Whether items have a bias.
 
     Attributes
     ----------

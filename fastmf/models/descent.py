@@ -41,31 +41,32 @@ _STATE = ("user_squares", "item_squares")
 
 @dataclass(kw_only=True, eq=False)
 class DescentModel(FactorModel):
-    """Base of the models that take gradient steps; its parameters are those that all of them have.
+    """Base of the models that are trained by gradient steps: the parameters that all of them have, and `partial_fit`.
 
     Parameters
     ----------
     learning_rate : float
-        Step size γ of the first epoch.
+        Step size of the first epoch, above 0: γ.
     bias_learning_rate : float, optional
-        Step size for biases; a fifth of ``learning_rate`` if None.
+        Step size of biases, at least 0. None: a fifth of ``learning_rate``.
     learning_rate_decay : float
-        Step sizes are multiplied by this after every epoch; at most 1.
+        Step sizes are multiplied by this after every epoch; above 0, at most 1.
     adaptive : bool
-        Divide the step sizes of a row by √(1 + Σ g²), the mean squares of its gradients so far (AdaGrad). Otherwise all
-        rows take steps of one size, for which a ``learning_rate`` of about 0.01 is right.
+        Let the step sizes of a row shrink with its gradients: they are divided by √(1 + Σ g²), with the mean squares g²
+        of its gradients so far. This is AdaGrad (Duchi, Hazan, Singer, JMLR 12, 2011). Without it all rows take steps
+        of one size, for which a ``learning_rate`` of about 0.01 is right.
     biases : bool
-        Whether users and items have one.
+        Whether users and items have a bias.
     item_regularization : float, optional
-        λ of item factors; as that of users if None.
+        L2 strength of item factors, at least 0. None: that of user factors.
     bias_regularization : float
-        λ_b.
+        L2 strength of biases, at least 0: λ_b.
     item_bias_regularization : float, optional
-        λ_b of items; as that of users if None.
+        L2 strength of item biases, at least 0. None: that of user biases.
     regularization_scaling : {"count", "none"}
-        "count": λ is paid once for every rating that a row has. "none": once for the row.
+        How often a row pays its L2 strength: once for every rating that it has ("count"), or once in all ("none").
     init_scale : float
-        First factors are normal with standard deviation ``init_scale`` / √n_factors.
+        Size of the first factors: they are normal with standard deviation ``init_scale`` / √n_factors.
     """
 
     learning_rate: float = 0.1

@@ -2,14 +2,31 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fastmf.errors import ParameterError
+from fastmf.models.parameter_docs import ParameterDoc, merged_parameters, read_parameters, with_parameters
 
 
 @dataclass(kw_only=True, eq=False)
 class HyperParameters:
-    """Base of a dataclass that checks its fields when it is made."""
+    """Base of a dataclass that checks its fields when it is made.
+
+    The docstring of a subclass describes the parameters that it adds, or of which it has more to say. What its bases
+    say of the others is added to it.
+    """
+
+    parameter_docs: ClassVar[dict[str, ParameterDoc]] = {}
+    """What each parameter means, in the order of the fields."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own_doc = cls.__dict__.get("__doc__")
+        inherited = [vars(base).get("parameter_docs", {}) for base in reversed(cls.__mro__[1:])]
+        cls.parameter_docs = merged_parameters([*inherited, read_parameters(own_doc)])
+        if own_doc and cls.parameter_docs:
+            defaults = {name: getattr(cls, name, None) for name in cls.parameter_docs}
+            cls.__doc__ = with_parameters(own_doc, cls.parameter_docs, defaults)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, as scikit-learn has it; ``deep`` is ignored."""

@@ -36,27 +36,29 @@ class ImplicitALS(FactorModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
-        As in every model. ``regularization`` is λ.
     unobserved_weight : float
-        α₀, for "rendle".
+        Weight of every cell, observed or not, at least 0, for "rendle": α₀.
     alpha : float, optional
-        Weight of one unit of rating. None: w = 1 ("rendle"), or alpha = 1 ("hu").
+        Weight of one unit of rating, above 0. None: every rating weighs 1 ("rendle"), or alpha is 1 ("hu").
     regularization_exponent : float
-        ν, for "rendle": 0 for the same λ in every row, 1 for λ in proportion to the row's data.
+        Exponent of the amount of a row's data in its L2 strength, at least 0, for "rendle": ν. With 0, λ is the same in
+        every row; with 1, it is in proportion to the data.
     weighting : {"rendle", "hu"}
+        Which of the two sums above is minimised.
     solver : {"cholesky", "cg", "subspace"}
-        How each row is solved in a sweep: exactly; by ``cg_steps`` steps of conjugate gradients from where it is; or
-        block by block, ``block_size`` factors at a time, each block exactly (iALS++). The last two are faster with many
+        How a sweep solves each row. "cholesky": exactly. "cg": by ``cg_steps`` steps of conjugate gradients from the
+        row's present factors (Takács, Pilászy, Tikk, "Applications of the Conjugate Gradient Method for Implicit
+        Feedback Collaborative Filtering", RecSys 2011). "subspace": block by block, ``block_size`` factors at a time,
+        each block exactly (iALS++: Rendle, Krichene, Zhang, Koren, arXiv:2110.14044). The last two are faster with many
         factors; all three end at the same objective.
     cg_steps : int
-        For "cg".
+        Steps of conjugate gradients a row and sweep, at least 1, for "cg".
     block_size : int
-        For "subspace"; rounded up to a multiple of 16.
+        Factors in a block, at least 1, for "subspace"; rounded up to a multiple of 16.
     nonnegative : bool
-        Allow no factor below 0, in exact sweeps.
+        Keep all factors at 0 or above; needs the solver "cholesky".
     init_scale : float
-        First item factors are normal with standard deviation ``init_scale`` / √n_factors.
+        Size of the first item factors: they are normal with standard deviation ``init_scale`` / √n_factors.
 
     Attributes
     ----------

@@ -30,23 +30,16 @@ class SGD(DescentModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
-        As in every model. ``regularization`` is λ.
-    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
-        Sizes of the gradient steps; as in `DescentModel`.
     biases : bool
-        Without them the prediction is p_u·q_i alone.
-    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
-        λ and λ_b of each side, paid for every rating as above, or once for a row; as in `DescentModel`.
+        Whether users and items have a bias. Without biases the prediction is p_u·q_i alone.
     rating_range : (low, high), optional
-        Bounds of a rating: predictions never leave them.
+        Least and largest rating: predictions never leave this range. None: they are not bounded.
     loss : {"squared", "logistic"}
+        What is minimised: the error of ratings, or that of telling chosen items from drawn ones.
     n_negatives : int
-        For "logistic": items drawn for each rating, from those that the user has not rated.
+        Items drawn beside each chosen one, at least 1, for the logistic loss.
     storage : {"float32", "float16"}
-        How a GPU keeps factors while it trains (squared loss only): of halves it reads and writes half as many bytes.
-    init_scale : float
-        First factors are normal with standard deviation ``init_scale`` / √n_factors.
+        How a GPU keeps factors while it trains with the squared loss. Halves take half as many bytes to read and write.
 
     Attributes
     ----------

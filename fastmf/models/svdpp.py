@@ -35,22 +35,17 @@ class SVDpp(DescentModel):
 
     Parameters
     ----------
-    n_factors, n_epochs, regularization, patience, seed, backend, n_threads, verbose
-        As in every model. ``regularization`` is λ.
-    learning_rate, bias_learning_rate, learning_rate_decay, adaptive
-        Sizes of the gradient steps; as in `DescentModel`.
     implicit_learning_rate : float, optional
-        Step size for y_j; a tenth of ``learning_rate`` if None.
+        Step size of y_j, at least 0. None: a tenth of ``learning_rate``.
     biases : bool
-        Without them the prediction is q_i·(p_u + |N(u)|^-½ Σ_j y_j) alone.
-    item_regularization, bias_regularization, item_bias_regularization, regularization_scaling
-        λ and λ_b of each side, paid for every rating as above, or once for a row; as in `DescentModel`.
+        Whether users and items have a bias. Without biases the prediction is q_i·(p_u + |N(u)|^-½ Σ_j y_j) alone.
     implicit_regularization : float, optional
-        λ_y; as λ if None.
+        L2 strength of y_j, at least 0: λ_y. None: λ.
     rating_range : (low, high), optional
-        Bounds of a rating: predictions never leave them.
+        Least and largest rating: predictions never leave this range. None: they are not bounded.
     init_scale : float
-        First p_u and q_i are normal with standard deviation ``init_scale`` / √n_factors; first y_j are 0.
+        Size of the first p_u and q_i: they are normal with standard deviation ``init_scale`` / √n_factors. The first
+        y_j are 0.
 
     Attributes
     ----------
