@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["bench"]:
         return bench.run_with(given[1:])
-    parsed = make_parser().parse_args(given)
+    command = next((word for word in given if not word.startswith("-")), "")
+    parsed = make_parser(command).parse_args(given)
     try:
         with _notes_in_one_line():
             status = int(parsed.run(parsed))
@@ -77,8 +78,11 @@ def _message(error: BaseException) -> str:
     return str(error)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line."""
+def make_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser of the command line: with the arguments of one command, or of all of them.
+
+    The arguments of `train` are those of the models, whose import takes longer than many a command.
+    """
     parser = argparse.ArgumentParser(
         prog="fastmf", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -93,7 +97,8 @@ def make_parser() -> argparse.ArgumentParser:
             description=f"{help_text.strip()}\n\n{rest.strip()}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(subparser)
+        if only in (None, name):
+            command.add_arguments(subparser)
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         subparser.set_defaults(run=command.run)
     return parser

@@ -44,7 +44,7 @@ class ImplicitALS(FactorModel):
         Exponent of the amount of a row's data in its L2 strength, at least 0, for "rendle": ν. With 0, λ is the same in
         every row; with 1, it is in proportion to the data.
     weighting : {"rendle", "hu"}
-        Which of the two sums above is minimised.
+        Whose objective is minimised: the first of the two sums above, or the second.
     solver : {"cholesky", "cg", "subspace"}
         How a sweep solves each row. "cholesky": exactly. "cg": by ``cg_steps`` steps of conjugate gradients from the
         row's present factors (Takács, Pilászy, Tikk, "Applications of the Conjugate Gradient Method for Implicit

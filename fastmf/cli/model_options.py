@@ -1,0 +1,133 @@
+"""Options that are hyper-parameters of models, made from the registry of models and their docstrings.
+
+A model that joins `fastmf.models.MODELS` is one more choice of ``--model``; a parameter that it declares is one more
+option.
+"""
+
+import argparse
+import dataclasses
+import re
+import typing
+from typing import Any, NamedTuple
+
+from fastmf.cli.options import positive_integer
+from fastmf.errors import ParameterError
+from fastmf.models import MODELS, FactorModel
+from fastmf.models.parameter_docs import ParameterDoc
+
+# Every command has options of its own for these.
+_NOT_OF_MODELS = ("seed", "backend", "n_threads", "verbose")
+_SPECIAL_FLAGS = {"adaptive": "--constant-steps"}
+
+
+class _Option(NamedTuple):
+    """A parameter, and the models that have it, by their names on the command line."""
+
+    parameter: str
+    models: dict[str, type[FactorModel]]
+
+    @property
+    def doc(self) -> ParameterDoc:
+        return next(iter(self.models.values())).parameter_docs[self.parameter]
+
+    @property
+    def default(self) -> Any:
+        return getattr(next(iter(self.models.values())), self.parameter)
+
+    @property
+    def flag(self) -> str:
+        """``n_factors`` is ``--factors``; ``biases``, which are there unless one says so, are ``--no-biases``."""
+        name = self.parameter.removeprefix("n_").replace("_", "-")
+        return _SPECIAL_FLAGS.get(self.parameter, f"--no-{name}" if self.default is True else f"--{name}")
+
+    @property
+    def type(self) -> type:
+        """The type of a value, or of the two values of a pair."""
+        model = next(iter(self.models.values()))
+        declared = next(field.type for field in dataclasses.fields(model) if field.name == self.parameter)
+        plain = [kind for kind in typing.get_args(declared) if kind is not type(None)]
+        found = plain[0] if plain else declared
+        return typing.cast("type", typing.get_args(found)[0] if typing.get_args(found) else found)
+
+
+def models_by_command_name() -> dict[str, type[FactorModel]]:
+    """Return the classes of models by their names on the command line: ``ImplicitALS`` is ``implicit-als``."""
+    return {re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): model for name, model in MODELS.items()}
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model``."""
+    models = models_by_command_name()
+    titles = (f"{name}: {_lower((model.__doc__ or '').partition('.')[0])}" for name, model in models.items())
+    text = f"which model to train. {'; '.join(titles)}"
+    parser.add_argument("--model", choices=sorted(models), required=True, help=_escaped(text))
+
+
+def add_parameter_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every hyper-parameter; one that is not given keeps the default of the model."""
+    group = parser.add_argument_group("hyper-parameters (defaults: those of the Python class)")
+    for option in _options():
+        group.add_argument(option.flag, dest=option.parameter, help=_escaped(_help(option)), **_settings(option))
+
+
+def make_model(parsed: argparse.Namespace) -> FactorModel:
+    """Return the model that the options describe.
+
+    Raises
+    ------
+    ParameterError
+        If an option was given that the model has no parameter for, or a value makes no sense.
+    """
+    params: dict[str, Any] = {}
+    for option in _options():
+        value = getattr(parsed, option.parameter)
+        if value is None:
+            continue
+        if parsed.model not in option.models:
+            raise ParameterError(f"{option.flag} is not a hyper-parameter of --model {parsed.model}; leave it out")
+        params[option.parameter] = tuple(value) if isinstance(value, list) else value
+    model = models_by_command_name()[parsed.model]
+    return model(**params, seed=parsed.seed, backend=parsed.device, n_threads=parsed.threads, verbose=not parsed.quiet)
+
+
+def _options() -> list[_Option]:
+    """Return an option for each parameter of any model, in the order of the models and of their parameters."""
+    options: dict[str, _Option] = {}
+    for name, model in models_by_command_name().items():
+        for parameter in model.parameter_docs:
+            if parameter not in _NOT_OF_MODELS:
+                options.setdefault(parameter, _Option(parameter, {})).models[name] = model
+    return list(options.values())
+
+
+def _settings(option: _Option) -> dict[str, Any]:
+    """Return what argparse has to know of the values of an option."""
+    if option.type is bool:
+        return {"action": "store_const", "const": not option.default}
+    if option.doc.choices:
+        return {"choices": option.doc.choices}
+    if option.doc.names_of_values:
+        names = tuple(name.upper() for name in option.doc.names_of_values)
+        return {"type": option.type, "nargs": len(names), "metavar": names}
+    return {"type": positive_integer, "metavar": "N"} if option.type is int else {"type": option.type, "metavar": "X"}
+
+
+def _help(option: _Option) -> str:
+    """Say what the parameter means, for the models that have it; where it means different things, for each."""
+    models_of: dict[str, list[str]] = {}
+    for name, model in option.models.items():
+        models_of.setdefault(_lower(model.parameter_docs[option.parameter].summary), []).append(name)
+    if len(option.models) == len(MODELS) and len(models_of) == 1:
+        text = next(iter(models_of))
+    else:
+        text = "; ".join(f"{', '.join(names)}: {summary}" for summary, names in models_of.items())
+    return f"set {option.parameter}={not option.default}. {text}" if option.type is bool else text
+
+
+def _lower(text: str) -> str:
+    """Begin with a small letter, unless the first word is an abbreviation."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
