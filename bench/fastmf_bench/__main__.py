@@ -75,7 +75,7 @@ def _targets(given: list[str]) -> int:
     files = [Path(name) for name in given if name.endswith(".json") and not name.startswith("-")]
     if files and len(files) == len(given):
         runs = [Run.read(path) for path in files]
-        print(tables.of_targets(targets.judge(runs)))
+        print(tables.of_targets(targets.check(runs)))
         return 0
     parsed = _suite_parser("targets").parse_args(given)
     if parsed.suites:
@@ -84,7 +84,7 @@ def _targets(given: list[str]) -> int:
         )
     _require_absent(parsed)
     run = _measure(parsed, SUITES, ["targets", *given])
-    return _finish(run, parsed, tables.of_targets(targets.judge([run])))
+    return _finish(run, parsed, tables.of_targets(targets.check([run])))
 
 
 def _report(given: list[str]) -> int:

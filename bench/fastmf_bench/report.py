@@ -7,7 +7,8 @@ from typing import Any
 
 from fastmf.errors import DataError
 from fastmf_bench import plots, tables, targets
-from fastmf_bench.results import OURS, Measurement, Run, compare_runs, ours
+from fastmf_bench.results import OURS, Measurement, Run, compare_runs, disturbances, ours
+from fastmf_bench.targets import Verdict
 
 _AGREEMENT = 0.10
 
@@ -17,8 +18,10 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2126; max-width: 70rem; m
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 2px solid #0b6e4f; padding-bottom: .2rem; }
 h3 { margin: 1.8rem 0 .3rem; font-size: 1rem; }
 .machine { color: #556; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 1rem 0 0; flex: 1 1 26rem; max-width: 32rem; } figcaption { font-weight: 600; font-size: 13px; }
-svg { max-width: 100%; height: auto; } code { background: #f2f4f5; padding: .1rem .3rem; overflow-wrap: anywhere; }
+figure { margin: 1rem 0 0; flex: 1 1 18rem; max-width: 28rem; } figcaption { font-weight: 600; font-size: 13px; }
+svg { display: block; width: 100%; max-width: 28rem; height: auto; }
+code { background: #f2f4f5; padding: .1rem .3rem; overflow-wrap: anywhere; }
+details { margin: .8rem 0; } summary { cursor: pointer; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .22rem .6rem; text-align: right; border-bottom: 1px solid #e3e6e8; }
@@ -27,6 +30,12 @@ th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; } .note { white-space: normal; text-align: left; font-size: 12px; }
 tr.own td { background: #eef7f3; font-weight: 600; }
 .met { color: #0b6e4f; font-weight: 600; } .missed { color: #b3261e; font-weight: 600; } .problem { color: #b3261e; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .7rem; } h1 { font-size: 1.6rem; }
+  .scroll td:first-child, .scroll th:first-child { white-space: normal; min-width: 6rem; }
+  .words tr { display: block; padding: .4rem 0; border-bottom: 1px solid #e3e6e8; } .words th { display: none; }
+  .words td { display: inline-block; padding: 0 .8rem 0 0; border: none; } .words td:first-child { display: block; }
+}
 """
 
 
@@ -66,18 +75,32 @@ def _head(runs: Sequence[Run]) -> Iterator[str]:
         "</p>"
     )
     yield from (f'<p class="problem">{escape(problem)}</p>' for problem in run.problems)
+    disturbed = disturbances(run)
+    if disturbed:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in disturbed)
+        yield f'<details><summary class="problem">disturbed: {len(disturbed)} measurements</summary>'
+        yield f"<ul>{lines}</ul></details>"
 
 
 def _targets(runs: Sequence[Run]) -> Iterator[str]:
-    verdicts = targets.judge(runs)
-    yield "<h2>Targets</h2>"
-    rows = [[v.what, v.shape, v.target, v.figure, v.verdict] for v in verdicts]
+    """Yield the verdicts; targets that were not measured are folded away."""
+    verdicts = targets.check(runs)
+    yield f"<h2>Targets</h2><p>{escape(tables.count_verdicts(verdicts))}</p>"
+    measured, others = tables.split_verdicts(verdicts)
+    if measured:
+        yield _verdict_table(measured, "measured")
+    if others:
+        yield f"<details><summary>not measured: {len(others)}</summary>{_verdict_table(others, 'why')}</details>"
+
+
+def _verdict_table(verdicts: Sequence[Verdict], what_was_found: str) -> str:
     marks = {"met": ' class="met"', "missed": ' class="missed"'}
+    rows = [[v.what, v.shape, v.target, v.found, v.verdict] for v in verdicts]
     lines = [
         "<tr>" + "".join(f"<td{marks.get(cell, '')}>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     ]
-    header = "".join(f"<th>{name}</th>" for name in ("what", "shape", "target", "figure", ""))
-    yield f'<div class="scroll"><table class="words"><tr>{header}</tr>{"".join(lines)}</table></div>'
+    header = "".join(f"<th>{name}</th>" for name in ("what", "shape", "target", what_was_found, ""))
+    return f'<div class="scroll"><table class="words"><tr>{header}</tr>{"".join(lines)}</table></div>'
 
 
 def _agreement(runs: Sequence[Run]) -> Iterator[str]:

@@ -10,9 +10,11 @@ from typing import Any, Self
 from fastmf.errors import DataError
 
 FORMAT = 1
-# Laps of which the slowest takes more than this many times the median were disturbed.
-_MOST_SPREAD = 1.5
+# Laps were disturbed if the slowest takes longer than the fastest by more than this share of the median.
+_MOST_SPREAD = 0.5
 OURS = "fastmf"
+# How the names of contestants end that solve every row of ALS exactly.
+EXACT = ", cholesky"
 
 
 @dataclass(frozen=True)
@@ -145,19 +147,25 @@ class Run:
 
 
 def disturbances(run: Run) -> list[str]:
-    """Say what in a run another program on the machine, or a change of its clock, must have had a part in.
+    """Return what shows that another program, or a change of the clock rate, disturbed a run.
 
-    Of ceilings, only the matrix product bounds its contestants, those that solve every row of ALS exactly: SGD and
-    conjugate gradients find most rows in caches, and a search leaves most products out.
+    That is laps whose times spread by more than half of their median, and a ceiling below what a contestant reaches.
+    A ceiling is a strict bound for those alone who solve every row of ALS exactly: SGD and conjugate gradients read
+    most rows from caches, the products of small catalogues stay there too, and top-k skips products.
     """
     found = []
     for m in run.measurements:
         what = f"{m.contestant} in {m.task}, {m.problem}".rstrip(", ")
-        if len(m.wall) > 2 and max(m.wall) > _MOST_SPREAD * statistics.median(m.wall):
-            found.append(f"{what}: the slowest lap took {max(m.wall) / statistics.median(m.wall):.1f} × the median")
-        if m.suite == "als" and m.contestant == OURS and (m.ceiling_fraction or 0) > 1:
-            found.append(f"{what}: {m.ceiling_fraction:.2f} × its ceiling, {m.ceiling}, was reached")
+        if m.wall and _spread(m.wall) > _MOST_SPREAD:
+            found.append(f"{what}: laps took from {min(m.wall):.3g} s to {max(m.wall):.3g} s")
+        if m.suite == "als" and m.contestant.endswith(EXACT) and (m.ceiling_fraction or 0) > 1:
+            found.append(f"{what}: reached {m.ceiling_fraction:.2f} × its ceiling, {m.ceiling}")
     return found
+
+
+def _spread(laps: Sequence[float]) -> float:
+    """Return by how much the slowest lap exceeds the fastest, as a share of the median."""
+    return (max(laps) - min(laps)) / statistics.median(laps)
 
 
 def ratio(first: Measurement, second: Measurement, clock: str = "cpu") -> float:

@@ -21,16 +21,32 @@ def of_run(run: Run) -> str:
         right = [operation for operation, wrong in run.proofs.items() if not wrong]
         parts.append(f"proven against NumPy before timing: {', '.join(right) or 'nothing'}")
     parts += [f"! {problem}" for problem in run.problems]
-    parts += [f"? disturbed: {disturbance}" for disturbance in disturbances(run)]
+    parts += [f"? disturbed: {line}" for line in disturbances(run)]
     return "\n\n".join(parts)
 
 
 def of_targets(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of targets, with a count of those met."""
-    rows = [[v.what, v.shape, v.target, v.figure, v.verdict] for v in verdicts]
+    """Return a table of the targets that were measured, one of the others with the reasons, and the counts."""
+    measured, others = split_verdicts(verdicts)
+    parts = []
+    if measured:
+        rows = [[v.what, v.shape, v.target, v.found, v.verdict] for v in measured]
+        parts.append(_table("targets", ["what", "shape", "target", "measured", ""], rows, left=5))
+    if others:
+        rows = [[v.what, v.shape, v.target, v.found] for v in others]
+        parts.append(_table("targets that were not measured", ["what", "shape", "target", "why"], rows, left=4))
+    return "\n\n".join([*parts, count_verdicts(verdicts)])
+
+
+def split_verdicts(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """Return the verdicts on targets that were measured, and the others."""
+    return [v for v in verdicts if v.was_measured], [v for v in verdicts if not v.was_measured]
+
+
+def count_verdicts(verdicts: Sequence[Verdict]) -> str:
+    """Count the targets that were met, missed and not measured."""
     met, missed = (sum(v.verdict == word for v in verdicts) for word in ("met", "missed"))
-    table = _table("targets", ["what", "shape", "target", "figure", ""], rows, left=5)
-    return f"{table}\n\n{met} met, {missed} missed, {len(verdicts) - met - missed} not measured"
+    return f"{met} met, {missed} missed, {len(verdicts) - met - missed} not measured"
 
 
 def ceiling_rows(ceilings: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:

@@ -15,13 +15,13 @@ from fastmf_bench.suites import als, cuda, ingest, memory, quality, startup, top
 
 
 class Verdict(NamedTuple):
-    """One target.
+    """Whether a target is met.
 
     Attributes
     ----------
     what, shape, target : str
         As it was set.
-    figure : str
+    found : str
         What was measured, or why nothing was.
     verdict : {"met", "missed", "-"}
     """
@@ -29,152 +29,171 @@ class Verdict(NamedTuple):
     what: str
     shape: str
     target: str
-    figure: str
+    found: str
     verdict: str
+
+    @property
+    def was_measured(self) -> bool:
+        """Whether the results have it."""
+        return self.verdict != "-"
 
 
 class _Unmeasured(Exception):  # noqa: N818
-    """A figure is not in the results; says why."""
+    """A metric is not in the results; says why."""
 
 
 class _Bound(NamedTuple):
     """A target as a number: at most, or at least."""
 
     value: float
-    text: str
+    unit: str = ""
     at_least: bool = False
 
-    def holds(self, figure: float) -> bool:
-        return figure >= self.value if self.at_least else figure <= self.value
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.value:g}{self.unit}"
+
+    def holds(self, value: float) -> bool:
+        return value >= self.value if self.at_least else value <= self.value
 
 
-Figure = Callable[[Run], float]
+# Reads a number off the results of a run; raises `_Unmeasured` where they lack it.
+Metric = Callable[[Run], float]
 
 
-def judge(runs: Sequence[Run]) -> list[Verdict]:
-    """Return the verdict on every target, from the first of the runs that has its figure."""
-    return [_judge(runs, *line) for line in _lines()]
+class _Target(NamedTuple):
+    """What fastmf set out to reach, and where in the results it is found."""
+
+    what: str
+    shape: str
+    bound: _Bound
+    metric: Metric
 
 
-def _judge(runs: Sequence[Run], what: str, shape: str, bound: _Bound, figure: Figure, unit: str) -> Verdict:
+def check(runs: Sequence[Run]) -> list[Verdict]:
+    """Return the verdict on every target, from the first of the runs that measured it."""
+    return [_check(runs, target) for target in _targets()]
+
+
+def _check(runs: Sequence[Run], target: _Target) -> Verdict:
+    what, shape, bound, metric = target
     reason = ""
     for run in runs:
         try:
-            value = figure(run)
+            value = metric(run)
         except _Unmeasured as error:
             reason = reason or str(error)
             continue
-        return Verdict(what, shape, bound.text, f"{value:.4g}{unit}", "met" if bound.holds(value) else "missed")
-    return Verdict(what, shape, bound.text, reason, "-")
+        return Verdict(what, shape, str(bound), f"{value:.4g}{bound.unit}", "met" if bound.holds(value) else "missed")
+    return Verdict(what, shape, str(bound), reason, "-")
 
 
-def _lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    yield from _sgd_lines()
-    yield from _als_lines()
-    yield from _topk_lines()
-    yield from _memory_lines()
-    yield from _startup_lines()
-    yield from _gpu_lines()
-    yield from _quality_lines()
+def _targets() -> Iterator[_Target]:
+    yield from _sgd_targets()
+    yield from _als_targets()
+    yield from _topk_targets()
+    yield from _memory_targets()
+    yield from _startup_targets()
+    yield from _gpu_targets()
+    yield from _quality_targets()
 
 
-def _sgd_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+def _sgd_targets() -> Iterator[_Target]:
     for n_factors in (32, 64, 128):
         shape = f"10M shape, {n_factors} factors"
         race = {"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": n_factors}
-        yield "SGD epoch, CPU of LIBMF's AVX build", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "LIBMF"), " ×"
-        yield "SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(n_factors), ""
+        yield _Target("SGD epoch, CPU of LIBMF's AVX build", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "LIBMF"))
+        yield _Target("SGD test RMSE less LIBMF's at equal time", shape, _at_most(0), _error_at_equal_time(n_factors))
     faster = _faster_on_two_threads({"suite": "sgd", "task": "epoch", "problem": "ml-10m", "n_factors": 64})
-    yield "SGD updates a second, 2 threads over 1", "10M shape, 64 factors", _at_least(1.8, " ×"), faster, " ×"
+    yield _Target("SGD updates a second, 2 threads over 1", "10M shape, 64 factors", _at_least(1.8, " ×"), faster)
     descents = ("sgd", "negative_sampling", "svdpp")
-    yield "SGD kernels unlike their reference", "small", _at_most(0, " wrong"), _is_proven(*descents), " wrong"
+    yield _Target("SGD kernels unlike their reference", "small", _at_most(0, " wrong"), _is_proven(*descents))
     same = _is_proven(*descents, "als")
-    yield "factors on 1, 2, 3 and 8 threads", "small", _at_most(0, " different"), same, " different"
+    yield _Target("factors on 1, 2, 3 and 8 threads", "small", _at_most(0, " different"), same)
 
 
-def _als_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+def _als_targets() -> Iterator[_Target]:
     for n_factors in (64, 128):
         shape = f"10M shape, {n_factors} factors"
         race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": n_factors}
         for name, solver, bound in (("exact iALS", "cholesky", 0.2), ("iALS CG", "cg", 0.33)):
             ratio_of_peer = _ratio(race, f"{OURS}, {solver}", f"implicit, {solver}")
-            yield f"{name} sweep, CPU of implicit's", shape, _at_most(bound, " ×"), ratio_of_peer, " ×"
+            yield _Target(f"{name} sweep, CPU of implicit's", shape, _at_most(bound, " ×"), ratio_of_peer)
     ndcg = {"suite": "quality", "task": quality.OF_SOLVERS, "problem": quality.TOPN}
     objective = {"suite": "als", "task": als.TO_OBJECTIVE, "problem": "ml-10m"}
     for n_factors in als.CURVE_FACTORS:
         for what, shape, curves in (("NDCG@10", quality.TOPN, ndcg), ("objective", "10M shape", objective)):
-            figure = _time_to_exact({**curves, "n_factors": n_factors}, upwards=what == "NDCG@10")
+            time_to_exact = _time_to_exact({**curves, "n_factors": n_factors}, upwards=what == "NDCG@10")
             name = f"iALS subspace to exact {what}, wall of exact"
-            yield name, f"{shape}, {n_factors} factors", _at_most(0.5, " ×"), figure, " ×"
+            yield _Target(name, f"{shape}, {n_factors} factors", _at_most(0.5, " ×"), time_to_exact)
     race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": 128}
     rate = _one(race, f"{OURS}, cholesky", lambda m: _known(m.ceiling_fraction, "the ceiling was not measured"))
-    yield "exact ALS, share of sgemm's rate", "10M shape, 128 factors", _at_least(0.45), rate, ""
+    yield _Target("exact ALS, share of sgemm's rate", "10M shape, 128 factors", _at_least(0.45), rate)
 
 
-def _topk_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+def _topk_targets() -> Iterator[_Target]:
     for problem, shape in ((topk.RANDOM, "20k × 27k, 64 factors"), (topk.LARGE, "5k × 1M, 128 factors")):
         for k, bound in ((10, 1.15), (100, 1.4)):
             scan = _ratio({"suite": "topk", "task": f"top-{k}", "problem": problem}, OURS, "matmul alone")
-            yield f"full-scan top-{k}, CPU of the matmul alone", shape, _at_most(bound, " ×"), scan, " ×"
+            yield _Target(f"full-scan top-{k}, CPU of the matmul alone", shape, _at_most(bound, " ×"), scan)
     race = {"suite": "topk", "task": topk.PRUNED, "problem": topk.RANDOM}
     shape = "20k × 27k, 64 factors"
-    yield "top-10 less seen, CPU of implicit's", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "implicit"), " ×"
+    yield _Target("top-10 less seen, CPU of implicit's", shape, _at_most(0.5, " ×"), _ratio(race, OURS, "implicit"))
     for name, bound in ((topk.REAL, 0.6), ("ml-1m", 0.6), ("ml-20m", 0.4), ("many-items", 0.4)):
         race = {"suite": "topk", "task": topk.PRUNED, "problem": f"factors trained on {name}"}
         scan = _ratio(race, OURS, "matmul alone")
-        yield "top-10 on trained factors, CPU of the matmul", name, _at_most(bound, " ×"), scan, " ×"
+        yield _Target("top-10 on trained factors, CPU of the matmul", name, _at_most(bound, " ×"), scan)
     query = _ratio({"suite": "topk", "task": topk.QUERIES}, OURS, topk.MATVEC)
-    yield "one query, CPU of the matrix-vector product", "100k × 64", _at_most(1.2, " ×"), query, " ×"
+    yield _Target("one query, CPU of the matrix-vector product", "100k × 64", _at_most(1.2, " ×"), query)
     evaluation = _ratio({"suite": "topk", "task": topk.EVALUATE, "problem": "ml-20m"}, OURS, topk.RECOMMEND_ALL)
-    yield "evaluation, CPU of recommend-all", "20M shape, all users", _at_most(1.2, " ×"), evaluation, " ×"
+    yield _Target("evaluation, CPU of recommend-all", "20M shape, all users", _at_most(1.2, " ×"), evaluation)
 
 
-def _memory_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
+def _memory_targets() -> Iterator[_Target]:
     race = {"suite": "memory", "task": memory.RECOMMEND, "problem": "138k-users"}
     beyond = _one(race, OURS, lambda m: float(m.figures["MB beyond the model"]))
-    yield "recommend-all to Parquet, beyond the model", "138k × 27k, 64 factors", _at_most(300, " MB"), beyond, " MB"
+    yield _Target("recommend-all to Parquet, beyond the model", "138k × 27k, 64 factors", _at_most(300, " MB"), beyond)
     for ids, other, bound in ((ingest.KINDS[0], ingest.READ, 2.0), (ingest.KINDS[1], ingest.ENCODE, 1.2)):
         race = {"suite": "ingest", "task": "Parquet to dense ids", "problem": "ml-20m", "ids": ids}
         name = f"Parquet to dense ids, wall of {other.removeprefix('pyarrow, ')}"
-        yield name, f"20 M rows, {ids}", _at_most(bound, " ×"), _ratio(race, OURS, other, "wall"), " ×"
+        yield _Target(name, f"20 M rows, {ids}", _at_most(bound, " ×"), _ratio(race, OURS, other, "wall"))
     for model in ("SGD", "ImplicitALS"):
         race = {"suite": "memory", "task": memory.TRAIN, "problem": "netflix"}
         peak = _one(race, f"{OURS}, {model}", lambda m: float(m.figures["bytes a rating"]))
-        yield f"peak of training {model}, less factors", "100 M ratings", _at_most(40, " B/rating"), peak, " B/rating"
+        yield _Target(f"peak of training {model}, less factors", "100 M ratings", _at_most(40, " B/rating"), peak)
     absent = _absent("fastmf keeps no blocks on disk yet")
-    yield "peak of training with blocks on disk", "100 M ratings", _at_most(0, " B/rating"), absent, " B/rating"
+    yield _Target("peak of training with blocks on disk", "100 M ratings", _at_most(0, " B/rating"), absent)
 
 
-def _startup_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    yield "import fastmf", "", _at_most(0.25, " s"), _wall({"suite": "startup", "task": "import"}, OURS), " s"
+def _startup_targets() -> Iterator[_Target]:
+    yield _Target("import fastmf", "", _at_most(0.25, " s"), _wall({"suite": "startup", "task": "import"}, OURS))
     for model in startup.MODELS:
         for kernels, bound in (("cached", 1.0), ("compiled", 10.0)):
             race = {"suite": "startup", "task": f"first fit over the steady one, kernels {kernels}"}
             first = _wall(race, f"{OURS}, {model}")
-            yield f"first fit, kernels {kernels}", model, _at_most(bound, " s"), first, " s"
+            yield _Target(f"first fit, kernels {kernels}", model, _at_most(bound, " s"), first)
     load = _wall({"suite": "startup", "task": "load a model"}, OURS)
-    yield "fastmf.load", "1 M users × 64", _at_most(0.02, " s"), load, " s"
+    yield _Target("fastmf.load", "1 M users × 64", _at_most(0.02, " s"), load)
 
 
-def _gpu_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    def over_the_floor(race: dict[str, Any]) -> Figure:
+def _gpu_targets() -> Iterator[_Target]:
+    def over_the_floor(race: dict[str, Any]) -> Metric:
         return _one(race, OURS, lambda m: 1 / _known(m.ceiling_fraction, "the ceiling was not measured"))
 
     for n_factors, shape in itertools.product(cuda.N_FACTORS, cuda.SHAPE_NAMES):
         common = {"suite": "cuda", "problem": shape, "n_factors": n_factors}
         what, bound = f"{shape}, {n_factors} factors", _at_most(2, " ×")
         epoch = over_the_floor({**common, "task": cuda.SGD})
-        yield "CUDA, SGD, time over the floor", what, bound, epoch, " ×"
+        yield _Target("CUDA, SGD, time over the floor", what, bound, epoch)
         for solver in cuda.SOLVERS:
             sweep = over_the_floor({**common, "task": cuda.SWEEP, "solver": solver})
-            yield f"CUDA, iALS by {solver}, time over the floor", what, bound, sweep, " ×"
+            yield _Target(f"CUDA, iALS by {solver}, time over the floor", what, bound, sweep)
     for scan in cuda.SCANS:
         search = over_the_floor({"suite": "cuda", "task": f"top-{scan.k}", "problem": str(scan)})
-        yield "CUDA, top-100, time over the floor", f"{scan}, 128 factors", _at_most(2, " ×"), search, " ×"
+        yield _Target("CUDA, top-100, time over the floor", f"{scan}, 128 factors", _at_most(2, " ×"), search)
 
 
-def _quality_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
-    for data, model, figure, bound in (
+def _quality_targets() -> Iterator[_Target]:
+    for data, model, metric, bound in (
         (quality.NCF_MOVIELENS_1M, "ImplicitALS", "HR@10", _at_least(0.729)),
         (quality.NCF_MOVIELENS_1M, "ImplicitALS", "NDCG@10", _at_least(0.450)),
         (quality.CITEULIKE, "ImplicitALS", "HR@10", _at_least(0.9006)),
@@ -186,16 +205,16 @@ def _quality_lines() -> Iterator[tuple[str, str, _Bound, Figure, str]]:
         (quality.MOVIELENS_1M, "SVDpp", "mean RMSE of 5 folds", _at_most(0.85)),
     ):
         race = {"suite": "quality", "task": "protocol", "problem": data}
-        found = _one(race, f"{OURS}, {model}", lambda m, figure=figure: float(m.figures[figure]))  # type: ignore[misc]
-        yield f"{model}: {figure}", data, bound, found, ""
+        found = _one(race, f"{OURS}, {model}", lambda m, metric=metric: float(m.figures[metric]))  # type: ignore[misc]
+        yield _Target(f"{model}: {metric}", data, bound, found)
 
 
 def _at_most(value: float, unit: str = "") -> _Bound:
-    return _Bound(value, f"≤ {value:g}{unit}")
+    return _Bound(value, unit)
 
 
 def _at_least(value: float, unit: str = "") -> _Bound:
-    return _Bound(value, f"≥ {value:g}{unit}", at_least=True)
+    return _Bound(value, unit, at_least=True)
 
 
 def _find(run: Run, race: dict[str, Any], contestant: str) -> Measurement:
@@ -208,39 +227,39 @@ def _find(run: Run, race: dict[str, Any], contestant: str) -> Measurement:
     return found[0]
 
 
-def _ratio(race: dict[str, Any], first: str, second: str, clock: str = "cpu") -> Figure:
+def _ratio(race: dict[str, Any], first: str, second: str, clock: str = "cpu") -> Metric:
     return lambda run: ratio(_find(run, race, first), _find(run, race, second), clock)
 
 
-def _faster_on_two_threads(race: dict[str, Any]) -> Figure:
-    def figure(run: Run) -> float:
+def _faster_on_two_threads(race: dict[str, Any]) -> Metric:
+    def metric(run: Run) -> float:
         found = {m.settings["n_threads"]: m.seconds("wall") for m in run.select(**race, contestant=OURS)}
         if not {1, 2} <= found.keys():
             raise _Unmeasured("not measured on 1 and 2 threads")
         return found[1] / found[2]
 
-    return figure
+    return metric
 
 
-def _one(race: dict[str, Any], contestant: str, figure: Callable[[Measurement], float]) -> Figure:
+def _one(race: dict[str, Any], contestant: str, read: Callable[[Measurement], float]) -> Metric:
     def found(run: Run) -> float:
         measurement = _find(run, race, contestant)
         try:
-            return figure(measurement)
+            return read(measurement)
         except KeyError as error:
-            raise _Unmeasured(f"{contestant} has no figure {error}") from error
+            raise _Unmeasured(f"{contestant} has no metric {error}") from error
 
     return found
 
 
-def _wall(race: dict[str, Any], contestant: str) -> Figure:
+def _wall(race: dict[str, Any], contestant: str) -> Metric:
     return _one(race, contestant, lambda m: m.seconds("wall"))
 
 
-def _time_to_exact(race: dict[str, Any], upwards: bool) -> Figure:
+def _time_to_exact(race: dict[str, Any], upwards: bool) -> Metric:
     """Return when the subspace solver first is as good as the exact one at its end, by when that first was."""
 
-    def figure(run: Run) -> float:
+    def metric(run: Run) -> float:
         exact, subspace = (
             np.array(_find(run, race, f"{OURS}, {solver}").figures["curve"]) for solver in ("cholesky", "subspace")
         )
@@ -252,14 +271,14 @@ def _time_to_exact(race: dict[str, Any], upwards: bool) -> Figure:
             raise _Unmeasured("the subspace solver did not get there")
         return float(second[0] / first[0])
 
-    return figure
+    return metric
 
 
-def _absent(reason: str) -> Figure:
-    def figure(_: Run) -> float:
+def _absent(reason: str) -> Metric:
+    def metric(_: Run) -> float:
         raise _Unmeasured(reason)
 
-    return figure
+    return metric
 
 
 def _known(value: float | None, reason: str) -> float:
@@ -268,24 +287,24 @@ def _known(value: float | None, reason: str) -> float:
     return value
 
 
-def _is_proven(*operations: str) -> Figure:
-    def figure(run: Run) -> float:
+def _is_proven(*operations: str) -> Metric:
+    def metric(run: Run) -> float:
         missing = [operation for operation in operations if operation not in run.proofs]
         if missing:
             raise _Unmeasured(f"{missing[0]} was not proven in this run")
         return float(sum(bool(run.proofs[operation]) for operation in operations))
 
-    return figure
+    return metric
 
 
-def _error_at_equal_time(n_factors: int) -> Figure:
+def _error_at_equal_time(n_factors: int) -> Metric:
     """Return fastmf's test error less LIBMF's, the best of each up to the time at which the first of them ends."""
 
-    def figure(run: Run) -> float:
+    def metric(run: Run) -> float:
         race = {"suite": "sgd", "task": "error over time", "problem": "ml-10m", "n_factors": n_factors}
         own, other = (np.array(_find(run, race, name).figures["curve"]) for name in (OURS, "LIBMF"))
         end = min(own[-1, 0], other[-1, 0])
         own_best, other_best = (curve[curve[:, 0] <= end, 1].min(initial=np.inf) for curve in (own, other))
         return float(own_best - other_best)
 
-    return figure
+    return metric

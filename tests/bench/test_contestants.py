@@ -1,18 +1,22 @@
-"""What contestants do between laps, without the processes: they work as told, and their answers are judged right."""
+"""What contestants do between laps, without the processes: their work, and the quality of their answers."""
 
 import stat
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import fastmf
-from fastmf_bench import judge, libmf, problems
+from fastmf.errors import FastMFError
+from fastmf_bench import libmf, problems, quality
 from fastmf_bench.pace import Lap
 from fastmf_bench.problems import Problem, Shape
-from fastmf_bench.suites import SUITES, TASKS, quality, topk
+from fastmf_bench.suites import SUITES, TASKS, topk
+from fastmf_bench.suites import quality as quality_suite
 
 
 class Laps:
@@ -60,7 +64,7 @@ def test_sgd_walks_enough_ratings_and_reports_one_epoch(problem: Problem, monkey
     assert 0.5 < figures["test RMSE"] < 2
 
 
-def test_explicit_training_is_judged_by_its_error(problem: Problem) -> None:
+def test_explicit_training_reports_its_error(problem: Problem) -> None:
     figures, _ = run("als.fastmf_explicit", problem, n_factors=4, n_threads=1)
 
     assert 0.5 < figures["test RMSE"] < 2
@@ -82,6 +86,63 @@ def test_numpy_says_what_part_it_did(task: str, problem: Problem) -> None:
     assert laps.calls == 3
     assert figures["work"] > 0
     assert figures["note"].startswith(("on 1,080 of", "the rows of 80 users"))
+
+
+class FakeALS:
+    """Stands for implicit's class: keeps the confidences that it is given, and reports three epochs."""
+
+    given: ClassVar[list[scipy.sparse.csr_matrix]] = []
+
+    def __init__(self, factors: int, iterations: int = 3, **settings: Any) -> None:
+        self._n_factors, self._n_epochs = factors, min(iterations, 3)
+
+    def fit(
+        self, confidences: scipy.sparse.csr_matrix, show_progress: bool = False, callback: Any = lambda *_: None
+    ) -> None:
+        self.given.append(confidences)
+        self.user_factors, self.item_factors = (np.ones((n, self._n_factors), np.float32) for n in confidences.shape)
+        for epoch in range(self._n_epochs):
+            callback(epoch, 0.1, None)
+
+
+@pytest.fixture
+def fake_als(monkeypatch: pytest.MonkeyPatch) -> type[FakeALS]:
+    for name in ("implicit", "implicit.cpu", "implicit.cpu.als"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["implicit.cpu.als"].AlternatingLeastSquares = FakeALS  # type: ignore[attr-defined]
+    monkeypatch.setattr(FakeALS, "given", [])
+    return FakeALS
+
+
+IMPLICIT_TASKS = {
+    "als.implicit": {"n_factors": 4, "n_threads": 1, "use_cg": False},
+    "memory.implicit": {"n_factors": 4, "n_threads": 1},
+    "quality.implicit_curve": {"n_threads": 1, "use_cg": False},
+}
+
+
+@pytest.mark.parametrize("task", IMPLICIT_TASKS)
+def test_implicit_is_given_no_cell_that_it_skips(task: str, problem: Problem, fake_als: type[FakeALS]) -> None:
+    run(task, problem, **IMPLICIT_TASKS[task])
+
+    (given,) = fake_als.given
+    assert given.nnz == problem.n_train
+    assert given.data.min() > 1
+
+
+@pytest.mark.parametrize("rating", [0.0, -0.5, -2.0, 1e-9, np.nan])
+def test_ratings_on_which_implicit_skips_work_are_refused(
+    rating: float, problem: Problem, fake_als: type[FakeALS]
+) -> None:
+    path = problem.folder / "train-ratings.npy"
+    ratings = np.load(path)
+    ratings[:3] = rating
+    np.save(path, ratings)
+
+    for task in ("als.implicit", "memory.implicit"):
+        with pytest.raises(FastMFError, match=r"^3 of 1,080 confidences are not above 1, where implicit does less"):
+            run(task, problem, **IMPLICIT_TASKS[task])
+    assert fake_als.given == []
 
 
 def scores(arrays: topk.Arrays, seen: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -108,7 +169,7 @@ def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
         assert topk.scan_numpy(Laps(1), str(tmp_path), k=5) == {"agreement": 1.0}
 
 
-def test_judge_of_errors(problem: Problem) -> None:
+def test_rmse_of_factors_and_biases(problem: Problem) -> None:
     rng = np.random.default_rng(0)
     p, q = rng.random((80, 3), np.float32), rng.random((50, 3), np.float32)
     user_biases, item_biases = rng.random(80, np.float32), rng.random(50, np.float32)
@@ -116,11 +177,11 @@ def test_judge_of_errors(problem: Problem) -> None:
 
     exact = 3 + user_biases[test.users] + item_biases[test.items] + (p @ q.T)[test.users, test.items]
 
-    found = judge.rmse(problem, p, q, user_biases, item_biases, mean=3.0)
+    found = quality.rmse(problem, p, q, user_biases, item_biases, mean=3.0)
     assert found == pytest.approx(np.sqrt(np.mean((test.ratings - exact) ** 2)), rel=1e-5)
 
 
-def test_judge_of_rankings(problem: Problem) -> None:
+def test_ndcg_leaves_out_the_training_items(problem: Problem) -> None:
     rng = np.random.default_rng(0)
     p, q = rng.random((80, 3), np.float32), rng.random((50, 3), np.float32)
     train, test = problem.train(), problem.test()
@@ -131,7 +192,7 @@ def test_judge_of_rankings(problem: Problem) -> None:
 
     expected = fastmf.metrics.ndcg_at_k(best[users], [test.items[test.users == u].tolist() for u in users], 10)
 
-    assert judge.ndcg(problem, p, q) == pytest.approx(expected)
+    assert quality.ndcg(problem, p, q) == pytest.approx(expected)
 
 
 LIBMF = """#!{python}
@@ -159,7 +220,7 @@ def mf_train(tmp_path: Path) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
-def test_libmf_is_judged_by_its_own_figures(mf_train: str, problem: Problem) -> None:
+def test_errors_of_libmf_are_those_that_it_prints(mf_train: str, problem: Problem) -> None:
     figures = TASKS["sgd.libmf_curve"](Laps(0), str(problem.folder), 4, 1, mf_train)
 
     seconds, errors = np.array(figures["curve"]).T
@@ -178,7 +239,7 @@ def test_libmf_reads_what_we_write(problem: Problem) -> None:
 
 
 def test_figures_over_seeds_are_means_with_their_spread() -> None:
-    figures = quality._over_seeds([1, 2, 6], lambda seed: {"error": float(seed)})
+    figures = quality_suite._over_seeds([1, 2, 6], lambda seed: {"error": float(seed)})
 
     assert (figures["error"], figures["error, spread"]) == (3, 5)
     assert figures["seconds"] >= 0
@@ -187,7 +248,7 @@ def test_figures_over_seeds_are_means_with_their_spread() -> None:
 def test_time_to_a_goal_is_that_of_the_first_to_reach_it() -> None:
     curve = [(1.0, 0.9), (2.0, 0.85), (3.0, 0.8)]
 
-    assert judge.of_errors(curve, 0.85) == {"best RMSE": 0.8, "seconds to goal": 2, "curve": curve}
-    assert judge.of_errors(curve, 0.7)["seconds to goal"] is None
-    assert judge.of_errors(curve)["seconds to goal"] is None
-    assert judge.of_rankings(curve, 0.85) == {"best NDCG@10": 0.9, "seconds to goal": 1, "curve": curve}
+    assert quality.of_errors(curve, 0.85) == {"best RMSE": 0.8, "seconds to goal": 2, "curve": curve}
+    assert quality.of_errors(curve, 0.7)["seconds to goal"] is None
+    assert quality.of_errors(curve)["seconds to goal"] is None
+    assert quality.of_rankings(curve, 0.85) == {"best NDCG@10": 0.9, "seconds to goal": 1, "curve": curve}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fastmf.errors import DataError
-from fastmf_bench import readme, report
+from fastmf_bench import plots, readme, report
 from fastmf_bench.results import Run
+from fastmf_bench.targets import Verdict
 from tests.bench.made import made_run, measurement
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,69 @@ def test_the_page_has_every_kind_of_plot() -> None:
     assert parse(text).tags.count("svg") == 6
     for label in ("n_factors", "threads", "ratings", "seconds of training (wall)", "2 s CPU", "of copy"):
         assert label in text
+
+
+def test_targets_that_were_not_measured_are_folded_away() -> None:
+    text = report.make_page([full_run()])
+
+    shown, _, folded = text.partition("<h2>Targets</h2>")[2].partition("<h2>")[0].partition("<details>")
+    assert text.count("<details>") == 1
+    assert "SGD kernels unlike" not in shown  # of its kernels, one alone was proven
+    assert shown.count('class="missed">missed') + shown.count('class="met">met') == shown.count("<tr>") - 1 > 0
+    assert folded.count("<tr>") - 1 == int(re.search(r"<summary>not measured: (\d+)<", folded)[1]) > 40  # type: ignore[index]
+    assert ">met<" not in folded
+    assert ">missed<" not in folded
+
+
+def test_nothing_is_folded_where_everything_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = Verdict("a", "b", "≤ 1", "0.5", "met")
+    monkeypatch.setattr("fastmf_bench.targets.check", lambda runs: [met])
+
+    assert "<details>" not in report.make_page([full_run()])
+
+
+@pytest.mark.parametrize(("peer", "words"), [(19.0, ">seconds<"), (21.0, ">seconds, logarithmic<")])
+def test_bars_on_a_logarithmic_axis_say_so(peer: float, words: str) -> None:
+    svg = plots.bars([measurement(), measurement(contestant="LIBMF", seconds=peer)])
+
+    assert words in svg
+
+
+def test_lines_on_logarithmic_axes_say_so() -> None:
+    curve = measurement(seconds=0, figures={"curve": [(1, 0.9), (2, 0.8)]})
+    sizes = [measurement(work=n, seconds=n / 100) for n in (10.0, 200.0)]
+
+    error, time = plots.over_time([curve], "RMSE"), plots.against_ratings(sizes)
+
+    assert ">seconds of training (wall), logarithmic<" in error
+    assert ">RMSE<" in error
+    assert ">ratings, logarithmic<" in time
+    assert ">seconds (wall), logarithmic<" in time
+    assert "logarithmic" not in plots.against_factors(sizes)
+
+
+def test_plots_read_well_on_a_phone() -> None:
+    """On a screen of 360 pixels, which leaves a plot 338, letters are 9 pixels high or more."""
+    names = ("fastmf", "pyarrow, read and dictionary_encode", "matrix-vector product alone")
+    race = [measurement("topk", contestant=name, seconds=n) for name, n in zip(names, (0.5, 1, 400), strict=True)]
+    curve = measurement(seconds=0, figures={"curve": [(1, 0.9), (2, 0.8)]})
+
+    for svg in (plots.bars(race), plots.over_time([curve], "RMSE"), plots.against_factors(race)):
+        width = float(re.search(r'viewBox="0 0 ([\d.]+) ', svg)[1])  # type: ignore[index]
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
+        assert sizes
+        assert min(sizes) * 338 / width >= 9
+
+
+def test_a_disturbed_run_says_so() -> None:
+    slow = measurement(contestant="slow <peer>")
+    slow.wall[0] = 9.0
+
+    text = report.make_page([made_run(measurement(), slow)])
+
+    assert ">disturbed: 1 measurements</summary>" in text
+    assert "<li>slow &lt;peer&gt; in epoch, ml-10m: laps took from 0.9 s to 9 s</li>" in text
+    assert "disturbed" not in report.make_page([made_run(measurement())])
 
 
 def test_the_page_is_the_same_each_time() -> None:

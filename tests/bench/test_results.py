@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from fastmf.errors import DataError
+from fastmf_bench.problems import SHAPES, Problem
 from fastmf_bench.results import Run, compare_runs, disturbances, ours, ratio
+from fastmf_bench.suites import als
 from tests.bench.made import made_run, measurement
 
 
@@ -92,14 +94,40 @@ def test_ours_is_the_one_that_was_timed() -> None:
     assert ours([measurement(seconds=0)]) is None
 
 
-def test_a_run_that_others_disturbed_says_so() -> None:
-    steady, slow = measurement(), measurement(contestant="slow")
-    slow.wall[2] = 1.6
-    too_fast = measurement(suite="als", task="sweep", ceiling="sgemm", ceiling_rate=80.0)
-    pruned = measurement(suite="topk", task="top-10", ceiling="sgemm", ceiling_rate=80.0)
+@pytest.mark.parametrize(
+    ("laps", "found"),
+    [
+        ([1.0, 1.0], []),
+        ([0.8, 1.0, 1.3], []),  # half of the median, and no more
+        ([0.8, 1.0, 1.31], ["fastmf in epoch, ml-10m: laps took from 0.8 s to 1.31 s"]),
+        ([0.4, 1.0, 1.0], ["fastmf in epoch, ml-10m: laps took from 0.4 s to 1 s"]),
+        ([1.0, 2.0], ["fastmf in epoch, ml-10m: laps took from 1 s to 2 s"]),
+        ([7.0], []),
+        ([], []),
+    ],
+)
+def test_laps_that_spread_by_more_than_half_show_a_disturbance(laps: list[float], found: list[str]) -> None:
+    one = measurement()
+    one.wall[:] = laps
 
-    assert disturbances(made_run(steady, pruned)) == []
-    assert disturbances(made_run(steady, slow, too_fast, pruned)) == [
-        "slow in epoch, ml-10m: the slowest lap took 1.6 × the median",
-        "fastmf in sweep, ml-10m: 1.25 × its ceiling, sgemm, was reached",
-    ]
+    assert disturbances(made_run(one)) == found
+
+
+@pytest.mark.parametrize(
+    ("suite", "contestant", "is_bound"),
+    [
+        ("als", als.make_contestant(Problem(SHAPES["ml-1m"], Path()), 64, 2, "cholesky").name, True),
+        ("als", "implicit, cholesky", True),
+        ("als", "fastmf, cg", False),  # solves rows with fewer operations than the ceiling counts
+        ("als", "fastmf, subspace", False),
+        ("topk", "fastmf, pruned", False),
+        ("sgd", "fastmf", False),
+    ],
+)
+def test_a_ceiling_below_an_exact_solver_shows_a_disturbance(suite: str, contestant: str, is_bound: bool) -> None:
+    def found(ceiling: float) -> list[str]:
+        ceilings = {"ceiling": "sgemm", "ceiling_rate": ceiling}
+        return disturbances(made_run(measurement(suite, "sweep", contestant=contestant, **ceilings)))
+
+    assert found(100.0) == []
+    assert found(80.0) == ([f"{contestant} in sweep, ml-10m: reached 1.25 × its ceiling, sgemm"] if is_bound else [])

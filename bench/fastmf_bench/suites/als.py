@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse
 
 import fastmf
+from fastmf.errors import FastMFError
 from fastmf.models.least_squares import SOLVERS
-from fastmf_bench import judge
+from fastmf_bench import quality
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Lap, Pace, Task, clocks
 from fastmf_bench.problems import SHAPES, Problem, open_problem
@@ -23,7 +24,7 @@ MANY_FACTORS = (256, 512)
 CURVE_FACTORS = (128, 256)
 TO_OBJECTIVE = "objective over time"
 _CURVE_EPOCHS = 10
-# The weighting that all of these libraries know: confidence 1 + r on observed cells (Hu, Koren, Volinsky, ICDM 2008).
+# The weighting that all of these libraries have: confidence 1 + r on observed cells (Hu, Koren, Volinsky, ICDM 2008).
 _ALPHA = 1.0
 _REGULARIZATION = 1.0
 _EXPLICIT_REGULARIZATION = 0.05
@@ -42,7 +43,7 @@ def run(session: Session) -> None:
         n_factors = session.factors((64,))[0]
         _race(session, problem, "explicit sweep", n_factors, _explicit_contestants(session, problem, n_factors))
         for n_threads in session.fewer_threads:
-            ours = _ours(problem, n_factors, n_threads, SOLVERS[0])
+            ours = make_contestant(problem, n_factors, n_threads, SOLVERS[0])
             _race(session, problem, "implicit sweep", n_factors, [ours], n_threads)
     if session.runs_usual_problems:
         with session.noting("ml-1m"):
@@ -57,7 +58,7 @@ def _race_with_many_factors(session: Session, problem: Problem) -> None:
     n_threads = session.options.n_threads
     for n_factors in MANY_FACTORS:
         solvers = [solver for solver in SOLVERS if solver != "cholesky" or n_factors == MANY_FACTORS[0]]
-        contestants = [_ours(problem, n_factors, n_threads, solver) for solver in solvers]
+        contestants = [make_contestant(problem, n_factors, n_threads, solver) for solver in solvers]
         _race(session, problem, "implicit sweep", n_factors, contestants)
     for n_factors in CURVE_FACTORS:
         common = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": n_threads}
@@ -90,7 +91,8 @@ def _race(
     session.race("als", task, problem.name, settings, contestants, work)
 
 
-def _ours(problem: Problem, n_factors: int, n_threads: int, solver: str) -> Contestant:
+def make_contestant(problem: Problem, n_factors: int, n_threads: int, solver: str) -> Contestant:
+    """Return the contestant that trains fastmf with one of its solvers."""
     arguments = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": n_threads, "solver": solver}
     return Contestant(f"{OURS}, {solver}", "als.fastmf", arguments)
 
@@ -98,7 +100,7 @@ def _ours(problem: Problem, n_factors: int, n_threads: int, solver: str) -> Cont
 def _implicit_contestants(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
     n_threads = session.options.n_threads
     common = {"folder": str(problem.folder), "n_factors": n_factors}
-    contestants = [_ours(problem, n_factors, n_threads, solver) for solver in SOLVERS]
+    contestants = [make_contestant(problem, n_factors, n_threads, solver) for solver in SOLVERS]
     contestants.append(Contestant("numpy", "als.numpy", common))
     for peer, solver in itertools.product(("implicit", "cmfrec"), ("cholesky", "cg")):
         too_slow = peer == "cmfrec" and (
@@ -127,7 +129,7 @@ def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int, solver
         solver=solver,
         n_threads=n_threads,
     ).fit(problem.train(), callbacks=[lambda *_: not pace()])
-    return {"epochs": len(model.history), "NDCG@10": judge.ndcg(problem, model.user_factors, model.item_factors)}
+    return {"epochs": len(model.history), "NDCG@10": quality.ndcg(problem, model.user_factors, model.item_factors)}
 
 
 def train_fastmf_curve(_: Pace, folder: str, n_factors: int, n_threads: int, solver: str) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def train_fastmf_explicit(pace: Pace, folder: str, n_factors: int, n_threads: in
         n_factors=n_factors, n_epochs=_FOREVER, regularization=_EXPLICIT_REGULARIZATION, n_threads=n_threads
     ).fit(problem.train(), callbacks=[lambda *_: not pace()])
     biases = model.fitted.factors.user_biases, model.fitted.factors.item_biases
-    error = judge.rmse(problem, model.user_factors, model.item_factors, *biases, model.global_mean)
+    error = quality.rmse(problem, model.user_factors, model.item_factors, *biases, model.global_mean)
     return {"epochs": len(model.history), "test RMSE": error}
 
 
@@ -183,6 +185,7 @@ def train_implicit(pace: Pace, folder: str, n_factors: int, n_threads: int, use_
     from implicit.cpu.als import AlternatingLeastSquares
 
     problem = open_problem(folder)
+    matrix = confidences(problem)
     model = AlternatingLeastSquares(
         factors=n_factors,
         regularization=_REGULARIZATION,
@@ -200,8 +203,8 @@ def train_implicit(pace: Pace, folder: str, n_factors: int, n_threads: int, use_
             raise _EnoughError
 
     with contextlib.suppress(_EnoughError):
-        model.fit(confidences(problem), show_progress=False, callback=on_epoch)
-    figures = {"epochs": epochs, "NDCG@10": judge.ndcg(problem, model.user_factors, model.item_factors)}
+        model.fit(matrix, show_progress=False, callback=on_epoch)
+    figures = {"epochs": epochs, "NDCG@10": quality.ndcg(problem, model.user_factors, model.item_factors)}
     return figures | ({"note": _CG_NOTE} if use_cg else {})
 
 
@@ -233,19 +236,40 @@ def train_cmfrec(pace: Pace, folder: str, n_factors: int, n_threads: int, use_cg
     while pace(lap):
         (_, short), (model, long) = fit(1), fit(3)
         lap = Lap(*((b - a) / 2 for a, b in zip(short, long, strict=True)))
-    figures = {"epochs": 3, "NDCG@10": judge.ndcg(problem, model.A_, model.B_)}
+    figures = {"epochs": 3, "NDCG@10": quality.ndcg(problem, model.A_, model.B_)}
     return figures | ({"note": _CG_NOTE} if use_cg else {})
 
 
 class _EnoughError(Exception):
-    """implicit has no other way to be told that training is over."""
+    """Ends a training of implicit, which has no other way to stop early."""
 
 
 def confidences(problem: Problem) -> "scipy.sparse.csr_matrix":
-    """Return the ratings as confidences 1 + αr, in a SciPy matrix."""
+    """Return the ratings as confidences 1 + αr, in a SciPy matrix; see `require_full_work`."""
     rows = problem.train().by_user
     shape = (problem.shape.n_users, problem.shape.n_items)
-    return scipy.sparse.csr_matrix((1 + _ALPHA * rows.values, rows.indices, rows.indptr), shape=shape)
+    matrix = scipy.sparse.csr_matrix((1 + _ALPHA * rows.values, rows.indices, rows.indptr), shape=shape)
+    require_full_work(matrix)
+    return matrix
+
+
+def require_full_work(matrix: "scipy.sparse.csr_matrix") -> None:
+    """Refuse confidences on which a peer has less to do than fastmf.
+
+    implicit's exact solver adds (c - 1) q qᵀ for each cell and skips the product where the confidence c is exactly 1;
+    a confidence below 0 means dislike to it.
+
+    Raises
+    ------
+    FastMFError
+        If a confidence is 1 or less, or not a number.
+    """
+    n_skipped = int(np.count_nonzero(~(matrix.data > 1)))
+    if n_skipped:
+        raise FastMFError(
+            f"{n_skipped:,} of {len(matrix.data):,} confidences are not above 1, where implicit does less work than "
+            "fastmf; expected ratings above 0"
+        )
 
 
 TASKS: dict[str, Task] = {

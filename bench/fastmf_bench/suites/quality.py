@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 
 import fastmf
 from fastmf.models.least_squares import SOLVERS
-from fastmf_bench import judge, problems
+from fastmf_bench import problems
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Pace, Task
 from fastmf_bench.problems import open_problem
+from fastmf_bench.quality import Curve, ndcg, of_errors, of_rankings
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session
 from fastmf_bench.suites import als, sgd
@@ -311,7 +312,7 @@ def _pairs(path: Path) -> tuple[IntArray, IntArray]:
 def als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
     """Train `fastmf.ALS`, evaluated after each sweep."""
     model = fastmf.ALS(n_factors=_CURVE_FACTORS, n_epochs=15, regularization=0.05, n_threads=n_threads)
-    return judge.of_errors(sgd.validated(model, open_problem(folder)), _RMSE_GOAL)
+    return of_errors(sgd.validated(model, open_problem(folder)), _RMSE_GOAL)
 
 
 def surprise_curve(_: Pace, folder: str) -> dict[str, Any]:
@@ -325,28 +326,28 @@ def surprise_curve(_: Pace, folder: str) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         pairs = zip(test.users.tolist(), test.items.tolist(), strict=True)
         curve.append((seconds, fastmf.metrics.rmse(test.ratings, [model.predict(*pair).est for pair in pairs])))
-    return judge.of_errors(curve, _RMSE_GOAL)
+    return of_errors(curve, _RMSE_GOAL)
 
 
 def implicit_als_curve(_: Pace, folder: str, n_threads: int) -> dict[str, Any]:
-    """Train `fastmf.ImplicitALS`, judged after each sweep."""
-    return judge.of_rankings(_judged_sweeps(folder, n_threads, _CURVE_FACTORS, "cholesky", 12), _NDCG_GOAL)
+    """Train `fastmf.ImplicitALS`, evaluated after each sweep."""
+    return of_rankings(_evaluated_sweeps(folder, n_threads, _CURVE_FACTORS, "cholesky", 12), _NDCG_GOAL)
 
 
 def solver_curve(_: Pace, folder: str, n_threads: int, n_factors: int, solver: str) -> dict[str, Any]:
-    """Train `fastmf.ImplicitALS` with one of its solvers, judged after each sweep; the exact one for fewer of them."""
+    """Train `fastmf.ImplicitALS` with one of its solvers, evaluated after each sweep: 10 of the exact one, else 20."""
     n_epochs = 10 if solver == "cholesky" else 20
-    return judge.of_rankings(_judged_sweeps(folder, n_threads, n_factors, solver, n_epochs), _NDCG_GOAL)
+    return of_rankings(_evaluated_sweeps(folder, n_threads, n_factors, solver, n_epochs), _NDCG_GOAL)
 
 
-def _judged_sweeps(folder: str, n_threads: int, n_factors: int, solver: str, n_epochs: int) -> judge.Curve:
+def _evaluated_sweeps(folder: str, n_threads: int, n_factors: int, solver: str, n_epochs: int) -> Curve:
     problem, seconds = open_problem(folder), 0.0
-    curve: judge.Curve = []
+    curve: Curve = []
 
     def on_epoch(model: fastmf.ImplicitALS, record: dict[str, Any]) -> None:
         nonlocal seconds
         seconds += record["seconds"]
-        curve.append((seconds, judge.ndcg(problem, model.user_factors, model.item_factors)))
+        curve.append((seconds, ndcg(problem, model.user_factors, model.item_factors)))
 
     settings: dict[str, Any] = {"n_factors": n_factors, "regularization": 0.01, "unobserved_weight": 0.3}
     settings["solver"] = solver
@@ -356,25 +357,30 @@ def _judged_sweeps(folder: str, n_threads: int, n_factors: int, solver: str, n_e
 
 
 def implicit_curve(_: Pace, folder: str, n_threads: int, use_cg: bool) -> dict[str, Any]:
-    """Train implicit's ALS, judged after each sweep, with the confidence that stands for the same unobserved weight."""
+    """Train implicit's ALS, evaluated after each sweep.
+
+    A confidence of 1 / 0.3 on observed cells and 1 elsewhere is the unobserved weight of 0.3 that fastmf has, scaled.
+    """
     import scipy.sparse
     from implicit.cpu.als import AlternatingLeastSquares
 
     problem, curve, seconds = open_problem(folder), [], 0.0
     rows = problem.train().by_user
     shape = (problem.shape.n_users, problem.shape.n_items)
-    ones = np.full(len(rows.indices), 1 / 0.3, np.float32)
+    confidences = np.full(len(rows.indices), 1 / 0.3, np.float32)
 
     def on_epoch(_: int, lap: float, __: object) -> None:
         nonlocal seconds
         seconds += lap
-        curve.append((seconds, judge.ndcg(problem, model.user_factors, model.item_factors)))
+        curve.append((seconds, ndcg(problem, model.user_factors, model.item_factors)))
 
     model = AlternatingLeastSquares(
         factors=_CURVE_FACTORS, regularization=20.0, use_cg=use_cg, iterations=12, num_threads=n_threads, random_state=0
     )
-    model.fit(scipy.sparse.csr_matrix((ones, rows.indices, rows.indptr), shape), show_progress=False, callback=on_epoch)
-    return judge.of_rankings(curve, _NDCG_GOAL)
+    matrix = scipy.sparse.csr_matrix((confidences, rows.indices, rows.indptr), shape)
+    als.require_full_work(matrix)
+    model.fit(matrix, show_progress=False, callback=on_epoch)
+    return of_rankings(curve, _NDCG_GOAL)
 
 
 _PROTOCOLS = {

@@ -7,7 +7,7 @@ import numpy as np
 import fastmf
 from fastmf.backend import get_backend
 from fastmf.models.descent import make_step
-from fastmf_bench import judge, libmf
+from fastmf_bench import libmf, quality
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Lap, Pace, Task, averaged
 from fastmf_bench.problems import SHAPES, Problem, open_problem
@@ -99,7 +99,7 @@ def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int) -> dic
 
     model = _model(n_factors, n_threads, _FOREVER).fit(problem.train(), callbacks=[on_epoch])
     fitted = model.fitted.factors
-    error = judge.rmse(
+    error = quality.rmse(
         problem, model.user_factors, model.item_factors, fitted.user_biases, fitted.item_biases, model.global_mean
     )
     return {"epochs": len(model.history), "test RMSE": error}
@@ -116,10 +116,10 @@ def train_fastmf_curve(
 ) -> dict[str, Any]:
     """Train `fastmf.SGD`; the test error at the end of each epoch, with the seconds trained so far."""
     model = _model(n_factors, n_threads, n_epochs).set_params(learning_rate=learning_rate)
-    return judge.of_errors(validated(model, open_problem(folder)), goal)
+    return quality.of_errors(validated(model, open_problem(folder)), goal)
 
 
-def validated(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> judge.Curve:
+def validated(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> quality.Curve:
     """Train a model; seconds trained and test error after each epoch."""
     history = model.fit(problem.train(), validation=problem.test()).history
     seconds = np.cumsum([record["seconds"] for record in history]).tolist()
@@ -151,7 +151,7 @@ def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
 
 
 def train_libmf(pace: Pace, folder: str, n_factors: int, n_threads: int, program: str, n_laps: int) -> dict[str, Any]:
-    """Train with LIBMF, and judge it after as many epochs as the others."""
+    """Train with LIBMF; the test error is that of as many epochs as the others had."""
     problem = open_problem(folder)
     settings = libmf.Settings(program, n_factors, n_threads, _REGULARIZATION)
     train, test = libmf.write_text(problem)
@@ -178,7 +178,7 @@ def train_libmf_curve(
     train, test = libmf.write_text(open_problem(folder))
     seconds = libmf.time_epoch(settings, train).wall
     errors = libmf.test_errors(settings, train, test, n_epochs)
-    return judge.of_errors([(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)], goal)
+    return quality.of_errors([(seconds * (epoch + 1), error) for epoch, error in enumerate(errors)], goal)
 
 
 def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> dict[str, Any]:
