@@ -104,8 +104,8 @@ def _take_steps(
     error = (residual * slope).astype(np.float32)
     gained = step.adaptive * error**2 / p.shape[1]
     for table, biases, squares, scales, index, own, other, norm, strength, bias_strength in (
-        (*factors[0::2][:2], rows.user_squares, rows.user_scales, user, p, q, norms[1][item], *step[3::2]),
-        (*factors[1::2][:2], rows.item_squares, rows.item_scales, item, q, p, norms[0][user], *step[4::2]),
+        (*factors[0::2][:2], rows.user_accumulator, rows.user_scales, user, p, q, norms[1][item], *step[3::2]),
+        (*factors[1::2][:2], rows.item_accumulator, rows.item_scales, item, q, p, norms[0][user], *step[4::2]),
     ):
         rate, scale = 1 / np.sqrt(squares[index]), scales[index]
         _add(

@@ -36,7 +36,8 @@ from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 _BIAS_SHARE = 0.2
 # Training errors that go up by some percent do no harm; steps that are too large drive them up by more.
 _LARGEST_RISE = 1.1
-_STATE = ("user_squares", "item_squares")
+# Names in a model directory, and the fields of `RowSteps` that they keep.
+_STATE = {"user_squares": "user_accumulator", "item_squares": "item_accumulator"}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -183,9 +184,9 @@ class DescentTrainer:
             )
         else:
             self.factors = start.factors
-            rows = rows._replace(**{name: start.state[name] for name in _STATE if name in start.state})
+            rows = rows._replace(**{of: start.state[name] for name, of in _STATE.items() if name in start.state})
         self._rows = rows
-        self.state = {name: getattr(rows, name) for name in _STATE}
+        self.state = {name: getattr(rows, of) for name, of in _STATE.items()}
 
     def to_host(self) -> None:
         """Nothing: kernels work on the factors themselves, unless a trainer says otherwise."""

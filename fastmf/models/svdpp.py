@@ -108,7 +108,7 @@ class _SVDppTrainer(DescentTrainer):
         self.state |= {
             "user_factors_alone": self._apart.user_factors,
             "item_implicit_factors": self._implicit.item_factors,
-            "item_implicit_squares": self._implicit.item_squares,
+            "item_implicit_squares": self._implicit.item_accumulator,
         }
 
     def run_epoch(self) -> Record:

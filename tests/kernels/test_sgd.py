@@ -88,7 +88,7 @@ def test_a_step_goes_down_the_gradient(link: str, kernels: Kernels, reference: K
     )
     damping = scales * np.repeat([float(term) for term in STEP[3:]], [3, 3, 1, 1])
     rates = np.repeat([float(STEP.learning_rate), float(STEP.bias_learning_rate)], [6, 2])
-    roots = np.sqrt([rows.user_squares[0], rows.item_squares[0]])
+    roots = np.sqrt([rows.user_accumulator[0], rows.item_accumulator[0]])
     rates /= np.repeat([*roots, *roots], [3, 3, 1, 1])
 
     def half_loss(x: np.ndarray) -> float:
@@ -120,8 +120,8 @@ def test_squares_grow_by_the_mean_square_of_the_gradient(adaptive: int, kernels:
         p, q = factors.user_factors[0].copy(), factors.item_factors[0].copy()
         score = float(factors.global_mean + factors.user_biases[0] + factors.item_biases[0] + p @ q)
         variant.run_epoch(one_rating(4), np.zeros((1, 1, 1), np.int32), factors, LINKS["identity"], step, rows, None)
-        assert rows.user_squares[0] == pytest.approx(1 + adaptive * np.mean(((4 - score) * q) ** 2), rel=1e-5)
-        assert rows.item_squares[0] == pytest.approx(1 + adaptive * np.mean(((4 - score) * p) ** 2), rel=1e-5)
+        assert rows.user_accumulator[0] == pytest.approx(1 + adaptive * np.mean(((4 - score) * q) ** 2), rel=1e-5)
+        assert rows.item_accumulator[0] == pytest.approx(1 + adaptive * np.mean(((4 - score) * p) ** 2), rel=1e-5)
 
 
 def test_epochs_lower_the_error(kernels: Kernels) -> None:

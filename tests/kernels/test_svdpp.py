@@ -120,7 +120,9 @@ def test_small_steps_go_down_the_gradient(link: str, kernels: Kernels) -> None:
     width = 1e-5
     moves = width * np.eye(len(start))
     gradient = np.array([(half_loss(start + move) - half_loss(start - move)) / (2 * width) for move in moves])
-    user_roots, item_roots, implicit_roots = map(np.sqrt, (rows.user_squares, rows.item_squares, implicit.item_squares))
+    user_roots, item_roots, implicit_roots = map(
+        np.sqrt, (rows.user_accumulator, rows.item_accumulator, implicit.item_accumulator)
+    )
     rates = np.concatenate(
         [
             np.repeat(2e-3 / user_roots, k),
@@ -149,7 +151,7 @@ def test_a_user_of_one_rating_moves_all_by_the_formulas(adaptive: int, kernels: 
     rows, step = first_row_steps(1, 1), STEP._replace(adaptive=np.float32(adaptive))
     (p, q, y), square = (
         (term[0].astype(np.float64) for term in (*factors[:2], implicit.item_factors)),
-        implicit.item_squares[0],
+        implicit.item_accumulator[0],
     )
     error = 4 - float(factors.global_mean + factors.user_biases[0] + factors.item_biases[0] + (p + y) @ q)
     blocks = make_blocks(by_user, 1, Grid(1), kernels.group_by)
@@ -162,9 +164,9 @@ def test_a_user_of_one_rating_moves_all_by_the_formulas(adaptive: int, kernels: 
     np.testing.assert_allclose(factors.item_factors[0], q + rate * (error * (p + y) - 0.01 * q), atol=1e-6)
     expected = y + 0.2 * rate / np.sqrt(square) * (error * q - 0.05 * y)
     np.testing.assert_allclose(implicit.item_factors[0], expected, atol=1e-6)
-    assert rows.user_squares[0] == pytest.approx(1 + adaptive * np.mean((error * q) ** 2), rel=1e-5)
-    assert rows.item_squares[0] == pytest.approx(1 + adaptive * np.mean((error * (p + y)) ** 2), rel=1e-5)
-    assert implicit.item_squares[0] == pytest.approx(square + adaptive * np.mean((error * q) ** 2), rel=1e-5)
+    assert rows.user_accumulator[0] == pytest.approx(1 + adaptive * np.mean((error * q) ** 2), rel=1e-5)
+    assert rows.item_accumulator[0] == pytest.approx(1 + adaptive * np.mean((error * (p + y)) ** 2), rel=1e-5)
+    assert implicit.item_accumulator[0] == pytest.approx(square + adaptive * np.mean((error * q) ** 2), rel=1e-5)
 
 
 def test_what_items_meet_of_a_user(kernels: Kernels) -> None:

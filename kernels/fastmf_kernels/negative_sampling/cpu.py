@@ -18,15 +18,16 @@ from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
     Tables,
-    begin_items,
+    copy_back,
     descend,
     descend_pair,
-    hold_user,
+    load_user,
     make_tables,
-    put_back,
-    put_user,
     rates_of,
+    score_of,
     state_of,
+    store_user,
+    take_item_norms,
 )
 from fastmf_kernels.sgd.schedule import Blocks
 
@@ -77,7 +78,7 @@ def _run(
     counts = np.zeros((*strata.shape[:2], len(Ranked._fields)), np.int64)
     with threads(n_threads):
         kernel(blocks, strata, tables, step, sampling, counts)
-    put_back(tables, factors, rows)
+    copy_back(tables, factors, rows)
     return Ranked(*counts.sum(axis=(0, 1)).tolist())
 
 
@@ -116,7 +117,7 @@ def _walk_bpr(
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:
         user = np.uint64(blocks.users[j])
-        row, state = hold_user(tables, user)
+        row, state = load_user(tables, user)
         while j < stop and np.uint64(blocks.users[j]) == user:
             chosen = np.uint64(blocks.items[j])
             for n in range(np.uint64(sampling.n_negatives)):
@@ -133,7 +134,7 @@ def _walk_bpr(
                     counts[0] += 1
                     counts[1] += difference > 0
             j += np.uint64(1)
-        put_user(row, state, tables, user)
+        store_user(row, state, tables, user)
 
 
 @device
@@ -145,7 +146,7 @@ def _walk_logistic(
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:
         user = np.uint64(blocks.users[j])
-        row, state = hold_user(tables, user)
+        row, state = load_user(tables, user)
         while j < stop and np.uint64(blocks.users[j]) == user:
             chosen_score = np.float32(0)
             for n in range(np.uint64(sampling.n_negatives + 1)):
@@ -155,8 +156,8 @@ def _walk_logistic(
                 if drawn >= 0:
                     place = np.uint64(drawn)
                     item_state = state_of(tables.items, place)
-                    score = multiply_row(row, tables.item_factors, place * width)
-                    score += tables.global_mean + state.bias + item_state.bias
+                    dot = multiply_row(row, tables.item_factors, place * width)
+                    score = score_of(dot, tables, state, item_state)
                     target = _ONE if n == 0 else _ZERO
                     error = target - _ONE / (_ONE + exponential(-score))
                     row, state = descend(row, row, state, tables, rates, place, item_state, error)
@@ -166,18 +167,18 @@ def _walk_logistic(
                         counts[0] += 1
                         counts[1] += chosen_score > score
             j += np.uint64(1)
-        put_user(row, state, tables, user)
+        store_user(row, state, tables, user)
 
 
 @inlined
 def _begin(blocks: Blocks, block: int, other_block: int, tables: Tables) -> _Columns:
-    """Begin the items of both columns; return what `_draw` needs to know of them."""
+    """Take the norms of the items of both columns, and return the columns as `_draw` takes them."""
     n_columns = len(blocks.column_cuts) - 1
     own, other = block % n_columns, other_block % n_columns
     first, last = blocks.column_cuts[own], blocks.column_cuts[own + 1]
     other_first, other_last = blocks.column_cuts[other], blocks.column_cuts[other + 1]
-    begin_items(tables, first, last)
-    begin_items(tables, other_first, other_last)
+    take_item_norms(tables, first, last)
+    take_item_norms(tables, other_first, other_last)
     return first, last - first, other_first, other_last - other_first, np.float64(n_columns - 1)
 
 

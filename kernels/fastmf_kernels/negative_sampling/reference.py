@@ -8,7 +8,7 @@ from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.negative_sampling.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, score_of
+from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, move_bias, move_row, score_of, sides
 from fastmf_kernels.sgd.schedule import Blocks
 
 
@@ -135,14 +135,9 @@ def _descend_pair(
     rows: RowSteps,
 ) -> None:
     """Move a user, an item whose score is to rise, and one whose score is to fall."""
+    users, both = sides(factors, step, rows)
     p, q_i, q_j = (row.astype(np.float64) for row in _rows(factors, user, *items))
-    user_rate = 1 / np.sqrt(rows.user_squares[user])
-    user_gradient = error * (q_i - q_j) - float(rows.user_scales[user]) * step.user_regularization * p
-    factors.user_factors[user] = p + user_rate * step.learning_rate * user_gradient
-    rows.user_squares[user] += step.adaptive * error**2 * (norms.items[items[0]] + norms.items[items[1]]) / len(p)
-    for item, q, e in zip(items, (q_i, q_j), (error, -error), strict=True):
-        rate, scale = 1 / np.sqrt(rows.item_squares[item]), float(rows.item_scales[item])
-        factors.item_factors[item] = q + rate * step.learning_rate * (e * p - scale * step.item_regularization * q)
-        rows.item_squares[item] += step.adaptive * error**2 * norms.users[user] / len(p)
-        bias = factors.item_biases[item]
-        factors.item_biases[item] += rate * step.bias_learning_rate * (e - scale * step.item_bias_regularization * bias)
+    k, user_norm = len(p), norms.users[user]
+    move_row(users, user, error * (q_i - q_j), error**2 * (norms.items[items[0]] + norms.items[items[1]]) / k)
+    for item, e in zip(items, (error, -error), strict=True):
+        move_bias(both, item, e, move_row(both, item, e * p, e**2 * user_norm / k))

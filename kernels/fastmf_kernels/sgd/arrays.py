@@ -33,34 +33,34 @@ class Step(NamedTuple):
 
 
 class RowSteps(NamedTuple):
-    """What makes the steps of one row differ from those of another.
+    """What differs between the steps of one row and those of another.
 
     Attributes
     ----------
-    user_squares, item_squares : float32 arrays, shape (n_users,) and (n_items,)
-        1 + Σ of the mean squares of the error's gradients so far; step sizes are divided by its root.
+    user_accumulator, item_accumulator : float32 arrays, shape (n_users,) and (n_items,)
+        G of AdaGrad: 1 + Σ of the mean squares of the row's gradients so far; step sizes are divided by its root.
     user_scales, item_scales : float32 arrays, shape (n_users,) and (n_items,)
         Factor on all L2 strengths of the row.
     """
 
-    user_squares: Float32Array
-    item_squares: Float32Array
+    user_accumulator: Float32Array
+    item_accumulator: Float32Array
     user_scales: Float32Array
     item_scales: Float32Array
 
 
 def first_row_steps(n_users: int, n_items: int) -> RowSteps:
-    """Return what rows start with: nothing added up, and regularisation as it is."""
+    """Return the first `RowSteps`: accumulators of 1, and scales of 1."""
     return RowSteps(*(np.ones(n, np.float32) for n in (n_users, n_items, n_users, n_items)))
 
 
 class TrainingState(NamedTuple):
-    """What epochs work on, where the kernels of a backend have it at hand.
+    """The arguments of `run_epoch` that stay on the device from epoch to epoch.
 
     Attributes
     ----------
     blocks, factors, rows
-        What `run_epoch` takes; on a device they are of its own types.
+        On the CPU the arrays themselves; on a GPU objects of the backend's own types.
     """
 
     blocks: Any

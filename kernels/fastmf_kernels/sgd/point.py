@@ -22,8 +22,11 @@ def slope(sigmoid: np.float32, span: np.float32) -> np.float32:
     return span * sigmoid * (np.float32(1) - sigmoid)
 
 
-def updated_bias(
-    bias: np.float32, error: np.float32, learning_rate: np.float32, regularization: np.float32
-) -> np.float32:
-    """Return ``bias`` after one step along the gradient."""
-    return bias + learning_rate * (error - regularization * bias)
+def move(x: np.float32, gradient: np.float32, rate: np.float32, regularization: np.float32) -> np.float32:
+    """Return what a step adds to the number x: γ(g - λx), where ``gradient`` g is the error's, negated."""
+    return rate * (gradient - regularization * x)
+
+
+def weights(error: np.float32, rate: np.float32, regularization: np.float32) -> tuple[np.float32, np.float32]:
+    """Return the same step for whole rows: weights of x and y in x + γ(e y - λx)."""
+    return np.float32(1) - rate * regularization, rate * error

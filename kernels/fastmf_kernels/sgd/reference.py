@@ -30,7 +30,7 @@ def run_epoch(
     link : Link
     step : Step
     rows : RowSteps
-        Its squares are changed in place.
+        Its accumulators are changed in place.
     n_threads : int, optional
         Not used here.
 
@@ -59,36 +59,36 @@ def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Gri
     return schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
-def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> TrainingState:
+def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, factor_dtype: str = "float32") -> TrainingState:
     """Move the training state to the device, for the time of training; a no-op on the CPU.
 
     Parameters
     ----------
     blocks, factors, rows
         As `run_epoch` takes them. They must not be changed before `to_host`.
-    storage : {"float32", "float16"}
-        Of factors: halves are read and written in half the time where memory is what bounds a kernel, and are not
-        known to the kernels of CPUs. Sums are in float32 all the same.
+    factor_dtype : {"float32", "float16"}
+        Of factors on the device. A GPU reads and writes float16 in half the time, and still computes in float32;
+        kernels of the CPU take float32 only.
 
     Returns
     -------
     TrainingState
     """
-    if storage == "float32":
+    if factor_dtype == "float32":
         return TrainingState(blocks, factors, rows)
-    tables = {name: getattr(factors, name).astype(storage) for name in ("user_factors", "item_factors")}
+    tables = {name: getattr(factors, name).astype(factor_dtype) for name in ("user_factors", "item_factors")}
     return TrainingState(blocks, factors._replace(**tables), rows)
 
 
-def to_host(held: TrainingState, factors: Factors, rows: RowSteps) -> None:
-    """Write what epochs have changed into the arrays that were held, where these are others.
+def to_host(state: TrainingState, factors: Factors, rows: RowSteps) -> None:
+    """Write what epochs have changed back to the arrays on the host; a no-op where these are the same arrays.
 
     Parameters
     ----------
-    held : TrainingState
+    state : TrainingState
         From `to_device`; it remains good for more epochs.
     factors, rows
         Changed in place.
     """
-    if held.factors is not factors:
-        factors.user_factors[:], factors.item_factors[:] = held.factors[:2]
+    if state.factors is not factors:
+        factors.user_factors[:], factors.item_factors[:] = state.factors[:2]

@@ -1,4 +1,4 @@
-"""What a gradient step does to two rows: the specification of `fastmf_kernels.sgd.cpu.rows`."""
+"""What a gradient step does to rows and biases: the specification of `fastmf_kernels.sgd.cpu.rows`."""
 
 from typing import NamedTuple
 
@@ -10,19 +10,52 @@ from fastmf_kernels.sgd.arrays import RowSteps, Step
 
 
 class Norms(NamedTuple):
-    """‖p‖² of every user and ‖q‖² of every item, as they are when a block is begun."""
+    """‖p‖² of every user and ‖q‖² of every item, as they are when a block begins."""
 
     users: Float64Array
     items: Float64Array
 
 
+class Side(NamedTuple):
+    """Users or items as a step sees them.
+
+    Attributes
+    ----------
+    factors : float32 array, shape (n_rows, n_factors)
+    biases, accumulator, scales : float32 arrays, shape (n_rows,)
+        As in `RowSteps`.
+    regularization, bias_regularization : float
+    step : Step
+        Its step sizes, which are those of both sides.
+    """
+
+    factors: Float32Array
+    biases: Float32Array
+    accumulator: Float32Array
+    scales: Float32Array
+    regularization: float
+    bias_regularization: float
+    step: Step
+
+
+def sides(factors: Factors, step: Step, rows: RowSteps) -> tuple[Side, Side]:
+    """Return users and items."""
+    p, q, user_biases, item_biases, _ = factors
+    user_strengths = float(step.user_regularization), float(step.user_bias_regularization)
+    item_strengths = float(step.item_regularization), float(step.item_bias_regularization)
+    return (
+        Side(p, user_biases, rows.user_accumulator, rows.user_scales, *user_strengths, step),
+        Side(q, item_biases, rows.item_accumulator, rows.item_scales, *item_strengths, step),
+    )
+
+
 def begin_block(factors: Factors) -> Norms:
-    """Find the norms that a block goes by."""
+    """Return the norms that the accumulators of a block grow by."""
     return Norms(*((table.astype(np.float64) ** 2).sum(axis=1) for table in factors[:2]))
 
 
 def score_of(user: int, item: int, source: Float32Array | Float64Array, factors: Factors) -> float:
-    """Return μ + b_u + b_i + p·q, where ``source`` is p or what stands in its place."""
+    """Return μ + b_u + b_i + p·q, where ``source`` is p, or p + z in SVD++."""
     product = source.astype(np.float64) @ factors.item_factors[item].astype(np.float64)
     return float(product + factors.global_mean + factors.user_biases[user] + factors.item_biases[item])
 
@@ -33,6 +66,27 @@ def predict(score: float, link: Link) -> tuple[float, float]:
         return score, 1.0
     sigmoid = 1 / (1 + np.exp(-score))
     return float(link.low + link.span * sigmoid), float(link.span * sigmoid * (1 - sigmoid))
+
+
+def move(table: Float32Array, row: int, gradient: Float64Array | float, rate: float, regularization: float) -> None:
+    """Take a step: x ← x + γ(g - λx), where x is a row of factors or a bias, and g the error's gradient, negated."""
+    x = table[row].astype(np.float64)
+    table[row] = x + rate * (gradient - regularization * x)
+
+
+def move_row(side: Side, row: int, gradient: Float64Array, mean_square: float) -> float:
+    """Take the step of a row of factors, and let its accumulator grow; returns its 1/√G before that."""
+    root = 1 / float(np.sqrt(side.accumulator[row], dtype=np.float64))
+    regularization = float(side.scales[row]) * side.regularization
+    move(side.factors, row, gradient, root * float(side.step.learning_rate), regularization)
+    side.accumulator[row] += side.step.adaptive * mean_square
+    return root
+
+
+def move_bias(side: Side, row: int, error: float, root: float) -> None:
+    """Take the step of a row's bias; ``root`` is the 1/√G of its factors."""
+    regularization = float(side.scales[row]) * side.bias_regularization
+    move(side.biases, row, error, root * float(side.step.bias_learning_rate), regularization)
 
 
 def descend(
@@ -47,21 +101,12 @@ def descend(
 ) -> None:
     """Move two rows and their biases one step, given the derivative of the loss by the score, -e.
 
-    The item moves along ``source``: what it was multiplied with.
+    The item moves along ``source``, the vector that it was multiplied with.
     """
-    p, q = factors.user_factors[user].astype(np.float64), factors.item_factors[item].astype(np.float64)
-    user_rate, item_rate = 1 / np.sqrt(rows.user_squares[user]), 1 / np.sqrt(rows.item_squares[item])
-    user_scale, item_scale = float(rows.user_scales[user]), float(rows.item_scales[item])
-
-    user_gradient = error * q - user_scale * step.user_regularization * p
-    item_gradient = error * source.astype(np.float64) - item_scale * step.item_regularization * q
-    factors.user_factors[user] = p + user_rate * step.learning_rate * user_gradient
-    factors.item_factors[item] = q + item_rate * step.learning_rate * item_gradient
-    rows.user_squares[user] += step.adaptive * error**2 * norms.items[item] / len(p)
-    rows.item_squares[item] += step.adaptive * error**2 * norms.users[user] / len(p)
-
-    for biases, row, rate, regularization in (
-        (factors.user_biases, user, user_rate, user_scale * step.user_bias_regularization),
-        (factors.item_biases, item, item_rate, item_scale * step.item_bias_regularization),
-    ):
-        biases[row] += rate * step.bias_learning_rate * (error - regularization * biases[row])
+    users, items = sides(factors, step, rows)
+    k = factors.item_factors.shape[1]
+    user_gradient, item_gradient = error * items.factors[item].astype(np.float64), error * source.astype(np.float64)
+    user_root = move_row(users, user, user_gradient, error**2 * norms.items[item] / k)
+    item_root = move_row(items, item, item_gradient, error**2 * norms.users[user] / k)
+    move_bias(users, user, error, user_root)
+    move_bias(items, item, error, item_root)

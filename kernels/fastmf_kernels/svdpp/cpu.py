@@ -14,42 +14,47 @@ from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.panels import WIDTH
 from fastmf_kernels.linalg.rows import Count, combine_rows, count, hold_row, inverse_roots, multiply_row, put_row
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
     Tables,
-    begin_items,
+    copy_back,
     descend,
     in_panels,
     make_tables,
     predict,
-    put_back,
-    put_norm,
-    put_user,
     rates_of,
+    score_of,
     state_of,
+    store_norm,
+    store_user,
+    take_item_norms,
 )
 from fastmf_kernels.sgd.schedule import Blocks, cut_by_count
 from fastmf_kernels.svdpp.arrays import Implicit
 
 _ONE = np.float32(1)
+# Tasks that `add_implicit` is cut into.
 _PARTS = 64
+
+_weights = device(point.weights)
 
 
 class ImplicitTables(NamedTuple):
-    """`Implicit` as kernels see it, and room for the users of a wave.
+    """`Implicit` for kernels, and scratch space for the users of a wave.
 
     Attributes
     ----------
     items : float32 array, shape (n_items, 16·n)
-        y_j in whole panels.
-    squares : float32 array, shape (n_items,)
+        y_j, padded to whole panels.
+    accumulator : float32 array, shape (n_items,)
     share, regularization : float32
     sums, gradients : float32 arrays, shape (users of the longest wave, 16·n)
         z_u and g_u.
     """
 
     items: Float32Array
-    squares: Float32Array
+    accumulator: Float32Array
     share: np.float32
     regularization: np.float32
     sums: Float32Array
@@ -75,7 +80,7 @@ def run_epoch(
     squared_errors = np.zeros(waves.shape[:3], np.float64)
     with threads(n_threads):
         _run_epoch(by_user, blocks, waves, tables, implicit_tables, link, step, squared_errors)
-    put_back(tables, factors, rows)
+    copy_back(tables, factors, rows)
     if items is not implicit.item_factors:
         implicit.item_factors[:] = items[:, : implicit.item_factors.shape[1]]
     return float(squared_errors.sum())
@@ -88,7 +93,7 @@ def add_implicit(
     whole: Float32Array,
     n_threads: int | None = None,
 ) -> None:
-    """Find what items meet of each user, p_u + z_u; see the reference."""
+    """Add z_u to p_u for every user; see the reference."""
     users, items = in_panels(user_factors), in_panels(item_factors)
     filled = in_panels(whole)
     cuts = cut_by_count(np.diff(by_user.indptr), _PARTS)
@@ -110,7 +115,7 @@ def _add_implicit(
 
 @inlined
 def _add_sum(row: Float32Array, by_user: CSR, user: Index, items: Float32Array, panels: Count) -> Float32Array:
-    """Add z_u to a held row."""
+    """Add z_u to a row in registers."""
     start, stop = np.uint64(by_user.indptr[user]), np.uint64(by_user.indptr[user + np.uint64(1)])
     weight = _weight_of(start, stop)
     for j in range(start, stop):
@@ -147,7 +152,7 @@ def _run_epoch(
         first_row = waves[w, 0, 0, 0] // (n_tasks * n_tasks) * n_tasks
         first_user = np.uint64(blocks.row_cuts[first_row])
         for t in prange(n_tasks):
-            begin_items(tables, blocks.column_cuts[t], blocks.column_cuts[t + 1])
+            take_item_norms(tables, blocks.column_cuts[t], blocks.column_cuts[t + 1])
             _begin_users(by_user, blocks, first_row + np.int64(t), first_user, tables, implicit)
         for s in range(n_strata):
             for t in prange(n_tasks):
@@ -173,7 +178,7 @@ def _begin_users(
         put_row(total, implicit.sums, in_wave * width)
         whole = combine_rows(hold_row(tables.user_factors, place, tables.panels), total, _ONE, _ONE)
         norm = multiply_row(whole, tables.user_factors, place) + multiply_row(whole, implicit.sums, in_wave * width)
-        put_norm(norm, tables.users, user)
+        store_norm(norm, tables.users, user)
 
 
 @device
@@ -201,7 +206,7 @@ def _walk_block(
             item_state = state_of(tables.items, item)
             whole = combine_rows(row, total, _ONE, _ONE)
             dot = multiply_row(whole, tables.item_factors, item * width)
-            prediction, slope = predict(dot + (tables.global_mean + state.bias + item_state.bias), link)
+            prediction, slope = predict(score_of(dot, tables, state, item_state), link)
             error = blocks.ratings[j] - prediction
             squared_error += np.float64(error) * np.float64(error)
             before = hold_row(tables.item_factors, item * width, tables.panels)
@@ -209,7 +214,7 @@ def _walk_block(
             row, state = descend(row, whole, state, tables, rates, item, item_state, error * slope)
             j += np.uint64(1)
         put_row(gradient, implicit.gradients, in_wave)
-        put_user(row, state, tables, user)
+        store_user(row, state, tables, user)
     return squared_error
 
 
@@ -235,9 +240,9 @@ def _move_items(
         square = step.adaptive * tables.share * (weight * weight * norm)
         while j < stop and np.uint64(blocks.users[j]) == user:
             item = np.uint64(blocks.items[j])
-            rate = implicit.share * step.learning_rate * _inverse_root(implicit.squares[item])
-            damping = rate * (state_of(tables.items, item).scale * implicit.regularization)
+            rate = implicit.share * step.learning_rate * _inverse_root(implicit.accumulator[item])
+            keep, add = _weights(weight, rate, state_of(tables.items, item).scale * implicit.regularization)
             y = hold_row(implicit.items, item * width, tables.panels)
-            put_row(combine_rows(y, gradient, _ONE - damping, rate * weight), implicit.items, item * width)
-            implicit.squares[item] += square
+            put_row(combine_rows(y, gradient, keep, add), implicit.items, item * width)
+            implicit.accumulator[item] += square
             j += np.uint64(1)

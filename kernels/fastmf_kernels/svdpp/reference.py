@@ -21,7 +21,7 @@ from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference_rows import Norms, descend, predict, score_of
+from fastmf_kernels.sgd.reference_rows import Norms, descend, move, predict, score_of
 from fastmf_kernels.sgd.schedule import Blocks
 from fastmf_kernels.svdpp.arrays import Implicit
 
@@ -50,11 +50,11 @@ def run_epoch(
     factors : Factors
         Changed in place. Its user factors are p_u alone.
     implicit : Implicit
-        Its factors and squares are changed in place.
+        Its factors and accumulator are changed in place.
     link : Link
     step : Step
     rows : RowSteps
-        Its squares are changed in place.
+        Its accumulators are changed in place.
     n_threads : int, optional
         Not used here.
 
@@ -88,7 +88,7 @@ def run_epoch(
         for user in users:
             for item in by_user.indices[by_user.indptr[user] : by_user.indptr[user + 1]]:
                 gradient = gradients[user] / np.sqrt(by_user.indptr[user + 1] - by_user.indptr[user])
-                _move(item, gradient, implicit, step, float(rows.item_scales[item]))
+                _move_implicit(item, gradient, implicit, step, float(rows.item_scales[item]))
     return squared_error
 
 
@@ -99,7 +99,7 @@ def add_implicit(
     whole: Float32Array,
     n_threads: int | None = None,
 ) -> None:
-    """Find what items meet of each user, p_u + z_u.
+    """Add z_u to p_u for every user: the vectors that items are multiplied with.
 
     Parameters
     ----------
@@ -125,9 +125,8 @@ def _user_sums(by_user: CSR, item_factors: Float32Array) -> Float64Array:
     return np.asarray(sums / np.sqrt(np.maximum(counts, 1))[:, None], np.float64)
 
 
-def _move(item: int, gradient: Float64Array, implicit: Implicit, step: Step, scale: float) -> None:
+def _move_implicit(item: int, gradient: Float64Array, implicit: Implicit, step: Step, scale: float) -> None:
     """Move y_j one step, given the derivative of the loss by it, negated."""
-    y = implicit.item_factors[item].astype(np.float64)
-    rate = implicit.share * step.learning_rate / np.sqrt(implicit.item_squares[item])
-    implicit.item_factors[item] = y + rate * (gradient - scale * implicit.regularization * y)
-    implicit.item_squares[item] += step.adaptive * (gradient**2).mean()
+    rate = float(implicit.share) * step.learning_rate / np.sqrt(implicit.item_accumulator[item], dtype=np.float64)
+    move(implicit.item_factors, item, gradient, float(rate), scale * float(implicit.regularization))
+    implicit.item_accumulator[item] += step.adaptive * (gradient**2).mean()

@@ -13,15 +13,16 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
     Tables,
-    begin_items,
+    copy_back,
     descend,
-    hold_user,
+    load_user,
     make_tables,
     predict,
-    put_back,
-    put_user,
     rates_of,
+    score_of,
     state_of,
+    store_user,
+    take_item_norms,
 )
 from fastmf_kernels.sgd.reference import make_grid, to_device, to_host
 from fastmf_kernels.sgd.schedule import Blocks
@@ -43,7 +44,7 @@ def run_epoch(
     squared_errors = np.zeros(strata.shape[:2], np.float64)
     with threads(n_threads):
         _run_epoch(blocks, strata, tables, link, step, squared_errors)
-    put_back(tables, factors, rows)
+    copy_back(tables, factors, rows)
     return float(squared_errors.sum())
 
 
@@ -65,21 +66,20 @@ def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, step: St
     rates = rates_of(step, tables.share)
     width = np.uint64(tables.item_factors.shape[1])
     column = block % (len(blocks.column_cuts) - 1)
-    begin_items(tables, blocks.column_cuts[column], blocks.column_cuts[column + 1])
+    take_item_norms(tables, blocks.column_cuts[column], blocks.column_cuts[column + 1])
     # Unsigned indices spare each access Numba's test for negative ones.
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:
         user = np.uint64(blocks.users[j])
-        row, state = hold_user(tables, user)
+        row, state = load_user(tables, user)
         while j < stop and np.uint64(blocks.users[j]) == user:
             item = np.uint64(blocks.items[j])
             item_state = state_of(tables.items, item)
             dot = multiply_row(row, tables.item_factors, item * width)
-            score = dot + (tables.global_mean + state.bias + item_state.bias)
-            prediction, slope = predict(score, link)
+            prediction, slope = predict(score_of(dot, tables, state, item_state), link)
             error = blocks.ratings[j] - prediction
             squared_error += np.float64(error) * np.float64(error)
             row, state = descend(row, row, state, tables, rates, item, item_state, error * slope)
             j += np.uint64(1)
-        put_user(row, state, tables, user)
+        store_user(row, state, tables, user)
     return squared_error

@@ -35,13 +35,13 @@ def run_epoch(
     rows: RowSteps,
     n_threads: int | None = None,
 ) -> float:
-    """Take one gradient step for every rating; see the reference. What is held stays on the device."""
-    held = TrainingState(blocks, factors, rows)
-    if isinstance(held.blocks, Walk):
-        return _run_epoch(held.blocks, strata, held.factors, link, step)
-    held = to_device(blocks, factors, rows)
-    squared_error = _run_epoch(held.blocks, strata, held.factors, link, step)
-    to_host(held, factors, rows)
+    """Take one gradient step for every rating; see the reference. A state from `to_device` stays there."""
+    state = TrainingState(blocks, factors, rows)
+    if isinstance(state.blocks, Walk):
+        return _run_epoch(state.blocks, strata, state.factors, link, step)
+    state = to_device(blocks, factors, rows)
+    squared_error = _run_epoch(state.blocks, strata, state.factors, link, step)
+    to_host(state, factors, rows)
     return squared_error
 
 
@@ -55,36 +55,36 @@ def make_grid(n_users: int, n_items: int, n_ratings: int, width: int = 1) -> Gri
     return Grid(1) if fits and n_users >= _MANY_USERS else schedule.make_grid(n_users, n_items, n_ratings, width)
 
 
-def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, storage: str = "float32") -> TrainingState:
-    """Bring what epochs work on to the device; see the reference."""
+def to_device(blocks: Blocks, factors: Factors, rows: RowSteps, factor_dtype: str = "float32") -> TrainingState:
+    """Move the training state to the device; see the reference."""
     users, items = factors.user_factors.shape, factors.item_factors.shape
-    of_a_row = padded_width(users[1]) * np.dtype(storage).itemsize + STATE * 4
+    of_a_row = padded_width(users[1]) * np.dtype(factor_dtype).itemsize + STATE * 4
     require_room((users[0] + items[0]) * of_a_row, "factors")
     tables = Tables(
-        put_rows(factors.user_factors, storage),
-        put_rows(factors.item_factors, storage),
-        _put_states(factors.user_biases, rows.user_squares, rows.user_scales),
-        _put_states(factors.item_biases, rows.item_squares, rows.item_scales),
+        put_rows(factors.user_factors, factor_dtype),
+        put_rows(factors.item_factors, factor_dtype),
+        _put_states(factors.user_biases, rows.user_accumulator, rows.user_scales),
+        _put_states(factors.item_biases, rows.item_accumulator, rows.item_scales),
         factors.global_mean,
         np.float32(1 / factors.user_factors.shape[1]),
     )
     return TrainingState(make_walk(blocks), tables, rows)
 
 
-def to_host(held: TrainingState, factors: Factors, rows: RowSteps) -> None:
-    """Write what epochs have changed back; see the reference."""
-    tables: Tables = held.factors
+def to_host(state: TrainingState, factors: Factors, rows: RowSteps) -> None:
+    """Write what epochs have changed back to the host; see the reference."""
+    tables: Tables = state.factors
     fetch_rows(tables.user_factors, factors.user_factors)
     fetch_rows(tables.item_factors, factors.item_factors)
-    for states, biases, squares in (
-        (tables.users, factors.user_biases, rows.user_squares),
-        (tables.items, factors.item_biases, rows.item_squares),
+    for states, biases, accumulator in (
+        (tables.users, factors.user_biases, rows.user_accumulator),
+        (tables.items, factors.item_biases, rows.item_accumulator),
     ):
-        biases[:], squares[:] = fetch(states).reshape(-1, STATE).T[:2]
+        biases[:], accumulator[:] = fetch(states).reshape(-1, STATE).T[:2]
 
 
-def _put_states(biases: Float32Array, squares: Float32Array, scales: Float32Array) -> DeviceArray:
-    return put(np.stack([biases, squares, scales, np.zeros_like(biases)], axis=1).ravel())
+def _put_states(biases: Float32Array, accumulator: Float32Array, scales: Float32Array) -> DeviceArray:
+    return put(np.stack([biases, accumulator, scales, np.zeros_like(biases)], axis=1).ravel())
 
 
 def _run_epoch(walk: Walk, strata: Int32Array, tables: Tables, link: Link, step: Step) -> float:

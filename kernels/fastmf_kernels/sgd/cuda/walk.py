@@ -15,7 +15,7 @@ from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import Step
 
 THREADS = 128
-# Numbers that are kept of a row beside its factors.
+# Numbers of a row besides its factors; see `Tables`.
 STATE = 4
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -31,7 +31,7 @@ def first_place(run: int, start: int, stop: int) -> int:
 
 _first = device(first_place)
 _apply_link, _slope = device(prediction.apply_link), device(point.slope)
-_updated_bias = device(point.updated_bias)
+_move = device(point.move)
 
 
 class Tables(NamedTuple):
@@ -42,11 +42,11 @@ class Tables(NamedTuple):
     user_factors, item_factors : float32 or float16 arrays, shape (n·width,)
         Padded rows, one after the other.
     users, items : float32 arrays, shape (4·n,)
-        Of each row b, G, the scale of its regularisation, and ‖p‖² as it was when the row's block was begun: side by
-        side, for one load.
+        Of each row b, G, the factor on its regularisation, and ‖p‖² as it was when the row's block began, in four
+        consecutive numbers: one load reads them.
     global_mean : float32
     share : float32
-        1 / n_factors: what turns a sum of squares into their mean.
+        1 / n_factors: turns a sum of squares into a mean square.
     """
 
     user_factors: DeviceArray
@@ -81,7 +81,7 @@ class Runs(NamedTuple):
 
 @functools.cache
 def make_begin(width: int, in_halves: bool) -> Any:
-    """Return the kernel that notes the norms of items, which a stratum is begun with."""
+    """Return the kernel that stores the norms of items at the beginning of a stratum."""
     load4 = isa.load4_halves if in_halves else isa.load4
     size, chunks, number, lane_of, mask_of, total = make_group(width)
 
@@ -145,8 +145,8 @@ def _make_walk_run(width: int, in_halves: bool, vector_atomics: bool) -> Any:
             for i in range(VECTOR):
                 p[VECTOR * chunk + i] = four[i]
                 norm += four[i] * four[i]
-        bias, squares, scale, _ = isa.load4(tables.users, STATE * user)
-        state = (bias, squares, scale, total(norm, mask_of()))
+        bias, accumulator, scale, _ = isa.load4(tables.users, STATE * user)
+        state = (bias, accumulator, scale, total(norm, mask_of()))
         squared_error, start = _ZERO, runs.starts[run]
         # Places are counted in 32 bits: 64 would take more registers than there are.
         n = np.int32(runs.stops[run] - start)
@@ -217,36 +217,36 @@ def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
         lane, product = lane_of(), _ZERO
         for f in range(of_a_lane):
             product += p[f] * q[f]
-        bias, squares, scale, norm = state
-        item_bias, item_squares, item_scale, item_norm = of_item
+        bias, accumulator, scale, norm = state
+        item_bias, item_accumulator, item_scale, item_norm = of_item
         score = total(product, mask_of()) + tables.global_mean + bias + item_bias
         prediction, slope = _apply_link(score, link.low, link.span), _ONE
         if link.span != _ZERO:
             slope = _slope((prediction - link.low) / link.span, link.span)
         error = (rating - prediction) * slope
 
-        user_rate, item_rate = isa.reciprocal_root(squares), isa.reciprocal_root(item_squares)
-        rate, pull = item_rate * step.learning_rate, item_scale * step.item_regularization
-        user_step, user_pull = user_rate * step.learning_rate, scale * step.user_regularization
+        user_root, item_root = isa.reciprocal_root(accumulator), isa.reciprocal_root(item_accumulator)
+        user_rate, user_pull = user_root * step.learning_rate, scale * step.user_regularization
+        item_rate, item_pull = item_root * step.learning_rate, item_scale * step.item_regularization
         for chunk in range(chunks):
             at = VECTOR * chunk
             moves = (
-                rate * (error * p[at] - pull * q[at]),
-                rate * (error * p[at + 1] - pull * q[at + 1]),
-                rate * (error * p[at + 2] - pull * q[at + 2]),
-                rate * (error * p[at + 3] - pull * q[at + 3]),
+                _move(q[at], error * p[at], item_rate, item_pull),
+                _move(q[at + 1], error * p[at + 1], item_rate, item_pull),
+                _move(q[at + 2], error * p[at + 2], item_rate, item_pull),
+                _move(q[at + 3], error * p[at + 3], item_rate, item_pull),
             )
             add4_to_row(tables.item_factors, np.int64(item) * width + VECTOR * (chunk * size + lane), moves)
             for i in range(VECTOR):
-                p[at + i] += user_step * (error * q[at + i] - user_pull * p[at + i])
+                p[at + i] += _move(p[at + i], error * q[at + i], user_rate, user_pull)
         gained = step.adaptive * tables.share * error * error
         if lane == 0:
-            bias_move = (
-                item_rate * step.bias_learning_rate * (error - item_scale * step.item_bias_regularization * item_bias)
-            )
+            rate, pull = item_root * step.bias_learning_rate, item_scale * step.item_bias_regularization
+            bias_move = _move(item_bias, error, rate, pull)
             add4(tables.items, STATE * np.int64(item), (bias_move, gained * norm, _ZERO, _ZERO))
         cuda.syncwarp(mask_of())  # the item may come up again: all threads of the group then read what was added
-        bias = _updated_bias(bias, error, user_rate * step.bias_learning_rate, scale * step.user_bias_regularization)
-        return (bias, squares + gained * item_norm, scale, norm), rating - prediction
+        rate, pull = user_root * step.bias_learning_rate, scale * step.user_bias_regularization
+        bias += _move(bias, error, rate, pull)
+        return (bias, accumulator + gained * item_norm, scale, norm), rating - prediction
 
     return rated
