@@ -7,6 +7,7 @@ Meant for container images and for the start of services. FASTMF_CACHE_DIR says 
 """
 
 import argparse
+import itertools
 import time
 
 from fastmf.cli.options import add_output_options, note, positive_integer, print_result
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[64],
         metavar="N",
-        help="numbers of factors to compile sgd, svdpp and bpr for; each has machine code of its own (default: 64)",
+        help="numbers of factors to compile for: the kernels of sgd, svdpp and bpr differ with them (default: 64)",
     )
     add_output_options(parser)
 
@@ -32,6 +33,7 @@ def run(parsed: argparse.Namespace) -> int:
     import numpy as np
 
     import fastmf
+    from fastmf.models import MODELS
     from fastmf_kernels import _jit
 
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
@@ -39,21 +41,17 @@ def run(parsed: argparse.Namespace) -> int:
     users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
     clicks = fastmf.Interactions.from_arrays(users, items)
     started = time.perf_counter()
-    for n_factors in parsed.factors:
-        note(f"compiling SGD, SVD++ and BPR, {n_factors} factors", parsed)
-        fastmf.SGD(n_factors=n_factors, n_epochs=1).fit(ratings)
-        fastmf.SGD(n_factors=n_factors, n_epochs=1, loss="logistic").fit(ratings)
-        fastmf.SVDpp(n_factors=n_factors, n_epochs=1).fit(ratings)
-        fastmf.BPR(n_factors=n_factors, n_epochs=1).fit(ratings)
-    for solver, nonnegative in (("cg", False), ("subspace", False), ("cholesky", True), ("cholesky", False)):
-        note(f"compiling ALS, {'nonnegative' if nonnegative else solver}", parsed)
-        fastmf.ImplicitALS(n_epochs=1, n_factors=16, solver=solver, nonnegative=nonnegative).fit(clicks)
+    for model in MODELS.values():
+        for n_factors, settings in itertools.product(parsed.factors, model.kernel_variants):
+            chosen = "".join(f", {name}={value}" for name, value in settings.items())
+            note(f"compiling {model.__name__}, {n_factors} factors{chosen}", parsed)
+            model(n_factors=n_factors, n_epochs=1, **settings).fit(clicks)
     note("compiling predictions, top-k and evaluation", parsed)
-    fastmf.ALS(n_epochs=1).fit(ratings)
     implicit = fastmf.ImplicitALS(n_epochs=1).fit(clicks)
+    implicit.predict(range(20), range(20))
     implicit.recommend(k=3)
     implicit.recommend(k=3, allow={0: [1, 2]})
-    fastmf.evaluate(implicit, clicks, k=3, exclude=None, metrics=["ndcg", "auc"])
+    fastmf.evaluate(implicit, clicks, k=3, exclude=None, metrics=["rmse", "ndcg", "auc"])
     for pruning in (True, False):
         fastmf.top_k(implicit.user_factors, fastmf.index_items(implicit.item_factors, pruning=pruning), 3)
     fastmf.top_k(implicit.user_factors[0], implicit.item_factors, 3)

@@ -2,13 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_number
 from fastmf.models.base import FactorModel
-from fastmf.models.least_squares import Side, first_item_factors, make_side, make_solver, require_solver
+from fastmf.models.least_squares import (
+    KERNEL_VARIANTS,
+    Side,
+    first_item_factors,
+    make_side,
+    make_solver,
+    require_solver,
+)
 from fastmf.models.training import Record, Trainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array
@@ -62,6 +70,8 @@ class ALS(FactorModel):
     >>> model.user_factors.shape
     (3, 2)
     """
+
+    kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = KERNEL_VARIANTS
 
     n_factors: int = 64
     n_epochs: int = 15

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +67,9 @@ class FactorModel(HyperParameters, ABC):
     verbose : bool
         Show progress on standard error.
     """
+
+    kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Parameters of fits that between them call every kernel of the model; ``fastmf warmup`` runs them."""
 
     n_factors: int = 64
     n_epochs: int = 15

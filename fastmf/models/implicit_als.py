@@ -1,6 +1,7 @@
 """Alternating least squares for implicit feedback: iALS."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -8,7 +9,14 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_number
 from fastmf.errors import DataError
 from fastmf.models.base import FactorModel
-from fastmf.models.least_squares import Side, first_item_factors, make_side, make_solver, require_solver
+from fastmf.models.least_squares import (
+    KERNEL_VARIANTS,
+    Side,
+    first_item_factors,
+    make_side,
+    make_solver,
+    require_solver,
+)
 from fastmf.models.training import Record, Trainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array
@@ -75,6 +83,8 @@ class ImplicitALS(FactorModel):
     >>> model.recommend([3], k=1).items.shape
     (1, 1)
     """
+
+    kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = KERNEL_VARIANTS
 
     n_factors: int = 64
     n_epochs: int = 15

@@ -1,6 +1,6 @@
 """What explicit and implicit alternating least squares share."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fastmf_kernels.als.arrays import Solver, Table
 from fastmf_kernels.layout.arrays import CSR
 
 SOLVERS = ("cholesky", "cg", "subspace")
+KERNEL_VARIANTS: tuple[dict[str, Any], ...] = (*({"solver": solver} for solver in SOLVERS), {"nonnegative": True})
 
 
 class Side(NamedTuple):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
@@ -57,6 +58,8 @@ class SGD(DescentModel):
     >>> bool(1 <= model.predict([3], [3])[0] <= 5)
     True
     """
+
+    kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = ({"loss": "squared"}, {"loss": "logistic"})
 
     n_factors: int = 64
     n_epochs: int = 15

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastmf.models import MODELS
 from fastmf_kernels import _jit
 
 Done = CompletedProcess[str]
@@ -79,4 +80,6 @@ def test_warmup_leaves_nothing_to_compile(data: Any, run_fastmf: Callable[..., D
     done = run_fastmf(data.ratings, data.test, prelude=WARM)  # exits by itself: with 1 if the two counts differ
 
     assert json.loads(done.stdout.splitlines()[0])["cache"] == str(_jit.cache_directory() or "none")
-    assert done.stderr.startswith("compiling SGD, SVD++ and BPR, 64 factors\ncompiling ALS, cg\n")
+    assert done.stderr.startswith("compiling SGD, 64 factors, loss=squared\ncompiling SGD, 64 factors, loss=logistic\n")
+    for model in MODELS.values():
+        assert done.stderr.count(f"compiling {model.__name__}, ") == len(model.kernel_variants)
