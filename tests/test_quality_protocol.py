@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fastmf.models import MODELS
+from fastmf_bench.suites import quality_settings
 from fastmf_bench.suites.quality import leave_one_out
 
 Pairs = list[tuple[int, int]]
@@ -79,3 +81,9 @@ def test_random_problems_against_the_loop(seed: int) -> None:
     k = int(rng.integers(1, 6))
 
     assert measured(scores, test, negatives, k) == pytest.approx(expected(scores, test, negatives, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ["SETTINGS_100K", "SETTINGS_1M", "SETTINGS_TOPN"])
+def test_settings_are_of_models_that_there_are(protocol: str) -> None:
+    for name, settings in getattr(quality_settings, protocol).items():
+        assert MODELS[name](**settings).get_params().items() >= settings.items()

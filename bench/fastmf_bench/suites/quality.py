@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 import fastmf
+from fastmf.models import MODELS
 from fastmf.models.least_squares import SOLVERS
 from fastmf_bench import problems
 from fastmf_bench.contest import Contestant
@@ -48,8 +49,8 @@ _CURVE_FACTORS = 64
 _SURPRISE_EPOCHS = (5, 10, 20)
 
 
-# Models that are measured beside the first one of a protocol.
-_OTHERS = {MOVIELENS_100K: "SVDpp", MOVIELENS_1M: "SVDpp", TOPN: "BPR"}
+# Protocols that measure every model that has settings for them; the first one is the one of the protocol.
+_SETTINGS = {MOVIELENS_100K: SETTINGS_100K, MOVIELENS_1M: SETTINGS_1M, TOPN: SETTINGS_TOPN}
 
 
 def run(session: Session) -> None:
@@ -72,9 +73,10 @@ def run(session: Session) -> None:
                     Contestant(f"{OURS}, {model}, {solver}", f"quality.{name}", {**arguments, "solver": solver})
                     for solver in SOLVERS[1:]
                 ]
-            elif name in _OTHERS:
-                other = _OTHERS[name]
-                contestants.append(Contestant(f"{OURS}, {other}", f"quality.{name}", {**arguments, "model": other}))
+            contestants += [
+                Contestant(f"{OURS}, {other}", f"quality.{name}", {**arguments, "model": other})
+                for other in tuple(_SETTINGS.get(name, ()))[1:]
+            ]
             if name == MOVIELENS_1M and session.has("surprise"):
                 contestants.append(Contestant("Surprise, SVD", "quality.surprise_folds", {"folder": str(data / name)}))
             session.race("quality", "protocol", name, {"seeds": len(seeds)}, contestants, n_laps=0)
@@ -169,7 +171,7 @@ def _fitted_rmse(
     train: fastmf.Interactions,
     test: fastmf.Interactions,
 ) -> float:
-    fitted = getattr(fastmf, model)(**settings, seed=seed, n_threads=n_threads).fit(train)
+    fitted = MODELS[model](**settings, seed=seed, n_threads=n_threads).fit(train)
     return fastmf.evaluate(fitted, test, metrics=["rmse"])["rmse"]
 
 
@@ -245,7 +247,7 @@ def movielens_1m_topn(
         found = []
         for fold in range(5):
             train, test = (fastmf.read_parquet(splits / f"{fold}_{part}.parquet", rating=None) for part in PARTS)
-            fitted = getattr(fastmf, model)(**SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
+            fitted = MODELS[model](**SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
             found.append(fastmf.evaluate(fitted, test, k=10, metrics=["ndcg", "recall"]))
         return {name: float(np.mean([figures[name] for figures in found])) for name in ("ndcg@10", "recall@10")}
 
