@@ -1,8 +1,52 @@
 """Everything fastmf raises on purpose. A message says what was given, what was expected, and what to do."""
 
+import re
+from collections.abc import Callable
+
+# Stands before and after the names of parameters in a message, and is never shown.
+_MARK = "\x1f"
+
+
+def named(parameter: str) -> str:
+    """Mark a parameter that a message names, so that the command can name the option that stands for it.
+
+    Examples
+    --------
+    >>> error = ParameterError(f"{named('n_epochs')} is 0; expected at least 1")
+    >>> str(error)
+    'n_epochs is 0; expected at least 1'
+    >>> error.in_words_of({"n_epochs": "--epochs"}.get)
+    '--epochs is 0; expected at least 1'
+    """
+    return f"{_MARK}{parameter}{_MARK}"
+
 
 class FastMFError(Exception):
-    """Base of all errors of fastmf; the command prints its message without a traceback."""
+    """Base of all errors of fastmf; the command prints its message without a traceback.
+
+    Parameters
+    ----------
+    message : str
+        What was given, what was expected, and what to do. The parameters that it names are marked by `named`.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message.replace(_MARK, ""))
+        self._marked = message
+
+    def in_words_of(self, name_of: Callable[[str], str | None]) -> str:
+        """Return the message with other names for the parameters.
+
+        Parameters
+        ----------
+        name_of : callable
+            Takes the name of a parameter, and returns its other name, or None if it has none.
+        """
+
+        def rename(marked: re.Match[str]) -> str:
+            return re.sub(r"\w+", lambda word: name_of(word[0]) or word[0], marked[1])
+
+        return re.sub(f"{_MARK}([^{_MARK}]*){_MARK}", rename, self._marked)
 
 
 class ParameterError(FastMFError, ValueError):

@@ -110,9 +110,11 @@ def test_parameters_are_listed_in_the_order_of_the_constructor(
 
 @pytest.mark.parametrize("base", [FactorModel, DescentModel])
 def test_a_parameter_is_described_where_it_is_declared(base: type[FactorModel]) -> None:
-    declared = {name for name in vars(base)["__annotations__"] if name in base.parameter_docs}
+    parameters = {field.name for field in dataclasses.fields(base) if field.init}
+    declared = parameters & vars(base)["__annotations__"].keys()
 
-    assert declared == {name for name in vars(base)["__annotations__"] if not name.startswith("_")} - {"history"}
+    assert declared
+    assert declared <= read_parameters(base.__doc__).keys() == parameters
 
 
 def test_a_docstring_keeps_what_stands_around_its_parameters() -> None:

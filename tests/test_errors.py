@@ -1,11 +1,12 @@
 """What fastmf raises on purpose can be caught as one, and as what Python calls such a thing."""
 
 import inspect
+import pickle
 
 import pytest
 
 from fastmf import errors
-from fastmf.errors import FastMFError
+from fastmf.errors import FastMFError, named
 
 CLASSES = [member for _, member in inspect.getmembers(errors, inspect.isclass) if member.__module__ == errors.__name__]
 
@@ -35,6 +36,20 @@ def test_an_error_is_also_what_python_calls_it(name: str) -> None:
 def test_a_message_reads_as_it_was_written(error: type[Exception]) -> None:
     # KeyError would show its repr, quotes and all; OSError would read several arguments as a number and a reason.
     assert str(error("user 'ann' is unknown\nand so on")) == "user 'ann' is unknown\nand so on"
+
+
+@pytest.mark.parametrize("error", CLASSES, ids=lambda error: error.__name__)
+def test_a_message_names_parameters_in_the_words_of_whoever_called(error: type[FastMFError]) -> None:
+    raised = error(f"{named('n_epochs')} is 0 and each end of {named('both_ends of rating_range')} is n_epochs\\1")
+
+    assert str(raised) == "n_epochs is 0 and each end of both_ends of rating_range is n_epochs\\1"
+    options = {"n_epochs": "--epochs", "rating_range": "--rating-range"}
+    assert raised.in_words_of(options.get) == (
+        "--epochs is 0 and each end of both_ends of --rating-range is n_epochs\\1"
+    )
+    assert raised.in_words_of(lambda _: None) == str(raised)
+    again = pickle.loads(pickle.dumps(raised))
+    assert (str(again), again.in_words_of(options.get)) == (str(raised), raised.in_words_of(options.get))
 
 
 def test_all_errors_were_looked_at() -> None:

@@ -56,7 +56,10 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
             ("seed", None, "seed is None; expected an integer of at least 0"),
             ("backend", "gpu", "backend is 'gpu'; expected one of 'cpu', 'reference', 'cuda'"),
             ("n_threads", 0, "n_threads is 0; expected an integer of at least 1"),
-            ("patience", 0, "patience is 0; expected an integer of at least 1"),
+            ("patience", 0, "patience is 0; expected an integer of at least 1, or None to run all epochs"),
+            ("n_threads", -1, "n_threads is -1; expected an integer of at least 1, or None for all cores"),
+            ("n_threads", 0, "n_threads is 0; expected an integer of at least 1, or None for all cores"),
+            ("n_threads", 1.5, "n_threads is 1.5; expected an integer of at least 1, or None for all cores"),
             ("init_scale", -1, "init_scale is -1; expected a finite number of at least 0"),
         ]
     ],

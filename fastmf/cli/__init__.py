@@ -10,9 +10,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fastmf.cli import bench, convert, demo, doctor, evaluate, info, recommend, similar, train, warmup
+from fastmf.cli.options import option_of
 from fastmf.errors import FastMFError, ParameterError
 
 _COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, doctor, warmup, bench)
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_unwritten_results()
         if parsed.debug:
             raise
-        print(f"fastmf {parsed.command}: {_message(error)}", file=sys.stderr)
+        print(f"fastmf {parsed.command}: {_message(error, parsed.parser)}", file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
 
 
@@ -70,7 +72,10 @@ def _drop_unwritten_results() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, parser: argparse.ArgumentParser) -> str:
+    """Word an error for people who have called the command."""
+    if isinstance(error, FastMFError):
+        return error.in_words_of(partial(option_of, parser))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing was left half-written"
     if isinstance(error, MemoryError):
@@ -100,7 +105,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             command.add_arguments(subparser)
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, parser=subparser)
     return parser
 
 

@@ -31,6 +31,17 @@ def fraction(text: str) -> float:
     return value
 
 
+# Options whose names are not those of the parameters that they set.
+_OPTION_OF = {"backend": "device", "n_threads": "threads", "verbose": "quiet", "validation": "validation_fraction"}
+
+
+def option_of(parser: argparse.ArgumentParser, parameter: str) -> str | None:
+    """Return the option of a command that sets a parameter of the library; None if there is none."""
+    destination = _OPTION_OF.get(parameter, parameter)
+    options = (action.option_strings for action in parser._actions if action.dest == destination)
+    return next((names[-1] for names in options if names), None)
+
+
 def add_column_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the columns of a ratings file."""
     group = parser.add_argument_group("columns of the ratings")

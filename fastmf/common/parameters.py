@@ -5,13 +5,17 @@ import numbers
 import operator
 from collections.abc import Sequence
 
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 
 
-def require_integer(name: str, value: object, *, minimum: int) -> None:
-    """Raise `ParameterError` unless ``value`` is an integer of at least ``minimum``."""
+def require_integer(name: str, value: object, *, minimum: int, otherwise: str = "") -> None:
+    """Raise `ParameterError` unless ``value`` is an integer of at least ``minimum``.
+
+    ``otherwise`` says what else is allowed, such as ``"None for all cores"``.
+    """
     if not _is_integer(value) or value < minimum:  # type: ignore[operator]
-        raise ParameterError(f"{name} is {value!r}; expected an integer of at least {minimum}")
+        alternative = f", or {otherwise}" if otherwise else ""
+        raise ParameterError(f"{named(name)} is {value!r}; expected an integer of at least {minimum}{alternative}")
 
 
 def require_number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
@@ -21,13 +25,13 @@ def require_number(name: str, value: object, *, minimum: float, exclusive: bool 
         valid = value > minimum if exclusive else value >= minimum  # type: ignore[operator]
     if not valid:
         bound = "" if minimum == -math.inf else f" {'above' if exclusive else 'of at least'} {minimum:g}"
-        raise ParameterError(f"{name} is {value!r}; expected a finite number{bound}")
+        raise ParameterError(f"{named(name)} is {value!r}; expected a finite number{bound}")
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise `ParameterError` unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+        raise ParameterError(f"{named(name)} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
 def _is_integer(value: object) -> bool:

@@ -16,7 +16,7 @@ from fastmf.answering.scoring import ItemFilter, Scorer, similar
 from fastmf.backend import BACKENDS, Kernels, get_backend
 from fastmf.common.parameters import require_choice, require_integer, require_number
 from fastmf.common.progress import Progress
-from fastmf.errors import DataError, NotFittedError
+from fastmf.errors import DataError, NotFittedError, named
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
@@ -89,9 +89,9 @@ class FactorModel(HyperParameters, ABC):
         require_integer("seed", self.seed, minimum=0)
         require_choice("backend", self.backend, BACKENDS)
         if self.patience is not None:
-            require_integer("patience", self.patience, minimum=1)
+            require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
         if self.n_threads is not None:
-            require_integer("n_threads", self.n_threads, minimum=1)
+            require_integer("n_threads", self.n_threads, minimum=1, otherwise="None for all cores")
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class FactorModel(HyperParameters, ABC):
             raise diverged(record["epoch"], f"factors are no longer finite with {self._blame_for_divergence()}")
 
     def _blame_for_divergence(self) -> str:
-        return f"regularization={self.regularization:g}; raise it"
+        return f"{named('regularization')}={self.regularization:g}; raise it"
 
     def _validate(self, validation: Interactions) -> Record:
         figures = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)

@@ -12,7 +12,7 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
 from fastmf.common.parameters import require_choice, require_number
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.models.base import FactorModel
 from fastmf.models.growth import grow
 from fastmf.models.training import (
@@ -86,14 +86,14 @@ class DescentModel(FactorModel):
         require_number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
         require_number("learning_rate_decay", self.learning_rate_decay, minimum=0, exclusive=True)
         if self.learning_rate_decay > 1:
-            raise ParameterError(f"learning_rate_decay is {self.learning_rate_decay}; expected at most 1")
+            raise ParameterError(f"{named('learning_rate_decay')} is {self.learning_rate_decay}; expected at most 1")
         require_number("bias_regularization", self.bias_regularization, minimum=0)
         for name in ("bias_learning_rate", "item_regularization", "item_bias_regularization"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0)
         for name in ("adaptive", "biases"):
             if getattr(self, name) not in (True, False):
-                raise ParameterError(f"{name} is {getattr(self, name)!r}; expected True or False")
+                raise ParameterError(f"{named(name)} is {getattr(self, name)!r}; expected True or False")
         require_choice("regularization_scaling", self.regularization_scaling, ("count", "none"))
         require_number("init_scale", self.init_scale, minimum=0)
 

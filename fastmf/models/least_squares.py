@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.models.training import first_factors
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import Solver, Table
@@ -67,11 +67,11 @@ def require_solver(solver: str, cg_steps: int, block_size: int, nonnegative: boo
     require_integer("cg_steps", cg_steps, minimum=1)
     require_integer("block_size", block_size, minimum=1)
     if nonnegative not in (True, False):
-        raise ParameterError(f"nonnegative is {nonnegative!r}; expected True or False")
+        raise ParameterError(f"{named('nonnegative')} is {nonnegative!r}; expected True or False")
     if nonnegative and solver != "cholesky":
         raise ParameterError(
-            f'solver is {solver!r} and nonnegative is True; expected "cholesky": only exact sweeps keep factors from '
-            "falling below 0"
+            f'{named("solver")} is {solver!r} and {named("nonnegative")} is True; expected "cholesky": only exact '
+            "sweeps keep factors from falling below 0"
         )
 
 

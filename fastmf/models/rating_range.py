@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from fastmf.common.parameters import require_number
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading.interactions import Interactions
 
 # A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
@@ -20,7 +20,9 @@ def require_range(rating_range: object) -> None:
         for end in rating_range:
             require_number("each end of rating_range", end, minimum=-math.inf)
     if not (isinstance(rating_range, (tuple, list)) and len(rating_range) == 2 and rating_range[0] < rating_range[1]):
-        raise ParameterError(f"rating_range is {rating_range!r}; expected None or (low, high) with low < high")
+        raise ParameterError(
+            f"{named('rating_range')} is {rating_range!r}; expected None or (low, high) with low < high"
+        )
 
 
 def require_within(ratings: Interactions, rating_range: tuple[float, float] | None) -> None:
@@ -31,7 +33,7 @@ def require_within(ratings: Interactions, rating_range: tuple[float, float] | No
     outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
     if len(outside):
         raise DataError(
-            f"{len(outside)} ratings lie outside rating_range ({low:g}, {high:g}), for example "
+            f"{len(outside)} ratings lie outside {named('rating_range')} ({low:g}, {high:g}), for example "
             f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
         )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.models.descent import DescentModel, DescentTrainer
 from fastmf.models.negative_sampling import SampledTrainer
 from fastmf.models.rating_range import mean_score, require_range, require_within
@@ -77,8 +77,8 @@ class SGD(DescentModel):
         require_range(self.rating_range)
         if self.rating_range is not None and self.is_implicit:
             raise ParameterError(
-                f'rating_range is {self.rating_range!r} and loss is "logistic", which predicts probabilities; '
-                "leave rating_range out"
+                f'{named("rating_range")} is {self.rating_range!r} and {named("loss")} is "logistic", which predicts '
+                f"probabilities; leave {named('rating_range')} out"
             )
 
     @property
@@ -95,8 +95,9 @@ class SGD(DescentModel):
         require_within(ratings, self.rating_range)
         if self.storage == "float16" and (kernels.name == "cpu" or self.is_implicit):
             raise ParameterError(
-                f'storage is "float16" with backend "{kernels.name}" and loss "{self.loss}"; expected backend "cuda" '
-                'and loss "squared", or storage "float32"'
+                f'{named("storage")} is "float16" with {named("backend")} "{kernels.name}" and {named("loss")} '
+                f'"{self.loss}"; expected {named("backend")} "cuda" and {named("loss")} "squared", or '
+                f'{named("storage")} "float32"'
             )
         if self.is_implicit:
             # A chosen item comes up once and drawn ones n times: μ is the score at which both pull alike.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
-from fastmf.errors import DataError, DivergenceError, ParameterError
+from fastmf.errors import DataError, DivergenceError, ParameterError, named
 from fastmf.measuring.metrics import METRICS
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._memory import in_huge_pages
@@ -63,7 +63,9 @@ def as_held_out_part(validation: Any, patience: int | None) -> Interactions | No
     if validation is not None:
         return as_interactions(validation, "validation")
     if patience is not None:
-        raise ParameterError(f"patience is {patience} but there is no validation set; pass validation=...")
+        raise ParameterError(
+            f"{named('patience')} is {patience} but there is no validation set; pass {named('validation')}=..."
+        )
     return None
 
 
