@@ -4,8 +4,12 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from fastmf.errors import ParameterError, named
+from fastmf_kernels._types import Int32Array
 
 
 def require_integer(name: str, value: object, *, minimum: int, otherwise: str = "") -> None:
@@ -32,6 +36,34 @@ def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise `ParameterError` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ParameterError(f"{named(name)} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:
+    """Return indices of rows as kernels take them.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    given : array-like of int, shape (n,)
+        From 0, or -1 for a row that is not known.
+    n_rows : int
+
+    Raises
+    ------
+    ParameterError
+        If they are not one-dimensional integers from -1 to ``n_rows`` - 1.
+    """
+    rows = np.asarray(given)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise ParameterError(
+            f"{named(name)} are {rows.dtype} of shape {rows.shape}; expected integers in one dimension"
+        )
+    if rows.size and not (rows.min() >= -1 and rows.max() < n_rows):
+        raise ParameterError(
+            f"{named(name)} run from {rows.min()} to {rows.max()}; expected rows from 0 to {n_rows - 1}, or -1"
+        )
+    return rows.astype(np.int32, copy=False)
 
 
 def _is_integer(value: object) -> bool:

@@ -38,7 +38,9 @@ _ID_FILES = ("user_ids.arrow", "item_ids.arrow")
 class Saveable(Protocol):
     """What `save` asks of a model."""
 
-    history: list[dict[str, Any]]
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A record for each epoch."""
 
     @property
     def fitted(self) -> Fitted:

@@ -1,5 +1,6 @@
 """How good a model is on ratings it has not seen."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -110,6 +111,7 @@ def evaluate(
     >>> sorted(figures)
     ['n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
     """
+    model = copy.copy(model)  # which stays as it is when the model is fitted again meanwhile
     wanted = _checked_metrics(metrics)
     of_rankings = [metric for metric in wanted if "predictions" not in metric.inputs]
     cut_offs = _checked_cut_offs(k, len(model.item_ids)) if of_rankings else ()

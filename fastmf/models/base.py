@@ -1,11 +1,13 @@
 """What all models share: parameters, the fit loop, and the way from a fitted model to answers."""
 
+import copy
 import dataclasses
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +16,9 @@ from fastmf.answering.answers import Recommendations, Similar
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.scoring import ItemFilter, Scorer, similar
 from fastmf.backend import BACKENDS, Kernels, get_backend
-from fastmf.common.parameters import require_choice, require_integer, require_number
+from fastmf.common.parameters import as_rows, require_choice, require_integer, require_number
 from fastmf.common.progress import Progress
-from fastmf.errors import DataError, NotFittedError, named
+from fastmf.errors import DataError, NotFittedError, ParameterError, named
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
@@ -39,6 +41,20 @@ from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
 
 _VALIDATION_K = 10
+
+
+class Learned(NamedTuple):
+    """What a fit leaves behind, read and replaced as one: other threads may use the model meanwhile.
+
+    Attributes
+    ----------
+    fitted : Fitted
+    history : list of dict
+        One an epoch.
+    """
+
+    fitted: Fitted
+    history: list[Record]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -79,8 +95,9 @@ class FactorModel(HyperParameters, ABC):
     backend: str = "cpu"
     n_threads: int | None = None
     verbose: bool = False
-    history: list[Record] = field(default_factory=list, init=False, repr=False)
-    _fitted: Fitted | None = field(default=None, init=False, repr=False)
+    # What the last fit has left, and what the fits that are running have come to, by the number of their thread.
+    _kept: Learned | None = field(default=None, init=False, repr=False)
+    _in_training: dict[int, Learned] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_integer("n_factors", self.n_factors, minimum=1)
@@ -92,6 +109,10 @@ class FactorModel(HyperParameters, ABC):
             require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
         if self.n_threads is not None:
             require_integer("n_threads", self.n_threads, minimum=1, otherwise="None for all cores")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: what the model has learned is read once, and is the copy's own."""
+        return {**self.__dict__, "_kept": self._learned(), "_in_training": {}}
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
@@ -109,6 +130,8 @@ class FactorModel(HyperParameters, ABC):
 
     def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
         """Train on ratings.
+
+        Other threads may use the model meanwhile: they get the answers of the fit before, until this one is done.
 
         Parameters
         ----------
@@ -142,31 +165,30 @@ class FactorModel(HyperParameters, ABC):
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
     ) -> Self:
         """Run epochs; ``fitted`` is what the model becomes, and its arrays are those that the trainer changes."""
-        before = self._fitted, self.history
         try:
-            self._fitted = self._run(trainer, fitted, held_out, list(callbacks))
-        except BaseException:
-            self._fitted, self.history = before
-            raise
+            self._kept = self._run(trainer, fitted, held_out, list(callbacks))
+        finally:
+            self._in_training.pop(threading.get_ident(), None)
         return self
 
     def _run(
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: list[Callback]
-    ) -> Fitted:
-        self.history, best = [], fitted
+    ) -> Learned:
+        history: list[Record] = []
+        best = fitted
         with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
                 figures = trainer.run_epoch()
                 if held_out is not None or callbacks or epoch == self.n_epochs:
                     trainer.to_host()
-                # Anew: a `Fitted` keeps what it derives from the factors, and those have changed in place.
-                self._fitted = dataclasses.replace(fitted)
+                # A new `Fitted`: one keeps what it derives from the factors, and they have changed in place.
+                self._in_training[threading.get_ident()] = Learned(dataclasses.replace(fitted), history)
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
                 self._require_progress(record)
                 if held_out is not None:
                     record |= self._validate(held_out)
-                self.history.append(record)
+                history.append(record)
                 progress.advance(1, in_one_line(record))
                 answers = [callback(self, record) for callback in callbacks]
                 if self.patience and self.best_epoch:
@@ -174,7 +196,17 @@ class FactorModel(HyperParameters, ABC):
                     answers.append(epoch - self.best_epoch >= self.patience)
                 if any(answers):
                     break
-        return dataclasses.replace(best)
+        return Learned(dataclasses.replace(best), history)
+
+    def _learned(self) -> Learned | None:
+        """Return what the model has learned: to a thread that is fitting it, what that fit has come to."""
+        return self._in_training.get(threading.get_ident(), self._kept)
+
+    @property
+    def history(self) -> list[Record]:
+        """A record for each epoch of the last fit; empty before `fit`. The class says what is in a record."""
+        learned = self._learned()
+        return [] if learned is None else learned.history
 
     @property
     def best_epoch(self) -> int | None:
@@ -202,9 +234,10 @@ class FactorModel(HyperParameters, ABC):
         NotFittedError
             Before `fit`.
         """
-        if self._fitted is None:
+        learned = self._learned()
+        if learned is None:
             raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit(ratings) first")
-        return self._fitted
+        return learned.fitted
 
     @property
     def user_factors(self) -> Float32Array:
@@ -259,15 +292,38 @@ class FactorModel(HyperParameters, ABC):
         DataError
             If the lengths differ, or ids are of the wrong type.
         """
-        users = ids.look_up(self.user_ids, user_ids, "user_ids")
-        items = ids.look_up(self.item_ids, item_ids, "item_ids")
+        fitted = self.fitted
+        users = ids.look_up(fitted.user_ids, user_ids, "user_ids")
+        items = ids.look_up(fitted.item_ids, item_ids, "item_ids")
         if len(users) != len(items):
             raise DataError(f"got {len(users)} user ids and {len(items)} item ids; expected as many of each")
-        return self.predict_indices(users, items)
+        return self._predict(fitted, users, items)
 
     def predict_indices(self, users: Int32Array, items: Int32Array) -> Float32Array:
-        """Predict like `predict`, for users and items given as rows of the factors; -1 stands for an unknown one."""
-        fitted, kernels = self.fitted, get_backend(self.backend)
+        """Predict like `predict`, for users and items given as rows of the factors.
+
+        Parameters
+        ----------
+        users, items : int32 arrays, shape (n,)
+            -1 stands for an unknown user or item.
+
+        Returns
+        -------
+        float32 array, shape (n,)
+
+        Raises
+        ------
+        ParameterError
+            If the arrays are not of integers, differ in length, or name a row that there is not.
+        """
+        fitted = self.fitted
+        users, items = as_rows("users", users, fitted.n_users), as_rows("items", items, fitted.n_items)
+        if len(users) != len(items):
+            raise ParameterError(f"got {len(users)} users and {len(items)} items; expected as many of each")
+        return self._predict(fitted, users, items)
+
+    def _predict(self, fitted: Fitted, users: Int32Array, items: Int32Array) -> Float32Array:
+        kernels = get_backend(self.backend)
         return kernels.predict_pairs(users, items, fitted.factors, fitted.link, self.n_threads)
 
     def recommend(
@@ -370,7 +426,7 @@ class FactorModel(HyperParameters, ABC):
 
     def restore(self, fitted: Fitted, history: list[Record]) -> None:
         """Take over the result of an earlier fit, as `fastmf.load` does."""
-        self._fitted, self.history = fitted, history
+        self._kept = Learned(fitted, history)
 
     def save(self, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
         """Write the model to a directory, whole or not at all; `fastmf.load` reads it back.
@@ -388,4 +444,4 @@ class FactorModel(HyperParameters, ABC):
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false, or it is something else than a model.
         """
-        model_directory.save(self, path, overwrite=overwrite, source=source)
+        model_directory.save(copy.copy(self), path, overwrite=overwrite, source=source)
