@@ -51,7 +51,7 @@ class TopK(NamedTuple):
 
 
 class ItemIndex(NamedTuple):
-    """Items as a backend wants them for `top_k`; all but ``factors`` is its own affair, and may be empty.
+    """Items laid out for `top_k` by a backend; all fields but ``factors`` are private to it, and may be empty.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class ItemIndex(NamedTuple):
     floats : float32 array, shape (n_panels, n_factors, 32)
     bytes : uint8 array, shape (n_panels, n_quads, 32, 4)
     terms : float32 array, shape (n_panels, 4)
-        What must be known of a panel of bytes.
+        1/b, N/b, max ‖q - bx‖/b and b of each panel of bytes; see `fastmf_kernels.topk.cpu.index`.
     """
 
     factors: Float32Array
@@ -81,16 +81,16 @@ class ItemIndex(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a search has looked at.
+    """Counts of the work that a search took.
 
     Attributes
     ----------
     n_screened : int
         Tiles of 8 queries × 32 items whose scores were bounded.
     n_skipped : int
-        Tiles that were left out, because their items' vectors are too short.
+        Tiles that were skipped, because the norms of their items are too small.
     n_scored : int
-        Pairs that were scored in the end: what was not known to be too low.
+        Pairs that were scored, because their bounds did not rule them out.
     """
 
     n_screened: int
@@ -99,7 +99,7 @@ class Scan(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The answer to a search, and what it took."""
+    """The answer to a search, and the work that it took."""
 
     top: TopK
     scan: Scan
@@ -118,7 +118,7 @@ class Counts(NamedTuple):
 
 
 def without_layout(items: Float32Array) -> ItemIndex:
-    """Return items as they are as an index: for a few queries, which are not worth laying them out."""
+    """Return an index of items as they are: for so few queries that laying items out would take longer than they do."""
     n_factors = items.shape[1]
     return ItemIndex(
         items,

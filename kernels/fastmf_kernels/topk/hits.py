@@ -85,10 +85,10 @@ def find_hits(items: npt.NDArray[Any], indptr: Int64Array, indices: Int64Array) 
     """
     items, indices, width = _numbered(items, indices)
     # The key of a pair is user·width + item.
-    wanted = np.sort(np.repeat(np.arange(len(items)), np.diff(indptr)) * width + indices)
-    wanted = wanted[np.diff(wanted, prepend=-1) > 0]
-    n_relevant = np.bincount(wanted // width, minlength=len(items))
-    return Hits.at(_positions(items, wanted, width), items.shape[1], n_relevant)
+    relevant_keys = np.sort(np.repeat(np.arange(len(items)), np.diff(indptr)) * width + indices)
+    relevant_keys = relevant_keys[np.diff(relevant_keys, prepend=-1) > 0]
+    n_relevant = np.bincount(relevant_keys // width, minlength=len(items))
+    return Hits.at(_positions(items, relevant_keys, width), items.shape[1], n_relevant)
 
 
 def _numbered(items: npt.NDArray[Any], indices: Int64Array) -> tuple[npt.NDArray[Any], Int64Array, int]:
@@ -104,14 +104,14 @@ def _numbered(items: npt.NDArray[Any], indices: Int64Array) -> tuple[npt.NDArray
     return np.where((known[found] == items) & (items >= 0), found, -1), numbers, len(known) | 1
 
 
-def _positions(items: npt.NDArray[Any], wanted: Int64Array, width: int) -> Int64Array:
-    """Find, in the flattened items, those whose keys are among ``wanted``, which ascends.
+def _positions(items: npt.NDArray[Any], relevant_keys: Int64Array, width: int) -> Int64Array:
+    """Find, in the flattened items, those whose keys are among ``relevant_keys``, which ascends.
 
     A table of the last bits of keys tells most others apart; a binary search decides the rest.
     """
-    table = np.zeros(min(1 << (4 * len(wanted) - 1).bit_length(), _MOST_IN_TABLE), np.bool_)
+    table = np.zeros(min(1 << (4 * len(relevant_keys) - 1).bit_length(), _MOST_IN_TABLE), np.bool_)
     last_bits = len(table) - 1
-    table[wanted & last_bits] = True
+    table[relevant_keys & last_bits] = True
     k, found = items.shape[1], []
     n_rows = max(1, _CHUNK // k)
     for start in range(0, len(items), n_rows):
@@ -119,6 +119,6 @@ def _positions(items: npt.NDArray[Any], wanted: Int64Array, width: int) -> Int64
         keys = chunk.astype(np.int64) + np.arange(start, start + len(chunk))[:, np.newaxis] * width
         places = np.flatnonzero(table[keys & last_bits] & (chunk >= 0) & (chunk < width))
         keys = keys.ravel()[places]
-        places = places[wanted.take(np.searchsorted(wanted, keys), mode="clip") == keys]
+        places = places[relevant_keys.take(np.searchsorted(relevant_keys, keys), mode="clip") == keys]
         found.append(places + start * k)
     return np.concatenate(found)

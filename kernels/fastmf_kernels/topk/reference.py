@@ -80,15 +80,15 @@ def top_k_among(
     """
     scores = queries.astype(np.float64) @ items.astype(np.float64).T
     for r in range(len(queries)):
-        barred = np.ones(len(items), bool)
-        barred[candidates.indices[candidates.indptr[r] : candidates.indptr[r + 1]]] = False
-        barred[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = True
-        scores[r, barred] = -np.inf
+        is_excluded = np.ones(len(items), bool)
+        is_excluded[candidates.indices[candidates.indptr[r] : candidates.indptr[r + 1]]] = False
+        is_excluded[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = True
+        scores[r, is_excluded] = -np.inf
     return _select(scores, k)
 
 
 def count_better(
-    queries: Float32Array, index: ItemIndex, wanted: Rows, exclude: Rows, n_threads: int | None = None
+    queries: Float32Array, index: ItemIndex, relevant: Rows, exclude: Rows, n_threads: int | None = None
 ) -> Counts:
     """Count, for some items of each query, how many others score higher, and how many the same.
 
@@ -97,40 +97,40 @@ def count_better(
     queries : float32 array, shape (n_queries, n_factors)
     index : ItemIndex
         From ``index_items(items, pruning=False)``.
-    wanted : Rows
+    relevant : Rows
         The items, for every query.
     exclude : Rows
-        What is not counted, for every query.
+        Items that are not counted, for every query.
     n_threads : int, optional
         Not used here.
 
     Returns
     -------
     Counts
-        A pair of numbers for each of ``wanted.indices``. A score that is NaN is neither higher nor the same. Scores are
-        compared as float32; a variant may sum them in float32, too.
+        A pair of numbers for each of ``relevant.indices``. A score that is NaN is neither higher nor the same. Scores
+        are compared as float32; a variant may sum them in float32, too.
     """
     scores = (queries.astype(np.float64) @ index.factors.astype(np.float64).T).astype(np.float32)
-    counts = Counts(np.zeros(len(wanted.indices), np.int64), np.zeros(len(wanted.indices), np.int64))
+    counts = Counts(np.zeros(len(relevant.indices), np.int64), np.zeros(len(relevant.indices), np.int64))
     for r in range(len(queries)):
         counted = np.ones(len(index.factors), bool)
         counted[exclude.indices[exclude.indptr[r] : exclude.indptr[r + 1]]] = False
         others = scores[r, counted]
-        for j in range(wanted.indptr[r], wanted.indptr[r + 1]):
-            score = scores[r, wanted.indices[j]]
+        for j in range(relevant.indptr[r], relevant.indptr[r + 1]):
+            score = scores[r, relevant.indices[j]]
             counts.higher[j], counts.equal[j] = np.sum(others > score), np.sum(others == score)
     return counts
 
 
-def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> BoolArray:
-    """Tell which of the first k items found for each query are wanted.
+def mark_hits(indices: Int32Array, k: int, relevant: Pairs, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the first k items found for each query are relevant.
 
     Parameters
     ----------
     indices : int32 array, shape (n_queries, at least k)
         Best first; -1 for none.
     k : int
-    wanted : Pairs
+    relevant : Pairs
     n_threads : int, optional
         Not used here.
 
@@ -139,7 +139,7 @@ def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None 
     bool array, shape (n_queries, k)
     """
     first = indices[:, :k]
-    rows = (wanted.items[wanted.queries == r] for r in range(len(indices)))
+    rows = (relevant.items[relevant.queries == r] for r in range(len(indices)))
     hits = [np.isin(found, row) & (found >= 0) for found, row in zip(first, rows, strict=True)]
     return np.array(hits, np.bool_).reshape(first.shape)
 

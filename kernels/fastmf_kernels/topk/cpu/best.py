@@ -1,4 +1,4 @@
-"""The best items of some queries while candidates come in.
+"""Buffers of candidates: the best items of each query so far, while a scan finds more.
 
 A query's candidates are appended to its buffer, and a full buffer is compacted. Where scores are known within bounds,
 candidates are pruned by the bounds (`prune_candidates`): the k-th largest lower bound is the threshold, and candidates
@@ -31,15 +31,15 @@ from fastmf_kernels.topk.cpu.tiles import (
     keep_not_below,
 )
 
-# How many items a buffer may have beyond k at least and at most, and beyond what the last compaction has left: a larger
-# buffer lets more candidates through, a smaller one is compacted more often.
-_ROOM, _LARGEST_ROOM, _NEXT_ROOM = 96, 1024, 32
-# Where compaction scores every new item, fewer are worth it.
-_ROOM_IF_SCORED, _LARGEST_ROOM_IF_SCORED = 16, 512
-# Up to so many kept items are ranked by counting.
-_FEW = 256
+# Room of a buffer in items: beyond k at least and at most, and beyond what pruning has left. With more room the
+# threshold rises later and more candidates pass; with less, pruning runs more often.
+_LEAST_ROOM, _LARGEST_ROOM, _ROOM_AFTER_PRUNING = 96, 1024, 32
+# Less room where compaction scores every new item.
+_LEAST_ROOM_IF_SCORED, _LARGEST_ROOM_IF_SCORED = 16, 512
+# Up to so many items are ranked by counting; more are sorted.
+_MOST_RANKED_BY_COUNTING = 256
 _NO_KEY, _NO_ITEM = -(2**31), 2**31 - 1
-_NOTHING = -(2**63)
+_LOWEST_RANK = -(2**63)
 _MAGNITUDE = np.int32(2**31 - 1)
 _N_COMPACTED, _IS_EXACT = 2, 3
 _KEY, _ITEM = range(2)
@@ -48,28 +48,28 @@ _LEAST_FINITE = np.float32(-3.4028235e38)
 _MOST_HALVINGS = 40
 
 
-class Best(NamedTuple):
-    """Buffers of some queries.
+class Candidates(NamedTuple):
+    """Buffers of candidates, one for each query.
 
     Attributes
     ----------
     lows, highs : float32 array, shape (n_rows, capacity)
-        What an item scores at least and at most, in a unit of the query's own.
+        Bounds of each candidate's score, in the query's own unit (`scan.Block.scales`).
     keys : int32 array
-        The memory of ``lows``: of an item that is scored the score as a number whose order is that of scores.
+        A view of ``lows``: the score of a scored item, as an integer that sorts as scores do.
     items : int32 array, shape (n_rows, capacity)
-        Until they are scored their places in the layout.
+        Scored items by their index, others by their place in the layout.
     counts : int64 array, shape (n_rows, 4)
         Columns: candidates in the buffer, the limit on them, how many of them (the first ones) are scored, and 1 if all
         candidates are to be scored.
     worst : int64 array, shape (n_rows, 2)
-        Key and item of the worst of k kept.
+        Key and item of the k-th best of those scored.
     ranked : int64 array, shape (capacity,)
-        For one query at a time, key and item in one number: the higher is better.
+        Scratch space for one query: key and item in one number, the higher the better.
     excluded : uint32 array, shape (n_rows / 8, at least n_items / 32, 8)
-        A bit for each item, by its place; only while a query is dealt with is any set.
+        A bit for each item, by its place; set only while its query is searched.
     cell : float32 array, shape (1,), and int32 array of the same memory
-        To look at a number as bits.
+        Scratch space: one number, and its bits.
     """
 
     lows: Float32Array
@@ -85,19 +85,19 @@ class Best(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What is looked for: the k items that go best with each query, but for those that are excluded.
+    """A search for the k items that have the largest dot product with each query, and are not excluded.
 
     Attributes
     ----------
     queries, factors : float32 array
     exclude : Rows
     places : int32 array, shape (n_items,)
-        Where an item stands in the layout; empty where items are in their own order.
+        The place of each item in the layout; empty where items are in the order of their indices.
     order : int32 array
-        The item at a place; empty likewise.
+        The item at each place; empty likewise.
     k : int
     full : int
-        What `full_at` says.
+        Limit on the items in a buffer, from `full_at`.
     """
 
     queries: Float32Array
@@ -109,11 +109,11 @@ class Search(NamedTuple):
     full: Index
 
 
-def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
-    """Return buffers for so many queries, none of which has more than so many candidates among the items."""
+def make_candidates(n_rows: int, k: int, n_candidates: int, n_items: int) -> Candidates:
+    """Allocate buffers for ``n_rows`` queries, each with at most ``n_candidates`` of ``n_items`` items."""
     capacity = -(-(min(full_at(k, scored=False), n_candidates) + COLUMNS + VECTOR) // VECTOR) * VECTOR
     lows, cell = np.empty((n_rows, capacity), np.float32), np.empty(1, np.float32)
-    return Best(
+    return Candidates(
         lows,
         np.empty((n_rows, capacity), np.float32),
         lows.view(np.int32),
@@ -128,17 +128,18 @@ def make_best(n_rows: int, k: int, n_candidates: int, n_items: int) -> Best:
 
 
 def full_at(k: int, scored: bool = True) -> int:
-    """Return how many items a buffer may have before it must be compacted: 32 more find room.
+    """Return how many items a buffer may hold before it must be compacted; it has room for 32 more.
 
     ``scored`` tells whether compaction scores every new item.
     """
-    least, share, most = (_ROOM_IF_SCORED, k // 4, _LARGEST_ROOM_IF_SCORED) if scored else (_ROOM, k, _LARGEST_ROOM)
-    return k + min(max(least, share), most)
+    if scored:
+        return k + min(max(_LEAST_ROOM_IF_SCORED, k // 4), _LARGEST_ROOM_IF_SCORED)
+    return k + min(max(_LEAST_ROOM, k), _LARGEST_ROOM)
 
 
 @device
-def begin_rows(search: Search, start: Index, stop: Index, best: Best) -> None:
-    """Make buffers empty, for the queries ``start:stop``, and set the bits of their excluded items."""
+def begin_rows(search: Search, start: Index, stop: Index, best: Candidates) -> None:
+    """Empty the buffers of the queries ``start:stop``, and set the bits of their excluded items."""
     counts, worst, excluded, places, full = best.counts, best.worst, best.excluded, search.places, search.full
     indptr, indices = search.exclude
     for query in range(start, stop):
@@ -153,8 +154,8 @@ def begin_rows(search: Search, start: Index, stop: Index, best: Best) -> None:
 
 
 @device
-def forget_excluded(search: Search, start: Index, stop: Index, best: Best) -> None:
-    """Leave the bits of excluded items as the next queries want them."""
+def clear_excluded(search: Search, start: Index, stop: Index, best: Candidates) -> None:
+    """Clear the bits of the excluded items of the queries ``start:stop``."""
     excluded, places = best.excluded, search.places
     indptr, indices = search.exclude
     for query in range(start, stop):
@@ -168,7 +169,7 @@ def forget_excluded(search: Search, start: Index, stop: Index, best: Best) -> No
 def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: UInt32Array) -> bool:
     """Put an item into the first buffer, unless it is excluded; tells whether the buffer is full then.
 
-    Arrays come one by one: a tuple of them costs a reference count each.
+    The arrays are separate arguments: unpacking a tuple of them would cost a reference count each.
     """
     count = counts[0, N_APPENDED]
     if excluded[0, np.uint32(item) >> np.uint32(5), 0] & _bit(item) == np.uint32(0):
@@ -179,14 +180,14 @@ def append(item: np.int32, items: Int32Array, counts: Int64Array, excluded: UInt
 
 
 @device
-def compact(search: Search, query: Index, best: Best, row: Index) -> np.float32:
-    """Score what is new in a buffer and keep the k best; returns what the worst scores, -inf while there are fewer."""
+def compact(search: Search, query: Index, best: Candidates, row: Index) -> np.float32:
+    """Score the new items of a buffer and keep the k best; returns the k-th best score, -inf while there are fewer."""
     queries, factors, k, order = search.queries, search.factors, search.k, search.order
     lows, keys, items, worst = best.lows[row], best.keys[row], best.items[row], best.worst
     n_factors = factors.shape[1]
     count, kept = best.counts[row, N_APPENDED], best.counts[row, _N_COMPACTED]
     worst_key, worst_item = worst[row, _KEY], worst[row, _ITEM]
-    for j in range(kept, count):  # ask for all of them: one by one their cache lines would be waited for
+    for j in range(kept, count):  # prefetch all rows first: loaded one by one, each would wait for memory
         if order.size:
             items[j] = order[items[j]]
         prefetch(factors, np.int64(items[j]) * n_factors, (n_factors + VECTOR - 1) // VECTOR)
@@ -219,11 +220,12 @@ def prune_candidates(
     least: np.float32,
     tiny: np.float32,
 ) -> tuple[Index, np.float32]:
-    """Keep what can be among the k best, of ``count`` items in a buffer; nothing is scored.
+    """Drop the candidates of a buffer that cannot be among the k best, by their bounds alone.
 
-    At least k of them score at least ``least``, unless that is -inf. Returns how many are kept, and a higher such bound
-    if there is one: by halving an interval that has the k-th highest of ``lows`` in it, until that is near enough.
-    ``tiny`` is what the two bounds may be off by together.
+    At least k of the ``count`` candidates score at least ``least``, unless that is -inf. The k-th largest lower bound
+    is a threshold like it; bisection finds a number just below. Candidates whose upper bound is below the threshold
+    are dropped. Returns how many are left, and the higher threshold. ``tiny`` is an upper bound on the absolute error
+    of a lower and an upper bound together.
     """
     n_vectors, start = (count + VECTOR - 1) // VECTOR, row * lows.shape[1]
     for j in range(count, n_vectors * VECTOR):
@@ -250,22 +252,22 @@ def prune_candidates(
 
 @inlined
 def is_exact(counts: Int64Array, row: Index) -> bool:
-    """Whether items of a buffer are scored when it is compacted."""
+    """Whether the new items of a buffer are scored when it is full."""
     return counts[row, _IS_EXACT] != 0  # type: ignore[no-any-return]
 
 
 @inlined
 def limit_after(counts: Int64Array, row: Index, kept: Index, k: Index, full: Index) -> None:
-    """Set the limit of a buffer that was pruned; where bounds leave too many candidates, all are to be scored."""
+    """Set the limit of a pruned buffer; if pruning left too many candidates, all are scored from here on."""
     counts[row, N_APPENDED] = kept
-    counts[row, LIMIT] = min(kept + max(_NEXT_ROOM, k // 2), full)
+    counts[row, LIMIT] = min(kept + max(_ROOM_AFTER_PRUNING, k // 2), full)
     if kept + VECTOR > full:
         counts[row, _IS_EXACT], counts[row, LIMIT] = 1, full
 
 
 @device
-def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> Index:
-    """Score what is left in the buffers of the queries ``start:stop``, and write the best of it, best first.
+def finish_rows(search: Search, start: Index, stop: Index, best: Candidates, top: TopK) -> Index:
+    """Score the remaining candidates of the queries ``start:stop``, and write the k best, best first.
 
     Returns how many items were scored.
     """
@@ -280,7 +282,7 @@ def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK
         n_scored += count
         for j in range(counts[row, _N_COMPACTED] if order.size else count, count):
             items[row, j] = order[items[row, j]]
-        for j in range(count):  # ask for all of them: one by one their cache lines would be waited for
+        for j in range(count):  # prefetch all rows first: loaded one by one, each would wait for memory
             prefetch(factors, np.int64(items[row, j]) * n_factors, n_lines)
         for j in range(count):
             item = np.int64(items[row, j])
@@ -288,24 +290,24 @@ def finish_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK
             lows[row, j] = score
             ranked[n] = (np.int64(key_of_bits(keys[row, j])) << 32) | (_NO_ITEM - item)
             n += int(score > -_INFINITY)
-        if n > _FEW:
+        if n > _MOST_RANKED_BY_COUNTING:
             _sort(ranked, n)
         n_vectors = (n + WORDS - 1) // WORDS
         for j in range(n, n_vectors * WORDS):
-            ranked[j] = _NOTHING
-        for j in range(min(n, k) if n > _FEW else n):
-            rank = j if n > _FEW else count_above(ranked, 0, n_vectors, ranked[j])
+            ranked[j] = _LOWEST_RANK
+        for j in range(min(n, k) if n > _MOST_RANKED_BY_COUNTING else n):
+            rank = j if n > _MOST_RANKED_BY_COUNTING else count_above(ranked, 0, n_vectors, ranked[j])
             if rank < k:
                 bits_of_cell[0] = key_of_bits(np.int32(ranked[j] >> 32))
                 scores[query, rank] = cell[0]
                 indices[query, rank] = np.int32(_NO_ITEM - (ranked[j] & np.int64(0xFFFFFFFF)))
-    forget_excluded(search, start, stop, best)
+    clear_excluded(search, start, stop, best)
     return n_scored
 
 
 @inlined
 def _score_of_key(key: Index, cell: Float32Array, bits_of_cell: Int32Array) -> np.float32:
-    """Turn a key into the score; that of nothing is -inf."""
+    """Turn a key into its score; the key of no item becomes -inf."""
     if key == _NO_KEY:
         return np.float32(-np.inf)
     bits_of_cell[0] = key_of_bits(np.int32(key))
@@ -314,7 +316,7 @@ def _score_of_key(key: Index, cell: Float32Array, bits_of_cell: Int32Array) -> n
 
 @inlined
 def key_of_bits(bits: np.int32) -> np.int32:
-    """Turn the bits of a float32 into a number of the same order, and such a number into bits; -0 becomes 0."""
+    """Turn the bits of a float32 into an integer that sorts as the numbers do, or back; -0 becomes 0."""
     if bits >= 0:
         return bits
     return np.int32(0) if bits == np.int32(_NO_KEY) else np.int32(bits ^ _MAGNITUDE)
@@ -361,7 +363,7 @@ def _find_worst(keys: Int32Array, items: Int32Array, n: Index, k: Index, worst_b
 
 @inlined
 def _fill_up(keys: Int32Array, n: Index) -> Index:
-    """Let whole vectors of n keys end with those of nothing; returns how many vectors they are."""
+    """Pad n keys to whole vectors with the key of no item; returns the number of vectors."""
     n_vectors = (n + VECTOR - 1) // VECTOR
     for j in range(n, n_vectors * VECTOR):
         keys[j] = _NO_KEY
@@ -370,7 +372,7 @@ def _fill_up(keys: Int32Array, n: Index) -> Index:
 
 @device
 def _keep(keys: Int32Array, items: Int32Array, n: Index, worst_key: Index, worst_item: Index) -> Index:
-    """Move what is not worse than the worst to the front; returns how many that are."""
+    """Move the items that are not worse than the given one to the front; returns how many they are."""
     kept = 0
     for j in range(n):
         key, item = keys[j], items[j]

@@ -4,7 +4,8 @@ A factor vector q rounds to b·x with whole numbers x from -127 to 127; b is sha
 
     |p·q - ab(x·y)| ≤ ‖p - ay‖‖q‖ + ‖ay‖‖q - bx‖
 
-by Cauchy and Schwarz: what is too low by more than that cannot be among the best. See `docs/decisions/0016`.
+by Cauchy and Schwarz: an item whose approximate score is below the k-th best by more than that cannot be among the k
+best. See `docs/decisions/0016`.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.topk.arrays import ItemIndex
 from fastmf_kernels.topk.cpu.tiles import COLUMNS, QUAD, exact_product, largest_magnitude
 
-# Between these, no product or quotient of what is below comes near the ends of float32.
+# Norms and magnitudes between these keep all products and quotients below far from the ends of the range of float32.
 SHORTEST, LONGEST = 1e-12, 1e12
 HIGHEST = 127
 # x is stored as x + 128, which makes it unsigned.
@@ -80,7 +81,7 @@ def _find_largest_norms(order: Int32Array, norms: Float32Array, largest: Float32
 
 @kernel
 def _fill_floats(items: Float32Array, order: Int32Array, floats: Float32Array) -> None:
-    """Store panels factor after factor, what fills up the last one with zeros."""
+    """Store panels factor after factor; the padding of the last one is zero."""
     n_panels, n_factors, _ = floats.shape
     for p in range(n_panels):
         for v in range(COLUMNS):
@@ -130,7 +131,7 @@ def _fill_bytes(
 def round_row(
     rows: Float32Array, row: Index, inverse: np.float32, scaled: Float32Array, rounded: Int32Array
 ) -> np.float32:
-    """Multiply a row and round it to whole numbers; returns the square of what rounding has changed.
+    """Multiply a row and round it to whole numbers; returns the squared norm of the rounding error.
 
     ``scaled`` is scratch space; it and ``rounded`` are filled up with zeros, which stay.
     """

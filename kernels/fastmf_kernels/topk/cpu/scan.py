@@ -1,4 +1,4 @@
-"""Queries meet items: a block of queries goes through the panels of an index, or a query through rows of factors."""
+"""Scans: a block of queries against the panels of an index, or one query against rows of factors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from fastmf_kernels._jit import device, inlined, kernel
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK
 from fastmf_kernels.topk.cpu.best import (
-    Best,
+    Candidates,
     Search,
     append,
     begin_rows,
@@ -17,7 +17,7 @@ from fastmf_kernels.topk.cpu.best import (
     finish_rows,
     is_exact,
     limit_after,
-    make_best,
+    make_candidates,
     prune_candidates,
 )
 from fastmf_kernels.topk.cpu.index import HIGHEST, LONGEST, MIDDLE, SHORTEST, length, round_row
@@ -36,33 +36,34 @@ from fastmf_kernels.topk.cpu.tiles import (
 )
 
 _BOUND, _SLACK, _OTHER_SLACK, _N_LIMITS = range(4)
-# More than float32 rounding can change, as a share of ‖p‖‖q‖: for a sum over n factors, and for a few operations.
+# Upper bounds on float32 rounding errors, as a share of ‖p‖‖q‖: for each factor of a sum, and for a few operations.
 _ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
-# More than rounding two denormal numbers can change.
+# Upper bound on the absolute rounding error of a score, which counts near the denormal numbers.
 _TINY = np.float32(2e-40)
 _INFINITY = np.float32(np.inf)
 
 
 class Block(NamedTuple):
-    """A block of queries, in tiles of 8, as the panels of an index meet it, and its buffers.
+    """A block of queries in tiles of 8, laid out for the screens, and its buffers.
 
     Attributes
     ----------
     floats : float32 array, shape (n_tiles, n_factors, 8)
     quads : int32 array, shape (n_tiles, n_quads + 1, 8)
-        Factors rounded to a·y, four bytes y in a number; at the end what products of bytes are too large by.
+        Factors rounded to a·y, four bytes y in a number. The last row is 128·Σy, by which products of bytes are too
+        large, because an item's byte x is stored as x + 128.
     limits : float32 array, shape (n_tiles, 3, 8)
-        What `tiles.screen_floats` and `tiles.screen_bytes` ask for.
+        The bounds and slacks of the queries, as `tiles.screen_floats` and `tiles.screen_bytes` take them.
     scales : float32 array, shape (n_tiles, 8)
-        What scores are multiplied with to be compared: 1, or 1/a.
+        The query's unit: a score times this is compared with its bound; 1 for floats, 1/a for bytes.
     norms : float32 array, shape (n_tiles, 8)
         ‖p‖, rounded up.
     reach : float32 array, shape (n_tiles, 8)
-        How long the vector of an item must be to be of interest.
+        The smallest norm of an item whose score can reach the query's bound.
     scores, margins, passed
-        What screens leave; see `tiles.screen_floats`.
+        Outputs of the screens; see `tiles.screen_floats`.
     active : int64 array, shape (n_tiles,)
-    best : Best
+    best : Candidates
     """
 
     floats: Float32Array
@@ -75,11 +76,11 @@ class Block(NamedTuple):
     margins: Float32Array
     passed: Int32Array
     active: Int64Array
-    best: Best
+    best: Candidates
 
 
 def make_block(n_rows: int, k: int, index: ItemIndex) -> Block:
-    """Return space for a block of so many queries."""
+    """Allocate a block for ``n_rows`` queries."""
     n_tiles, n_factors = -(-n_rows // ROWS), index.factors.shape[1]
     return Block(
         np.zeros((n_tiles, n_factors, ROWS), np.float32),
@@ -92,7 +93,7 @@ def make_block(n_rows: int, k: int, index: ItemIndex) -> Block:
         np.zeros(ROWS, np.float32),
         np.zeros(ROWS, np.int32),
         np.zeros(n_tiles, np.int64),
-        make_best(n_tiles * ROWS, k, len(index.factors), len(index.factors)),
+        make_candidates(n_tiles * ROWS, k, len(index.factors), len(index.factors)),
     )
 
 
@@ -186,7 +187,7 @@ def _scan_with(sides: Callable[..., Any], screen: Callable[..., bool]) -> Callab
                         if count <= of_rows[row, LIMIT]:
                             continue
                         if start + row >= stop:
-                            of_rows[row, N_APPENDED] = 0  # only NaN goes with what fills up the last tile
+                            of_rows[row, N_APPENDED] = 0  # a padding row, whose bound only NaN passes
                             continue
                         if not is_exact(of_rows, row):
                             kept, bound = prune_candidates(lows, highs, items, row, count, k, bound, _TINY * scale)
@@ -240,7 +241,7 @@ def scan_bytes(
 
 @device
 def _select_in_block(start: Index, stop: Index, block: Block, k: Index) -> None:
-    """Leave in each buffer what can be among the k best by what is known in the end."""
+    """Prune each buffer once more, with its final threshold."""
     best, limits, scales, counts = block.best, block.limits, block.scales, block.best.counts
     lows, highs, items = best.lows, best.highs, best.items
     for row in range(stop - start):
@@ -253,8 +254,8 @@ def _select_in_block(start: Index, stop: Index, block: Block, k: Index) -> None:
 
 
 @kernel
-def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) -> None:
-    """Score every item for the queries ``start:stop``, one query after the other, in no other layout than theirs."""
+def scan_rows(search: Search, start: Index, stop: Index, best: Candidates, top: TopK) -> None:
+    """Score every item for the queries ``start:stop``, one after the other; items are in the order of their indices."""
     queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
     n_factors = factors.shape[1]
     for query in range(start, stop):
@@ -268,7 +269,7 @@ def scan_rows(search: Search, start: Index, stop: Index, best: Best, top: TopK) 
 
 
 @kernel
-def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index, best: Best, top: TopK) -> None:
+def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index, best: Candidates, top: TopK) -> None:
     """Score the candidates of the queries ``start:stop``."""
     queries, factors, items, counts, excluded = search.queries, search.factors, best.items, best.counts, best.excluded
     indices, n_factors = candidates.indices, factors.shape[1]
@@ -285,7 +286,7 @@ def scan_candidates(search: Search, candidates: Rows, start: Index, stop: Index,
 
 @device
 def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None:
-    """Begin the queries of a block; what fills up the last tile asks for what nothing reaches."""
+    """Reset the buffers and bounds of a block; padding rows of the last tile get an infinite bound."""
     n_items, n_factors = search.factors.shape
     last_panel = np.uint32(0xFFFFFFFF) << np.uint32(n_items % COLUMNS) if n_items % COLUMNS else np.uint32(0)
     begin_rows(search, start, stop, block.best)
@@ -306,7 +307,7 @@ def begin_block(search: Search, start: Index, stop: Index, block: Block) -> None
 
 @device
 def round_to_floats(search: Search, query: Index, stop: Index, block: Block, tile: Index, r: Index) -> None:
-    """Lay a query's factors out; what rounding of its scores may cost is its slack times an item's norm."""
+    """Copy a query's factors into its tile; its slack times an item's norm bounds the rounding error of a score."""
     n_factors = search.queries.shape[1]
     for f in range(n_factors):
         block.floats[tile, f, r] = search.queries[query, f] if query < stop else np.float32(0)
@@ -325,7 +326,7 @@ def _round_to_bytes(
     scaled: Float32Array,
     rounded: Int32Array,
 ) -> None:
-    """Round a query's factors p to a·y, and find what rounding may cost: ‖p - ay‖/a and ‖ay‖/a."""
+    """Round a query's factors p to a·y; ‖p - ay‖/a and ‖ay‖/a bound the error of its scores."""
     queries, quads, limits, norm = search.queries, block.quads, block.limits, block.norms[tile, r]
     n_factors, n_quads = queries.shape[1], rounded.size // QUAD
     largest = largest_magnitude(queries, query * n_factors, n_factors) if query < stop else np.float32(0)
@@ -352,7 +353,7 @@ def _round_to_bytes(
 
 @inlined
 def _is_out_of_reach(reach: Float32Array, tile: Index, norm: np.float32) -> bool:
-    """Whether no query of a tile has use for vectors that are not longer than this: |p·q| ≤ ‖p‖‖q‖."""
+    """Whether no item with at most this norm can reach the bound of any query of a tile: |p·q| ≤ ‖p‖‖q‖."""
     longer = norm * (np.float32(1) + _LITTLE)
     out_of_reach = True
     for r in range(ROWS):

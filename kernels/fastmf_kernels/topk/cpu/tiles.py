@@ -1,7 +1,7 @@
-"""The inner loops of top-k: 8 queries meet 32 items, and those pairs are named that may be among the best.
+"""The inner loops of top-k: screens bound the scores of 8 queries and 32 items, and report pairs that may be best.
 
 As in `fastmf_kernels.linalg.panels` these are plain loops, and explicit vector code takes their place in kernels. They
-have many arguments because tuples of arrays are dear in the middle of a scan: each array costs a reference count.
+have many arguments because unpacking a tuple costs a reference count for each array, too much in the middle of a scan.
 """
 
 from types import ModuleType
@@ -13,13 +13,13 @@ from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, U
 
 ROWS = 8
 COLUMNS = 32
+# Numbers of 32 bits, and of 64 bits, in a vector.
 VECTOR = 16
-# Numbers of 64 bits in as many bits.
 WORDS = 8
 # A quad is four factors of a row, a byte each.
 QUAD = 4
 _LARGEST = np.float32(2**30)
-# What is counted of a query: items in its buffer, and how many it may have before something must be done.
+# Counters of a query's buffer: how many counters there are; the columns of the number of items and of their limit.
 N_COUNTS, N_APPENDED, LIMIT = 4, 0, 1
 
 
@@ -43,7 +43,7 @@ def screen_floats(
     margins: Float32Array,
     passed: Int32Array,
 ) -> bool:
-    """Compare the scores of 8 queries and 32 items, which are off by slack·norm at most, with what each query asks for.
+    """Compare float32 scores of 8 queries and 32 items with the queries' bounds; a score is off by at most slack·norm.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ def screen_floats(
         From ``k`` on, 8 bounds, and the slack of the 8 queries.
     norm : float32
     scores : float32 array, shape (8, 32)
-        Becomes what the pairs score at least, if any passes.
+        Output: lower bounds of the scores; only written if any pair passes.
     margins : float32 array, shape (8,)
-        Becomes how much more they score at most.
+        Output: upper bound minus lower bound of each query's scores; likewise.
     passed : int32 array, shape (8,)
-        Becomes the items that pass, a bit each: what they score at most is not below the bound, or is NaN.
+        Output: a bit for each item that passes, since its upper bound is not below the query's bound, or is NaN.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def screen_bytes(
     margins: Float32Array,
     passed: Int32Array,
 ) -> bool:
-    """Compare products of rounded factors, less an offset, with what each query asks for, ⌊K·w - E·y - G·z⌉.
+    """Compare products of rounded factors, less an offset, with the queries' bounds, ⌊K·w - E·y - G·z⌉.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def screen_bytes(
     terms : float32 array
         w, y, z and b from ``t`` on.
     scores : float32 array, shape (8, 32)
-        Becomes what the pairs score at least, if any passes: b·(product - offset - (E·y + G·z)).
+        Output, if any pair passes: lower bounds of the scores, b·(product - offset - (E·y + G·z)).
     margins : float32 array, shape (8,)
-        Becomes how much more they score at most: 2·b·(E·y + G·z).
+        Output, likewise: upper bound minus lower bound, 2·b·(E·y + G·z).
     passed : int32 array, shape (8,)
         As in `screen_floats`.
 
@@ -167,19 +167,19 @@ def append_passed(
     counts: Int64Array,
     c: Index,
 ) -> bool:
-    """Append what has passed a screen, and is not excluded, to the buffers of 8 queries.
+    """Append the items that passed a screen, and are not excluded, to the buffers of 8 queries.
 
     Parameters
     ----------
     passed, scores, margins
         As a screen leaves them.
     excluded : uint32 array
-        From ``e`` on, a number for each query: the items of the panel that it must not be given, a bit each.
+        From ``e`` on, a number for each query: a bit for each excluded item of the panel.
     place : int
         That of the first item.
     lows, highs : float32 array
-        Buffers, ``capacity`` apart, the first from ``start`` on: what an item scores at least, and at most. Up to 16
-        numbers behind what is appended may be changed.
+        Buffers, ``capacity`` apart, the first from ``start`` on: lower and upper bounds of scores. Up to 16 numbers
+        behind the appended ones may be changed.
     places : int32 array
         The places of items, likewise.
     start, capacity : int
@@ -191,11 +191,11 @@ def append_passed(
     bool
         Whether any buffer has more than its limit.
     """
-    barred, numbers = excluded.reshape(-1), counts.reshape(-1)
+    of_excluded, numbers = excluded.reshape(-1), counts.reshape(-1)
     low, high, of_buffer = lows.reshape(-1), highs.reshape(-1), places.reshape(-1)
     anything = False
     for r in range(ROWS):
-        bits = np.int64(passed[r]) & ~np.int64(barred[e + r])
+        bits = np.int64(passed[r]) & ~np.int64(of_excluded[e + r])
         count = numbers[c + N_COUNTS * r + N_APPENDED]
         for v in range(COLUMNS):
             if (bits >> np.int64(v)) & np.int64(1):

@@ -119,16 +119,16 @@ def top_k_among(
 
 
 def count_better(
-    queries: Float32Array, index: ItemIndex, wanted: Rows, exclude: Rows, n_threads: int | None = None
+    queries: Float32Array, index: ItemIndex, relevant: Rows, exclude: Rows, n_threads: int | None = None
 ) -> Counts:
     """Count, for some items of each query, how many others score higher, on the host; see the reference."""
     say_counting()
-    return cpu.count_better(queries, host_layout(index, False), wanted, exclude, n_threads)
+    return cpu.count_better(queries, host_layout(index, False), relevant, exclude, n_threads)
 
 
-def mark_hits(indices: Int32Array, k: int, wanted: Pairs, n_threads: int | None = None) -> BoolArray:
-    """Tell which of the first k items found for each query are wanted, on the host; see the reference."""
-    return cpu.mark_hits(indices, k, wanted, n_threads)
+def mark_hits(indices: Int32Array, k: int, relevant: Pairs, n_threads: int | None = None) -> BoolArray:
+    """Tell which of the first k items found for each query are relevant, on the host; see the reference."""
+    return cpu.mark_hits(indices, k, relevant, n_threads)
 
 
 def _screens(index: ItemIndex, k: int) -> list[Screen]:
