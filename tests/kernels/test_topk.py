@@ -143,6 +143,52 @@ def test_nothing_is_lost_by_screening(spread: float, seed: int, kernels: Kernels
         assert_same(find(kernels, *everything, layout=layout), expected)
 
 
+# Scales of queries and items whose scores, partial sums or bounds come near the ends of float32, or go beyond.
+SCALES = [
+    (1, 2.0**118),
+    (2.0**118, 1),
+    (2.0**60, 2.0**60),
+    (2.0**-30, 2.0**120),
+    (2.0**20, 2.0**120),
+    (2.0**-70, 2.0**-70),
+    (2.0**-130, 1),
+    (2.0**-20, 2.0**-120),
+    (2.0**-130, 2.0**120),
+]
+
+
+@pytest.mark.parametrize("with_bytes", [True, False])
+@pytest.mark.parametrize("scales", SCALES, ids=str)
+def test_scores_near_the_ends_of_float32(
+    scales: tuple[float, float], with_bytes: bool, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Powers of two scale exact scores exactly, until they are rounded to float32 in the end."""
+    monkeypatch.setattr(cpu_index, "has_byte_products", lambda: with_bytes)
+    for n_queries, n_items, some in [(1, 300, 0), (70, 700, 3), (70, 700, 7)]:
+        queries, items = dyadic((n_queries, 8), 21), dyadic((n_items, 8), 22)
+        items[: some * 100] *= np.float32(2.0**-40)  # lengths that differ by more than a screen can tell apart
+        everything = queries * np.float32(scales[0]), items * np.float32(scales[1]), 10, no_rows(n_queries)
+        expected = find(reference, *everything)
+        for layout in LAYOUTS:
+            assert_same(find(get_backend("cpu"), *everything, layout=layout), expected)
+
+
+@pytest.mark.parametrize("with_bytes", [True, False])
+def test_partial_sums_that_overflow_do_not_hide_a_finite_score(
+    with_bytes: bool, reference: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 both 3e38 + 3e38 - 3.6e38 and its mirror image are infinite on the way."""
+    monkeypatch.setattr(cpu_index, "has_byte_products", lambda: with_bytes)
+    items = np.zeros((300, 3), np.float32)
+    items[:, 0] = np.arange(300)
+    items[[7, 250]] = [[1e38, 1e38, -1.2e38], [-1e38, -1e38, 1.2e38]]
+    queries = np.array([[3, 3, 3], [-3, -3, -3], [3, 3, 3.2]], np.float32)
+    for k in (1, 3, 300):
+        expected = find(reference, queries, items, k, no_rows(3))
+        for layout in LAYOUTS:
+            assert_same(find(get_backend("cpu"), queries, items, k, no_rows(3), layout=layout), expected)
+
+
 def test_short_vectors_are_skipped() -> None:
     cpu = get_backend("cpu")
     rng = np.random.default_rng(3)

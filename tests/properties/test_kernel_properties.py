@@ -15,7 +15,7 @@ from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Weighting
 from fastmf_kernels.als.cpu.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.sgd.schedule import cut_by_count
-from fastmf_kernels.topk.arrays import Rows
+from fastmf_kernels.topk.arrays import Rows, no_rows, without_layout
 
 # No deadline: the first example compiles. Derandomised: a failure here is found again there.
 quick = settings(deadline=None, derandomize=True, max_examples=25)
@@ -89,11 +89,51 @@ def test_top_k_is_the_head_of_a_full_sort(variant: str, problem: tuple[Float32Ar
     scores, indices = kernels.top_k(queries, kernels.index_items(items, True, None), k, exclude, None).top
     assert scores.shape == indices.shape == (len(queries), k)
     for r, query in enumerate(queries):
-        barred = set(exclude.indices[slice(*exclude.indptr[r : r + 2])].tolist())
-        ranked = sorted((-float(query @ item), i) for i, item in enumerate(items) if i not in barred)[:k]
+        excluded = set(exclude.indices[slice(*exclude.indptr[r : r + 2])].tolist())
+        ranked = sorted((-float(query @ item), i) for i, item in enumerate(items) if i not in excluded)[:k]
         missing = k - len(ranked)
         assert indices[r].tolist() == [i for _, i in ranked] + [-1] * missing
         assert scores[r].tolist() == [-score for score, _ in ranked] + [-np.inf] * missing
+
+
+magnitudes = st.sampled_from([-40, -38, -20, -12, 0, 6, 11, 13, 20, 30, 36, 38]).map(lambda power: 10.0**power)
+
+
+@variants
+@settings(quick, max_examples=80)
+@given(
+    seed=seeds,
+    n_queries=st.sampled_from([0, 1, 7, 9, 70]),
+    n_items=st.sampled_from([1, 31, 300, 900]),
+    n_factors=st.sampled_from([1, 4, 33]),
+    scales=st.tuples(magnitudes, magnitudes),
+    spread=st.sampled_from([0.0, 1.0, 20.0]),
+    k=st.integers(1, 20),
+)
+def test_pruning_changes_no_answer_at_any_magnitude(
+    variant: str,
+    seed: int,
+    n_queries: int,
+    n_items: int,
+    n_factors: int,
+    scales: tuple[float, float],
+    spread: float,
+    k: int,
+) -> None:
+    """Every item scored on its own, in float64, is what both layouts are held against."""
+    rng, kernels = np.random.default_rng(seed), get_backend(variant)
+
+    def drawn(n: int, scale: float) -> Float32Array:
+        numbers = rng.standard_normal((n, n_factors)) * scale * np.exp(spread * rng.standard_normal((n, 1)))
+        return np.clip(numbers, -3.4e38, 3.4e38).astype(np.float32)
+
+    with np.errstate(under="ignore"):
+        queries, items = drawn(n_queries, scales[0]), drawn(n_items, scales[1])
+    expected = kernels.top_k(queries, without_layout(items), k, no_rows(n_queries), None).top
+    for pruning in (True, False):
+        found = kernels.top_k(queries, kernels.index_items(items, pruning, None), k, no_rows(n_queries), None).top
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 @st.composite

@@ -63,7 +63,7 @@ class ItemIndex(NamedTuple):
     places : int32 array, shape (n_items,)
         The place of each item.
     norms : float32 array, shape (n_panels,)
-        The largest norm in each panel, rounded up.
+        The largest norm in each panel, rounded up; infinite where products could overflow.
     floats : float32 array, shape (n_panels, n_factors, 32)
     bytes : uint8 array, shape (n_panels, n_quads, 32, 4)
     terms : float32 array, shape (n_panels, 4)

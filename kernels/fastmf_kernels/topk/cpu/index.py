@@ -71,12 +71,13 @@ def length(rows: Float32Array, i: Index, n: Index) -> np.float32:
 
 @kernel
 def _find_largest_norms(order: Int32Array, norms: Float32Array, largest: Float32Array) -> None:
+    """Find the largest norm of each panel; infinite if float32 sums over the panel could overflow."""
     for p in range(largest.size):
         norm = np.float32(0)
         for v in range(p * COLUMNS, (p + 1) * COLUMNS):
             if order[v] >= 0:
                 norm = max(norm, norms[order[v]])
-        largest[p] = norm
+        largest[p] = norm if norm < LONGEST else np.float32(np.inf)
 
 
 @kernel

@@ -40,7 +40,7 @@ _BOUND, _SLACK, _OTHER_SLACK, _N_LIMITS = range(4)
 _ROUNDING, _LITTLE = 2.0**-23, np.float32(2.0**-20)
 # Upper bound on the absolute rounding error of a score, which counts near the denormal numbers.
 _TINY = np.float32(2e-40)
-_INFINITY = np.float32(np.inf)
+_INFINITY, _LARGEST_FINITE = np.float32(np.inf), np.float32(3.4028235e38)
 
 
 class Block(NamedTuple):
@@ -193,7 +193,7 @@ def _scan_with(sides: Callable[..., Any], screen: Callable[..., bool]) -> Callab
                             kept, bound = prune_candidates(lows, highs, items, row, count, k, bound, _TINY * scale)
                             limit_after(of_rows, row, kept, k, full)
                         if is_exact(of_rows, row):
-                            bound = (compact(search, start + row, best, row) - _TINY) * scale
+                            bound = min((compact(search, start + row, best, row) - _TINY) * scale, _LARGEST_FINITE)
                         if bound > limits[tile, _BOUND, r]:
                             limits[tile, _BOUND, r], reach[tile, r] = bound, bound / (lengths[tile, r] * scale)
                 t += 1
