@@ -48,18 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _notes_in_one_line() -> Iterator[None]:
-    """Print what the library says once of the GPU as one line, and other warnings as Python does."""
-    from fastmf_kernels._cuda.notes import OnHostWarning
+    """Print what the library says once of the GPU or of its kernels as one line, other warnings as Python does."""
+    from fastmf_kernels._notes import Note
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, OnHostWarning):
+        if issubclass(category, Note):
             print(f"fastmf: note: {message}", file=sys.stderr)
         else:
             show_as_before(message, category, *rest, **named)
 
     with warnings.catch_warnings():
         show_as_before = warnings.showwarning
-        warnings.simplefilter("always", OnHostWarning)
+        warnings.simplefilter("always", Note)
         warnings.showwarning = show
         yield
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Look around and print what there is."""
-    print_result({**_versions(), **_threads(), **_cache(), "gpu": _gpu()}, parsed.json)
+    print_result({**_versions(), **_threads(), **_cache(), "inner loops": _inner_loops(), "gpu": _gpu()}, parsed.json)
     return 0
 
 
@@ -69,20 +69,30 @@ def _advice(layer: str) -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from fastmf_kernels import _jit
+    from fastmf_kernels import _cache, _jit
 
-    directory = _jit.cache_directory()
-    if directory is None:
-        where = (
-            "off: FASTMF_CACHE_DIR is empty"
-            if _jit.cache_root() is None
-            else f"off: {_jit.cache_root()} is not writable"
-        )
-        return {"kernel cache": where, "kernels cached": 0}
-    return {
-        "kernel cache": str(directory),
-        "kernels cached": sum(path.suffix in (".nbc", ".kernel") for path in directory.rglob("*")),
-    }
+    obstacle, n_stored = _cache.why_not_writable(), _cache.count_stored(_jit.COMPILER) + _cache.count_stored("cuda")
+    where = str(_cache.cache_root())
+    if obstacle is not None:
+        where = f"{where} (read-only)" if n_stored else f"off: {obstacle}"
+    return {"kernel cache": where, "kernels cached": n_stored}
+
+
+def _inner_loops() -> str:
+    """Say whether kernels use explicit vector code."""
+    from fastmf.backend import get_backend
+    from fastmf_kernels import _jit, _vectors
+
+    if not _jit.IS_COMPILING:
+        return "plain Python: NUMBA_DISABLE_JIT is set"
+    if _jit.PLAIN_LOOPS:
+        return "plain: FASTMF_PLAIN_LOOPS is set"
+    get_backend("cpu")
+    in_use = _vectors.in_use()
+    if all(in_use.values()):
+        return "vector code"
+    plain = ", ".join(name for name, is_used in in_use.items() if not is_used)
+    return f"plain in {plain}: their vector code cannot be used with {_jit.COMPILER}, or gives other numbers"
 
 
 def _gpu() -> str:

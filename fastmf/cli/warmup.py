@@ -11,6 +11,7 @@ import itertools
 import time
 
 from fastmf.cli.options import add_output_options, note, positive_integer, print_result
+from fastmf.errors import OutputError
 
 _LONG_ROW = 5000
 
@@ -34,7 +35,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     import fastmf
     from fastmf.models import MODELS
-    from fastmf_kernels import _jit
+    from fastmf_kernels import _cache, _jit
 
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
     # One user's row is so long that it is cut into parts.
@@ -55,7 +56,30 @@ def run(parsed: argparse.Namespace) -> int:
     for pruning in (True, False):
         fastmf.top_k(implicit.user_factors, fastmf.index_items(implicit.item_factors, pruning=pruning), 3)
     fastmf.top_k(implicit.user_factors[0], implicit.item_factors, 3)
-    directory = _jit.cache_directory()
-    result = {"seconds": time.perf_counter() - started, "cache": "none" if directory is None else str(directory)}
+    _require_stored()
+    compiled, _ = _jit.compilations()
+    result = {"seconds": time.perf_counter() - started, "cache": str(_cache.cache_root()), "compiled": compiled}
     print_result(result, parsed.json)
     return 0
+
+
+def _require_stored() -> None:
+    """Make sure that no later process has to compile again.
+
+    Raises
+    ------
+    OutputError
+        If something was compiled, and could not be stored.
+    """
+    from fastmf_kernels import _cache, _jit
+
+    if not _jit.IS_COMPILING:
+        raise OutputError("NUMBA_DISABLE_JIT is set: nothing was compiled; unset it")
+    if _cache.cache_root() is None:
+        raise OutputError("FASTMF_CACHE_DIR is empty: what was compiled is not kept; unset it, or name a folder")
+    compiled, stored = _jit.compilations()
+    if stored < compiled:
+        raise OutputError(
+            f"{compiled} kernels were compiled, and {stored} of them stored in {_cache.cache_root()}; make room or set "
+            "FASTMF_CACHE_DIR to a folder that can be written, and run this again"
+        )

@@ -300,6 +300,18 @@ class Builder:
         return results
 
 
+def type_of(function: Any) -> Any:
+    """Return the type that Numba gives to a function of `compiled_as` where a kernel calls it."""
+    typing = cpu_target.typing_context
+    typing.refresh()
+    return typing.resolve_value_type(function)
+
+
+def processor() -> str:
+    """Name what machine code is made for here: the system, the processor, and its features."""
+    return " ".join(cpu_target.target_context.codegen().magic_tuple())
+
+
 def has_byte_products() -> bool:
     """Whether four products of bytes and their sum are one instruction here (AVX-512 VNNI)."""
     return _has(cpu_target.target_context, "avx512vnni")

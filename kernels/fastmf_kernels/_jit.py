@@ -9,17 +9,17 @@ import hashlib
 import math
 import os
 import pickle
-import re
-import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import numba  # noqa: TID251
-import platformdirs
+
+from fastmf_kernels._cache import SUFFIX, folder_of, read, write
+from fastmf_kernels._sources import has_file
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,11 +30,12 @@ prange = numba.prange
 # No fastmath: a kernel from the cache has been optimised once more than one just compiled, and where the optimiser may
 # reorder sums their last bits then differ. Long sums are in explicit vector code, in the order that it says.
 _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-_CACHES_KEPT = 3
 # For the doubtful and the curious: compile loops as they are written, without explicit vector code.
 PLAIN_LOOPS = bool(os.environ.get("FASTMF_PLAIN_LOOPS"))
-PLAIN: dict[str, Callable[..., object]] = {}
-"""The functions whose place explicit vector code takes, as they are written."""
+COMPILER = f"numba {numba.__version__}, {sys.implementation.cache_tag}{', plain loops' if PLAIN_LOOPS else ''}"
+compiler_lock = numba.core.compiler_lock.global_compiler_lock
+IS_COMPILING = not numba.config.DISABLE_JIT
+"""Numba's own switch for debugging, ``NUMBA_DISABLE_JIT``, leaves kernels plain Python functions."""
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
@@ -45,39 +46,6 @@ def device(function: Callable[P, R]) -> Callable[P, R]:
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """Compile like `device`, and into every place of call: for what runs once a rating and takes many arrays."""
     return numba.njit(forceinline=True, **_FLAGS)(function)  # type: ignore[no-any-return]
-
-
-def in_vectors(load: Callable[[], ModuleType]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let explicit vector code take a function's place in kernels; where it cannot be used, compile like `device`.
-
-    It is what the function of the same name emits in the module that ``load`` imports. It cannot be used where nothing
-    is compiled (``NUMBA_DISABLE_JIT``), where ``FASTMF_PLAIN_LOOPS`` is set, and with a compiler whose interface has
-    changed.
-    """
-
-    def decorate(plain: Callable[P, R]) -> Callable[P, R]:
-        PLAIN[plain.__name__] = plain
-        if numba.config.DISABLE_JIT or PLAIN_LOOPS:
-            return device(plain)
-        try:
-            from fastmf_kernels import _builder
-
-            emitters = load()
-        except (ImportError, AttributeError):
-            return device(plain)
-        return _builder.compiled_as(getattr(emitters, plain.__name__))(plain)  # type: ignore[no-any-return]
-
-    return decorate
-
-
-@functools.cache
-def has_byte_products() -> bool:
-    """Whether this processor multiplies and adds bytes several times as fast as float32 numbers."""
-    try:
-        from fastmf_kernels import _builder
-    except (ImportError, AttributeError):
-        return False
-    return not PLAIN_LOOPS and not numba.config.DISABLE_JIT and _builder.has_byte_products()
 
 
 class Kernel(Generic[P, R]):
@@ -101,7 +69,7 @@ class Kernel(Generic[P, R]):
         return codes[name]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return _call(self._serial, *args, **kwargs)
+        return self._serial(*args, **kwargs)
 
 
 class ParallelKernel(Kernel[P, R]):
@@ -116,11 +84,11 @@ class ParallelKernel(Kernel[P, R]):
         return self._machine_code("parallel", parallel=True)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return _call(self._serial if _pool_is_lost() else self._parallel, *args, **kwargs)
+        return self._serial(*args, **kwargs) if _pool_is_lost() else self._parallel(*args, **kwargs)
 
     def serial(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on the calling thread alone: no pool, no lock; for work too small to be worth a parallel launch."""
-        return _call(self._serial, *args, **kwargs)
+        return self._serial(*args, **kwargs)
 
 
 kernel = Kernel
@@ -168,85 +136,95 @@ def run_tasks(
         raise failures[0]
 
 
+class Compilations(NamedTuple):
+    """Machine codes that were compiled in this process, and those of them that were stored."""
+
+    compiled: int
+    stored: int
+
+
+_compilations = Compilations(0, 0)
+
+
+def compilations() -> Compilations:
+    """Count what was compiled in this process so far, rather than loaded from the cache."""
+    return _compilations
+
+
+class _KernelCache:
+    """Stands in for the cache of a Numba dispatcher: it is asked before a kernel is compiled, and told afterwards.
+
+    Both happen under Numba's compiler lock.
+    """
+
+    cache_path: str | None = None
+
+    def __init__(self, function: Callable[..., object], *, parallel: bool) -> None:
+        self._function, self._parallel = function, parallel
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """Return the kernel for arguments of some types, or None if it has to be compiled."""
+        target_context.refresh()
+        path = self._path(signature, target_context.codegen())
+        content = None if path is None else read(path)
+        if content is None:
+            return None
+        from numba.core.compiler import CompileResult  # noqa: TID251
+
+        return CompileResult._rebuild(target_context, *pickle.loads(content))
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Store a kernel; where that fails, it is compiled again in the next process."""
+        global _compilations
+        path = self._path(signature, compiled.codegen)
+        is_stored = False
+        if path is not None and not compiled.library.has_dynamic_globals:
+            is_stored = write(path, pickle.dumps(compiled._reduce(), protocol=pickle.HIGHEST_PROTOCOL))
+        _compilations = Compilations(_compilations.compiled + 1, _compilations.stored + is_stored)
+
+    def _path(self, signature: Any, codegen: Any) -> Path | None:
+        function = self._function
+        folder = folder_of(function.__module__, COMPILER) if has_file(function.__module__) else None
+        if folder is None:
+            return None
+        variant = "parallel" if self._parallel else "serial"
+        parts = (function.__qualname__, str(signature), variant, *map(str, codegen.magic_tuple()))
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return folder / f"{function.__name__}-{digest}{SUFFIX}"
+
+
 def _compile(function: Callable[P, R], *, parallel: bool) -> Callable[P, R]:
-    # Numba keys a cache entry by signature, not by flags, so the two machine codes need two directories.
-    directory = cache_directory()
     dispatcher = numba.njit(parallel=parallel, **_FLAGS)(function)
-    if directory is not None and not numba.config.DISABLE_JIT:
-        with _compile_lock:
-            before = numba.config.CACHE_DIR
-            numba.config.CACHE_DIR = str(directory / ("parallel" if parallel else "serial"))
-            try:
-                dispatcher.enable_caching()
-            except (RuntimeError, OSError):
-                pass  # no usable cache: the kernel is compiled in this process and forgotten with it
-            finally:
-                numba.config.CACHE_DIR = before
+    if IS_COMPILING:
+        dispatcher._cache = _KernelCache(function, parallel=parallel)
+        dispatcher.compile = functools.partial(_compile_once, dispatcher, dispatcher.compile)
     return dispatcher  # type: ignore[no-any-return]
 
 
-def _call(dispatcher: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    try:
-        return dispatcher(*args, **kwargs)
-    except (OSError, EOFError, pickle.UnpicklingError):
-        # Kernels do no I/O and have not run yet: this is Numba failing to store what it compiled (disk full) or to read
-        # what was stored (a file cut short). Go on without the cache.
-        dispatcher._cache.disable()  # type: ignore[attr-defined]
-        return dispatcher(*args, **kwargs)
+def _compile_once(dispatcher: Any, compile_for: Callable[[tuple[Any, ...]], Any], given: tuple[Any, ...]) -> Any:
+    """Compile for arguments of some types, with the machine code of writable arrays serving read-only ones as well.
+
+    To Numba these are two types, and it would compile anew for every mix of them.
+    """
+    writable = tuple(map(_writable, given))
+    entry_point = compile_for(writable)
+    if writable != given:
+        with compiler_lock:
+            dispatcher._insert([kind._code for kind in given], entry_point, False)
+    return entry_point
+
+
+def _writable(kind: Any) -> Any:
+    """Return a type with all arrays in it writable."""
+    types = numba.types
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseTuple):
+        return types.BaseTuple.from_types(tuple(map(_writable, kind.types)), getattr(kind, "instance_class", None))
+    return kind
 
 
 _compile_lock = threading.RLock()
-
-
-@functools.cache
-def source_hash() -> str:
-    """Hash of every source file of this package: the name of the cache that fits it.
-
-    Numba's own cache looks at the file of the kernel only and would go on running old machine code after a change in
-    a helper (numba issue 1833).
-    """
-    digest = hashlib.sha256(f"{numba.__version__} {PLAIN_LOOPS}".encode())
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def cache_root() -> Path | None:
-    """Directory that holds the kernel caches of all versions, or None when ``FASTMF_CACHE_DIR`` is set but empty."""
-    configured = os.environ.get("FASTMF_CACHE_DIR")
-    if configured is None:
-        return Path(platformdirs.user_cache_dir("fastmf", appauthor=False)) / "kernels"
-    return Path(configured) if configured else None
-
-
-@functools.cache
-def cache_directory() -> Path | None:
-    """Make and return the cache directory of these sources; None when caching is off or the place is not writable."""
-    root = cache_root()
-    if root is None:
-        return None
-    directory = root / source_hash()
-    try:
-        if not directory.exists():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _prune(root)
-        probe = directory / f".writable-{os.getpid()}-{threading.get_ident()}"
-        probe.touch()
-        probe.unlink(missing_ok=True)
-    except OSError:
-        return None
-    return directory
-
-
-def _prune(root: Path) -> None:
-    """Delete the caches of all but the newest few versions of the sources."""
-    # Only what `source_hash` names: the user may have pointed us at a directory that holds other things too.
-    ours = (p for p in root.iterdir() if re.fullmatch("[0-9a-f]{16}", p.name) and p.is_dir())
-    caches = sorted(ours, key=lambda p: p.stat().st_mtime, reverse=True)
-    for stale in caches[_CACHES_KEPT:]:
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 def available_threads() -> int:

@@ -13,8 +13,10 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: CUDA kernels are not compiled")
 
+from fastmf_kernels import _notes
 from fastmf_kernels._cuda import cache
 from fastmf_kernels._cuda.cache import KernelCache, UnnamedError, identity
+from fastmf_kernels._notes import KernelCacheWarning
 
 NAMES = """
 from fastmf_kernels._cuda.cache import identity
@@ -47,7 +49,7 @@ def closing_over(value: Any) -> Callable[..., None]:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., KernelCache]:
-    monkeypatch.setattr(cache, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(cache, "folder_of", lambda module, compiler: tmp_path / "kernels")
     return lambda value=1, target="sm_90": KernelCache(closing_over(value), lambda states: states, lambda: target)
 
 
@@ -101,14 +103,16 @@ def test_a_damaged_file_is_compiled_anew(damage: bytes, make: Callable[..., Kern
 
 
 def test_a_cache_that_cannot_be_written_to_is_no_failure(make: Callable[..., KernelCache], tmp_path: Path) -> None:
-    (tmp_path / "cuda").write_text("in the way")
-    make().save_overload("types", Compiled("code"))
+    (tmp_path / "kernels").write_text("in the way")
+    _notes.forget()
+    with pytest.warns(KernelCacheWarning, match="cannot be written"):
+        make().save_overload("types", Compiled("code"))
 
     assert make().load_overload("types", None) is None
 
 
 def test_no_cache_at_all(make: Callable[..., KernelCache], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "cache_directory", lambda: None)
+    monkeypatch.setattr(cache, "folder_of", lambda module, compiler: None)
     make().save_overload("types", Compiled("code"))
 
     assert make().load_overload("types", None) is None

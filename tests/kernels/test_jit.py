@@ -1,27 +1,27 @@
 """The compiler house: a cache that never runs old code and never fails a call, and threads that keep to their block.
 
 Whatever is settled once in a process (cache, thread pool, fork) is tried in a fresh interpreter on a made-up package
-of one kernel and one helper, which uses a copy of the real `_jit.py`: quick to compile, and free to be edited.
+of one kernel and one helper, beside copies of the real modules that compile: quick to compile, and free to be edited.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numba  # noqa: TID251
 import numpy as np
 import pytest
 
-from fastmf_kernels import _jit
+from fastmf_kernels import _cache, _jit
 from fastmf_kernels._types import Float32Array
 
 LAYERS = ("omp", "tbb", "workqueue")
 
 HELPER = """
-from house._jit import device
+from fastmf_kernels._jit import device
 
 @device
 def change(x):
@@ -29,8 +29,8 @@ def change(x):
 """
 KERNEL = """
 import numpy as np
-from house._jit import parallel, prange
-from house.helper import change
+from fastmf_kernels._jit import parallel, prange
+from fastmf_kernels.helper import change
 
 @parallel
 def apply(x):
@@ -41,13 +41,13 @@ def apply(x):
 """
 CALL_SERIAL = """
 import numpy as np
-from house.kernel import apply
+from fastmf_kernels.kernel import apply
 print(apply.serial(np.ones(1))[0])
 """
 CALL_PARALLEL = """
 import numpy as np
-from house._jit import threads
-from house.kernel import apply
+from fastmf_kernels._jit import threads
+from fastmf_kernels.kernel import apply
 with threads(2):
     print(apply(np.arange(1000.0)).sum())
 """
@@ -56,8 +56,8 @@ START_LAYER = """
 import os
 import threading
 import numpy as np
-from house import _jit
-from house.kernel import apply
+from fastmf_kernels import _cache, _jit
+from fastmf_kernels.kernel import apply
 try:
     assert _jit.threading_layer() == os.environ["NUMBA_THREADING_LAYER"]
 except ValueError as error:
@@ -69,9 +69,10 @@ data = np.arange(10_000.0)
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    package = tmp_path / "source" / "house"
+    package = tmp_path / "source" / "fastmf_kernels"
     package.mkdir(parents=True)
-    shutil.copy(_jit.__file__, package)
+    for path in Path(_jit.__file__).parent.glob("_*.py"):
+        shutil.copy(path, package)
     for name, text in (("__init__.py", ""), ("helper.py", HELPER), ("kernel.py", KERNEL)):
         (package / name).write_text(text)
     return package
@@ -88,20 +89,20 @@ def call(house: Path, run_python: Callable[..., str]) -> Callable[..., str]:
 
 
 def machine_code(cache: Path) -> dict[str, int]:
-    """Numba's files below ``cache``, with the times at which they were written."""
-    return {str(path): path.stat().st_mtime_ns for path in cache.rglob("*.nb[ci]")}
+    """The files of kernels below ``cache``, with the times at which they were written."""
+    return {str(path): path.stat().st_mtime_ns for path in cache.rglob(f"*{_cache.SUFFIX}")}
 
 
 def test_an_edited_helper_is_compiled_anew(tmp_path: Path, house: Path, call: Callable[..., str]) -> None:
     cache = tmp_path / "cache"
     assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
     first = machine_code(cache)
-    assert len(first) == 2  # an index and one machine code
+    assert len(first) == 1
 
     (house / "helper.py").write_text(HELPER.replace("2 * x", "x / 2"))
     assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "0.5"
     both = machine_code(cache)
-    assert len(both) == 4
+    assert len(both) == 2
     assert first.items() <= both.items()
 
     (house / "helper.py").write_text(HELPER)  # the way back finds the first cache
@@ -112,14 +113,7 @@ def test_an_edited_helper_is_compiled_anew(tmp_path: Path, house: Path, call: Ca
 def test_serial_and_parallel_code_are_kept_apart(tmp_path: Path, call: Callable[..., str]) -> None:
     cache = tmp_path / "cache"
     assert call(CALL_SERIAL + CALL_PARALLEL, FASTMF_CACHE_DIR=str(cache)).split() == ["2.0", "999000.0"]
-    assert len(machine_code(cache)) == 4
-
-
-def test_unwritable_cache_directory(tmp_path: Path, call: Callable[..., str]) -> None:
-    # Below a regular file nothing can be made, not even by root, whom permissions do not stop.
-    (tmp_path / "file").touch()
-    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "file" / "cache")) == "2.0"
-    assert not machine_code(tmp_path)
+    assert len(machine_code(cache)) == 2
 
 
 def test_empty_setting_means_no_cache(tmp_path: Path, call: Callable[..., str]) -> None:
@@ -127,41 +121,6 @@ def test_empty_setting_means_no_cache(tmp_path: Path, call: Callable[..., str]) 
     assert call(CALL_SERIAL, FASTMF_CACHE_DIR="", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path)) == "2.0"
     assert {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} == before
     assert not machine_code(tmp_path)
-
-
-def test_disk_full_while_saving(tmp_path: Path, call: Callable[..., str]) -> None:
-    break_saving = """
-import errno
-from numba.core.caching import IndexDataCacheFile
-def save(self, key, data):
-    print("saving")
-    raise OSError(errno.ENOSPC, "No space left on device")
-IndexDataCacheFile.save = save
-"""
-    output = call(break_saving + CALL_SERIAL + CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "cache"))
-    assert output.split() == ["saving", "2.0", "2.0"]  # compiled once, and kept in memory
-
-
-def test_cache_deleted_while_in_use(tmp_path: Path, call: Callable[..., str]) -> None:
-    # As another version of the sources does when it makes room for its own.
-    delete = """
-import shutil
-from house._jit import cache_root
-from house.kernel import apply
-apply._serial
-shutil.rmtree(cache_root())
-"""
-    assert call(delete + CALL_SERIAL, FASTMF_CACHE_DIR=str(tmp_path / "cache")) == "2.0"
-
-
-def test_cache_files_cut_short(tmp_path: Path, call: Callable[..., str]) -> None:
-    # A power loss can leave a file that was renamed into place without its contents.
-    cache = tmp_path / "cache"
-    assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
-    for suffix, size in (("nbc", 100), ("nbi", 0)):
-        (path,) = cache.rglob(f"*.{suffix}")
-        os.truncate(path, size)
-        assert call(CALL_SERIAL, FASTMF_CACHE_DIR=str(cache)) == "2.0"
 
 
 def test_kernels_run_without_the_compiler(tmp_path: Path, call: Callable[..., str]) -> None:
@@ -180,7 +139,7 @@ def test_processes_share_a_cold_cache(
     assert [output.strip() for output, _ in results] == ["999000.0"] * 3
 
     written = machine_code(tmp_path / "cache")
-    assert len(written) == 2
+    assert len(written) == 1
     assert call(CALL_PARALLEL, FASTMF_CACHE_DIR=settings["FASTMF_CACHE_DIR"]) == "999000.0"
     assert machine_code(tmp_path / "cache") == written  # neither more files nor newer ones: it was read
 
@@ -248,7 +207,7 @@ def test_a_child_forked_before_the_pool_starts_its_own(call: Callable[..., str])
     output = call(
         """
 import os
-from house import _jit
+from fastmf_kernels import _cache, _jit
 child = os.fork()
 if child == 0:
     with _jit.threads(2):
@@ -390,65 +349,3 @@ def test_nan_and_infinity_stay_what_they_are() -> None:
     values = np.array([0, np.nan, 1, np.inf, -np.inf, np.nan, np.nan], np.float32)
     assert _classify(values) == (3, 2, 3)
     assert _classify(np.ones(5, np.float32)) == (0, 0, 0)
-
-
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache root of this test's own, instead of the one that the process remembers."""
-    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "caches"))
-    _jit.cache_directory.cache_clear()
-    yield tmp_path / "caches"
-    _jit.cache_directory.cache_clear()
-
-
-def make_caches(root: Path, n: int) -> list[Path]:
-    """Caches of other versions of the sources, the oldest first."""
-    directories = [root / f"{i:016x}" for i in range(n)]
-    for age, directory in enumerate(reversed(directories), start=1):
-        (directory / "serial").mkdir(parents=True)
-        os.utime(directory, (10**9 - age, 10**9 - age))
-    return directories
-
-
-def test_old_caches_are_deleted_when_a_new_one_is_made(caches: Path) -> None:
-    old = make_caches(caches, 5)
-    new = _jit.cache_directory()
-    assert new == caches / _jit.source_hash()
-    assert set(caches.iterdir()) == {old[-1], old[-2], new}
-
-
-def test_nothing_else_is_deleted(caches: Path) -> None:
-    # Somebody may point the setting at a directory that holds more than caches.
-    for name in ("thesis", "photos", "0123456789abcdef.old", "a-much-longer-name-than-a-hash"):
-        (caches / name).mkdir(parents=True)
-    (caches / "fedcba9876543210").write_text("a file")
-    before = set(caches.iterdir())
-    make_caches(caches, 3)
-    _jit.cache_directory()
-    assert before < set(caches.iterdir())
-
-
-def test_caches_stay_while_theirs_exists(caches: Path) -> None:
-    (caches / _jit.source_hash()).mkdir(parents=True)
-    make_caches(caches, 5)
-    before = set(caches.iterdir())
-    _jit.cache_directory()
-    assert set(caches.iterdir()) == before
-
-
-def test_the_cache_is_private(caches: Path) -> None:
-    # What lies there is run: nobody else may write to it.
-    directory = _jit.cache_directory()
-    assert directory is not None
-    assert directory.stat().st_mode & 0o077 == 0
-
-
-def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTMF_CACHE_DIR", "/somewhere")
-    assert _jit.cache_root() == Path("/somewhere")
-    monkeypatch.setenv("FASTMF_CACHE_DIR", "")
-    assert _jit.cache_root() is None
-    monkeypatch.delenv("FASTMF_CACHE_DIR")
-    root = _jit.cache_root()
-    assert root is not None
-    assert root.parts[-2:] == ("fastmf", "kernels")

@@ -1,14 +1,19 @@
 """The vector code of the inner loops against the plain loops that it stands for."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastmf_kernels import _jit
-from fastmf_kernels._jit import PLAIN, device
+from fastmf_kernels import _notes, _vectors
+from fastmf_kernels._jit import device
+from fastmf_kernels._notes import PlainLoopsWarning
 from fastmf_kernels._types import Float32Array
+from fastmf_kernels._vectors import VectorCode
 from fastmf_kernels.linalg import panels, rows
 from fastmf_kernels.topk.cpu import tiles
 
@@ -24,13 +29,13 @@ def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
     compiled = next(getattr(module, name) for module in MODULES if hasattr(module, name))
 
-    # An intrinsic cannot be called from Python: the plain function's parameters are passed on one by one.
+    # Called from Python it is the plain loop: the code that kernels get is called by a function that is compiled.
     count = len(arguments)
     names = ", ".join(f"a{i}" for i in range(count))
     space: dict[str, object] = {"function": compiled}
     exec(f"def call({names}):\n    return function({names})", space)
     outcomes = []
-    for function in (PLAIN[name], device(space["call"])):  # type: ignore[arg-type]
+    for function in (compiled, device(space["call"])):  # type: ignore[arg-type]
         copies = [np.copy(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
         result = function(*copies)
         outcomes.append([*(array for array in copies if isinstance(array, np.ndarray)), np.asarray(result)])
@@ -46,40 +51,131 @@ def assert_same(name: str, *arguments: object) -> None:
             assert found.tolist() == expected.tolist()
 
 
-def test_every_loop_has_its_vector_code() -> None:
-    for module in MODULES:
-        emitters = pytest.importorskip(f"{module.__name__}_simd")
-        own = {name for name, plain in PLAIN.items() if plain.__module__ == module.__name__}
-        emitted = {
-            name for name, emit in vars(emitters).items() if getattr(emit, "__module__", "") == emitters.__name__
-        }
-        assert own == {name for name in emitted if not name.startswith("_")}
-        assert not any(hasattr(getattr(module, name), "py_func") for name in own)  # none was compiled as a plain loop
-    assert set(PLAIN) == {
-        *("add_product", "subtract_product", "add_combination", "add_combinations", "multiply_rows"),
-        *("factorise_block", "solve_block", "copy_row", "prefetch"),
-        *("substitute_block", "substitute_block_back", "dot_product"),
-        *("hold_row", "put_row", "multiply_row", "move_row", "combine_rows", "inverse_roots", "exponential"),
-        *("screen_floats", "screen_bytes", "append_passed", "extremes", "count_not_below", "keep_not_below"),
-        *("largest_magnitude", "count_from", "count_above", "exact_product", "product_in_order"),
-    }
+def loops_of(module: ModuleType) -> set[str]:
+    return {name for name, value in vars(module).items() if isinstance(value, VectorCode)}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_loop_has_its_vector_code(module: ModuleType) -> None:
+    emitters = pytest.importorskip(f"{module.__name__}_simd")
+    emitted = {name for name, emit in vars(emitters).items() if getattr(emit, "__module__", "") == emitters.__name__}
+
+    assert loops_of(module) == {name for name in emitted if not name.startswith("_")}
+    assert len(loops_of(module)) >= 7
+    assert _vectors.in_use()[module.__name__.partition(".")[2]]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_trials_call_every_loop(module: ModuleType) -> None:
+    assert set(module.try_all.__code__.co_names) >= loops_of(module)
+
+
+def double(x: np.float32) -> np.float32:
+    return x + x
+
+
+def twice(x: np.float32) -> np.float32:
+    return double(x)
+
+
+ONE_AND_A_HALF = np.float32(1.5)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., VectorCode[[np.float32], np.float32]]:
+    """Make ``double`` a loop with vector code of its own, which starts with no trial behind it."""
+    monkeypatch.setattr(_vectors, "_all_loops", {})
+
+    def make(load: Callable[[], ModuleType]) -> VectorCode[[np.float32], np.float32]:
+        loop = _vectors.in_vectors(load)(double)
+        monkeypatch.setitem(globals(), "double", loop)
+        assert isinstance(loop, VectorCode)
+        return loop
+
+    return make
+
+
+def is_in_vectors() -> bool:
+    return _vectors.in_use()[__name__.partition(".")[2]]
 
 
 @pytest.mark.parametrize("why", ["the interface has changed", "it is missing", "the user asks for plain loops"])
-def test_where_there_is_no_vector_code_the_loop_is_compiled(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_vector_code_the_loop_is_compiled(
+    why: str, made_up: Callable[..., VectorCode[[np.float32], np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors = {"the interface has changed": AttributeError, "it is missing": ImportError}
-    monkeypatch.setattr(_jit, "PLAIN", {})
-    monkeypatch.setattr(_jit, "PLAIN_LOOPS", why not in errors)
+    monkeypatch.setattr(_vectors, "PLAIN_LOOPS", why not in errors)
 
     def load() -> ModuleType:
         raise errors[why]
 
-    def double(x: float) -> float:
-        return 2 * x
+    made_up(load)
+    assert device(twice)(ONE_AND_A_HALF) == 3
+    assert not is_in_vectors()
 
-    compiled = _jit.in_vectors(load)(double)
-    assert compiled.py_func is double  # type: ignore[attr-defined]
-    assert compiled(1.5) == 3
+
+def emit_product(factor: float) -> Callable[[], ModuleType]:
+    """Vector code of ``double`` that multiplies with some number."""
+    module = ModuleType("made_up")
+    module.double = lambda b, x: b.ir.fmul(x, x.type(factor))  # type: ignore[attr-defined]
+    return lambda: module
+
+
+def fail_to_emit() -> ModuleType:
+    def double(b: Any, x: Any) -> Any:
+        raise TypeError("an instruction takes other arguments now")
+
+    module = ModuleType("made_up")
+    module.double = double  # type: ignore[attr-defined]
+    return module
+
+
+def use_double(numbers: Float32Array, results: Float32Array) -> None:
+    results[0] = double(numbers[0])
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(_vectors, "folder_of", lambda module, compiler: tmp_path / "loops")
+    return tmp_path / "loops"
+
+
+@pytest.mark.parametrize("load", [emit_product(3.0), emit_product(2.001), emit_product(float("nan")), fail_to_emit])
+def test_vector_code_that_differs_is_not_used(
+    load: Callable[[], ModuleType], made_up: Callable[..., VectorCode[[np.float32], np.float32]], own_cache: Path
+) -> None:
+    made_up(load)
+    _vectors.trial(use_double)
+    _notes.forget()
+    with pytest.warns(PlainLoopsWarning, match="gives other numbers than its plain loops with numba") as warned:
+        assert device(twice)(ONE_AND_A_HALF) == 3
+    assert len(warned) == 1
+    assert not is_in_vectors()  # and says nothing more: warnings are errors
+
+
+def test_a_trial_is_run_once_for_a_cache(
+    made_up: Callable[..., VectorCode[[np.float32], np.float32]], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_remembered(made_up, monkeypatch)
+
+    def fail(_: object) -> bool:
+        raise AssertionError("a second trial")
+
+    monkeypatch.setattr(_vectors, "_gives_the_same", fail)
+    assert is_remembered(made_up, monkeypatch)
+    (kept,) = own_cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(AssertionError, match="a second trial"):
+        is_remembered(made_up, monkeypatch)
+
+
+def is_remembered(make: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """As in a new process: whether vector code is used that is right."""
+    monkeypatch.setattr(_vectors, "_all_loops", {})
+    monkeypatch.setitem(globals(), "double", getattr(double, "plain", double))
+    make(emit_product(2.0))
+    _vectors.trial(use_double)
+    return device(twice)(ONE_AND_A_HALF) == 3 and is_in_vectors()
 
 
 @pytest.mark.parametrize("n", LENGTHS)

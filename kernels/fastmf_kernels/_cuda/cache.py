@@ -3,12 +3,10 @@
 Numba's own cache does not serve kernels that close over device functions: it names an entry by the pickled values of
 the closure, and pickles each device function under a number that is new in every process. It also looks at the file of
 the kernel only, and so misses a change in a helper. Here an entry is named by what the kernel was made of, and lies in
-the directory of these sources (`_jit.cache_directory`).
+the folder of the sources of its module (`_cache.folder_of`).
 """
 
-import contextlib
 import hashlib
-import os
 import pickle
 import sys
 import zlib
@@ -18,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmf_kernels._jit import cache_directory
+from fastmf_kernels._cache import SUFFIX, folder_of, read, write
+from fastmf_kernels._sources import source_hash
 
 _PACKAGE = "fastmf_kernels."
 _CONSTANTS = (int, float, str, bytes, type(None), np.generic, np.dtype)
@@ -30,6 +29,8 @@ class UnnamedError(TypeError):
 
 def identity(value: Any) -> str:
     """Name a function, or a value that a function closes over, in the same way in every process.
+
+    The name of a function has the hash of what its module is compiled from.
 
     Raises
     ------
@@ -45,7 +46,8 @@ def identity(value: Any) -> str:
     if isinstance(value, type) or callable(value):
         module = value.__module__
         if isinstance(value, type) or module.startswith(_PACKAGE):
-            return f"{module}.{value.__qualname__}({_closure(value)})"
+            sources = source_hash(module) if module.startswith(_PACKAGE) else ""
+            return f"{module}.{value.__qualname__} {sources}({_closure(value)})"
     raise UnnamedError(f"no name for {value!r}")
 
 
@@ -77,9 +79,10 @@ class KernelCache:
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the kernel for arguments of some types, or None if it has to be compiled."""
         path = self._path(signature)
+        content = None if path is None else read(path)
         try:
-            return None if path is None else self._rebuild(pickle.loads(zlib.decompress(path.read_bytes())))
-        except Exception:  # not there, cut short, or written by another version: it is compiled anew
+            return None if content is None else self._rebuild(pickle.loads(zlib.decompress(content)))
+        except Exception:  # written by another version: it is compiled anew
             return None
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
@@ -87,21 +90,18 @@ class KernelCache:
         path = self._path(signature)
         if path is None:
             return
-        temporary = path.with_suffix(f".{os.getpid()}")
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            temporary.write_bytes(zlib.compress(pickle.dumps(kernel._reduce_states()), 1))
-            temporary.replace(path)
-        except (OSError, pickle.PicklingError, RuntimeError):
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            content = zlib.compress(pickle.dumps(kernel._reduce_states()), 1)
+        except (pickle.PicklingError, RuntimeError):
+            return
+        write(path, content)
 
     def flush(self) -> None:
         """Do nothing: entries are named by the hash of their sources, so none is ever out of date."""
 
     def _path(self, signature: Any) -> Path | None:
-        directory = cache_directory()
-        if directory is None:
+        folder = folder_of(self._function.__module__, "cuda")
+        if folder is None:
             return None
         try:
             name = identity(self._function)
@@ -109,4 +109,4 @@ class KernelCache:
             return None
         parts = (name, str(signature), self._target(), str(sys.version_info[:2]))
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-        return directory / "cuda" / f"{self._function.__name__}-{digest}.kernel"
+        return folder / f"{self._function.__name__}-{digest}{SUFFIX}"

@@ -14,8 +14,8 @@ from types import ModuleType
 
 import numpy as np
 
-from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array
+from fastmf_kernels._vectors import in_vectors, trial
 
 WIDTH = 16
 
@@ -225,3 +225,23 @@ def copy_row(
 @in_vectors(_emitters)
 def prefetch(array: Float32Array, i: int, n: int) -> None:
     """Ask for n times 16 numbers of an array ahead of their use."""
+
+
+@trial
+def try_all(numbers: Float32Array, results: Float32Array) -> None:
+    """Make, factorise and solve a system of 16 equations, and multiply rows: every loop once."""
+    size = WIDTH * WIDTH
+    add_product(results, 0, numbers, 0, numbers, 0, WIDTH)
+    subtract_product(results, 2 * size, numbers, 0, numbers, size, 2 * WIDTH)
+    for f in range(WIDTH):
+        results[f * WIDTH + f] += np.float32(4)
+    results[1000] = factorise_block(results, 0, np.float32(1e-3))
+    copy_row(results, size, WIDTH, WIDTH, numbers, size, np.float32(0.5))
+    solve_block(results, 0, size)
+    substitute_block(results, 0, numbers, 2 * size, results, 3 * size)
+    substitute_block_back(results, 0, numbers, 2 * size, results, 3 * size)
+    prefetch(numbers, 0, 2)
+    add_combination(results, 800, numbers, 600, numbers, 700, 9)
+    add_combinations(results[816:], numbers, numbers, 0, 160, 5, 9)
+    multiply_rows(results, 900, numbers, 2 * size, size // 2, 3, numbers, 7)
+    results[1001] = dot_product(numbers, 3, numbers, 200, 77)

@@ -11,8 +11,8 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array, Index
+from fastmf_kernels._vectors import in_vectors, trial
 
 Count = npt.NDArray[np.void]
 
@@ -95,3 +95,18 @@ def inverse_roots(x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]
 def exponential(x: np.float32) -> np.float32:
     """Return eˣ, without calling anything that would disturb held rows."""
     return np.float32(math.exp(x))
+
+
+_TWO_PANELS = count(2)
+
+
+@trial
+def try_all(numbers: Float32Array, results: Float32Array) -> None:
+    """Move two rows of 32 numbers: every loop once."""
+    table, width = numbers.reshape(-1, 32), 32
+    row, other = hold_row(table, width, _TWO_PANELS), hold_row(table, 2 * width, _TWO_PANELS)
+    product = multiply_row(row, table, 3 * width)
+    first, second = inverse_roots(np.float32(0.3), np.float32(2))
+    source = combine_rows(row, other, first, second)
+    row = move_row(row, source, table, 3 * width, product, first, second, exponential(np.float32(-0.7)))
+    put_row(row, results, 0)

@@ -10,8 +10,9 @@ best. See `docs/decisions/0016`.
 
 import numpy as np
 
-from fastmf_kernels._jit import has_byte_products, inlined, kernel
+from fastmf_kernels._jit import inlined, kernel
 from fastmf_kernels._types import Float32Array, Index, Int32Array
+from fastmf_kernels._vectors import has_byte_products
 from fastmf_kernels.linalg.panels import dot_product
 from fastmf_kernels.topk.arrays import ItemIndex
 from fastmf_kernels.topk.cpu.tiles import COLUMNS, QUAD, exact_product, largest_magnitude

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
-from fastmf_kernels._jit import in_vectors
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, UInt8Array, UInt32Array
+from fastmf_kernels._vectors import in_vectors, trial
 
 ROWS = 8
 COLUMNS = 32
@@ -287,3 +287,28 @@ def product_in_order(x: Float32Array, i: Index, y: Float32Array, j: Index, n: In
     for f in range(n):
         total += np.float32(a[i + f] * b[j + f])
     return total
+
+
+@trial
+def try_all(numbers: Float32Array, results: Float32Array) -> None:
+    """Screen two tiles and look through what passes: every loop once, on whole numbers, whose sums are exact."""
+    whole, integers, items = np.empty(1024, np.float32), np.empty(1024, np.int32), np.empty(1024, np.uint8)
+    for n in range(1024):
+        integers[n] = int(np.float32(4) * numbers[n])
+        whole[n], items[n] = integers[n], integers[n] + 3
+    scores, margins = np.zeros((ROWS, COLUMNS), np.float32), np.zeros(ROWS, np.float32)
+    passed = np.zeros(ROWS, np.int32)
+    results[0] = screen_bytes(integers, 0, items, 64, 3, whole, 400, whole, 500, scores, margins, passed)
+    for r in range(ROWS):
+        results[8 + r], results[16 + r] = scores[r, r], passed[r] >> 16
+    results[1] = screen_floats(whole, 0, whole, 64, 5, whole, 300, np.float32(1), scores, margins, passed)
+    lows, highs, places = np.zeros(512, np.float32), np.zeros(512, np.float32), np.zeros(512, np.int32)
+    counts, excluded = np.zeros(ROWS * N_COUNTS, np.int64), np.zeros(ROWS, np.uint32)
+    results[2] = append_passed(passed, scores, margins, excluded, 0, 64, lows, highs, places, 0, 50, counts, 0)
+    results[3], results[4] = extremes(lows, 0, 2)
+    kept = keep_not_below(lows, highs, places, 0, 2, np.float32(2))
+    for n in range(kept):
+        results[32 + n], results[64 + n], results[96 + n] = lows[n], highs[n], places[n]
+    results[6], results[7] = count_not_below(whole, 3, 2, np.float32(1)), largest_magnitude(whole, 3, 37)
+    results[24], results[25] = count_from(integers, 3, 2, 1), count_above(counts, 0, 4, 9)
+    results[26], results[27] = exact_product(whole, 3, whole, 99, 37), product_in_order(whole, 3, whole, 99, 37)
