@@ -45,8 +45,8 @@ def modules_behind(module: str) -> frozenset[str]:
 
 def _imports_of(source: str) -> Iterator[str]:
     for package, names in _IMPORT.findall(source):
-        for name in re.findall(r"\w+", re.sub("#.*", "", names)):
-            member = f"{package}.{name}"
+        for name in filter(None, map(str.strip, re.sub("#.*|[()]", "", names).split(","))):
+            member = f"{package}.{name.partition(' as ')[0]}"
             yield member if has_file(member) else package
 
 

@@ -5,7 +5,6 @@ of one kernel and one helper, beside copies of the real modules that compile: qu
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,42 +14,12 @@ import numba  # noqa: TID251
 import numpy as np
 import pytest
 
-from fastmf_kernels import _cache, _jit
+from fastmf_kernels import _jit
 from fastmf_kernels._types import Float32Array
+from tests.kernels.made_up_package import CALL_PARALLEL, CALL_SERIAL, HELPER, machine_code, make_package
 
 LAYERS = ("omp", "tbb", "workqueue")
 
-HELPER = """
-from fastmf_kernels._jit import device
-
-@device
-def change(x):
-    return 2 * x
-"""
-KERNEL = """
-import numpy as np
-from fastmf_kernels._jit import parallel, prange
-from fastmf_kernels.helper import change
-
-@parallel
-def apply(x):
-    result = np.empty_like(x)
-    for i in prange(x.size):
-        result[i] = change(x[i])
-    return result
-"""
-CALL_SERIAL = """
-import numpy as np
-from fastmf_kernels.kernel import apply
-print(apply.serial(np.ones(1))[0])
-"""
-CALL_PARALLEL = """
-import numpy as np
-from fastmf_kernels._jit import threads
-from fastmf_kernels.kernel import apply
-with threads(2):
-    print(apply(np.arange(1000.0)).sum())
-"""
 # Ends with status 0 and a reason where the layer asked for cannot run here.
 START_LAYER = """
 import os
@@ -69,13 +38,7 @@ data = np.arange(10_000.0)
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    package = tmp_path / "source" / "fastmf_kernels"
-    package.mkdir(parents=True)
-    for path in Path(_jit.__file__).parent.glob("_*.py"):
-        shutil.copy(path, package)
-    for name, text in (("__init__.py", ""), ("helper.py", HELPER), ("kernel.py", KERNEL)):
-        (package / name).write_text(text)
-    return package
+    return make_package(tmp_path)
 
 
 @pytest.fixture
@@ -86,11 +49,6 @@ def call(house: Path, run_python: Callable[..., str]) -> Callable[..., str]:
         return run_python(script, path=house.parent, NUMBA_NUM_THREADS="2", **environment).strip()
 
     return run
-
-
-def machine_code(cache: Path) -> dict[str, int]:
-    """The files of kernels below ``cache``, with the times at which they were written."""
-    return {str(path): path.stat().st_mtime_ns for path in cache.rglob(f"*{_cache.SUFFIX}")}
 
 
 def test_an_edited_helper_is_compiled_anew(tmp_path: Path, house: Path, call: Callable[..., str]) -> None:
