@@ -4,6 +4,7 @@ Everybody else writes plain functions and decorates them with `device` (called b
 calls kernels inside ``with threads(n_threads):``.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -288,11 +289,15 @@ def resolve_threads(n_threads: int | None) -> int:
 
 def threading_layer() -> str:
     """Start Numba's thread pool if need be and name its layer: ``omp``, ``tbb`` or ``workqueue``."""
-    numba.get_num_threads()
-    return str(numba.threading_layer())
+    with _pool_lock:
+        numba.get_num_threads()
+        return str(numba.threading_layer())
 
 
 _workqueue_lock = threading.RLock()
+_pool_lock = threading.RLock()
+_blocks_of_threads: set[object] = set()
+"""The ``threads`` blocks that run at the moment, of all threads."""
 
 
 @contextmanager
@@ -314,12 +319,17 @@ def threads(n_threads: int | None) -> Iterator[int]:
 
 
 def _masked(count: int) -> Iterator[int]:
-    before = numba.get_num_threads()
-    numba.set_num_threads(count)
+    block = object()
+    with _pool_lock:
+        before = numba.get_num_threads()
+        numba.set_num_threads(count)
+    _blocks_of_threads.add(block)
     try:
         yield count
     finally:
-        numba.set_num_threads(before)
+        _blocks_of_threads.discard(block)
+        with _pool_lock:
+            numba.set_num_threads(before)
 
 
 _lost_pool = threading.Event()
@@ -329,16 +339,45 @@ def _pool_is_lost() -> bool:
     return _lost_pool.is_set()
 
 
+# A child process has the memory of its parent as it was when it was forked, and of its threads only the one that forked
+# it. A lock that another thread held stays locked in the child for ever: those that a kernel's call may need are taken
+# before. Numba's is held while a kernel is compiled, LLVM's inside of that, and the pool's where a block of `threads`
+# begins and ends: Numba then holds a lock that it shares with child processes.
+_llvm_lock: Any = getattr(numba.core.codegen.ll.ffi.lib, "_lock", contextlib.nullcontext())
+_locks_of_forks = (_compile_lock, compiler_lock, _pool_lock, _llvm_lock)
+_forked_by_main_thread = False
+
+
+def _before_fork() -> None:
+    global _forked_by_main_thread
+    for lock in _locks_of_forks:
+        lock.__enter__()
+    _forked_by_main_thread = threading.current_thread() is threading.main_thread()
+
+
 def _after_fork() -> None:
-    global _workqueue_lock, _compile_lock
-    _workqueue_lock, _compile_lock = threading.RLock(), threading.RLock()
+    for lock in reversed(_locks_of_forks):
+        lock.__exit__(None, None, None)
+
+
+def _after_fork_in_child() -> None:
+    """Give up the thread pool where it cannot be started again: kernels then run on the thread that calls them.
+
+    The pool of OpenMP ends a child that uses it. Those of TBB and ``workqueue`` start anew in the child, unless they
+    were at work when it was forked; TBB's also needs the main thread to have forked it.
+    """
+    global _workqueue_lock
+    _after_fork()
+    _workqueue_lock = threading.RLock()
+    was_at_work = bool(_blocks_of_threads)
+    _blocks_of_threads.clear()
     try:
         layer = numba.threading_layer()
     except ValueError:
         return  # the pool had not started: the child starts its own
-    if layer == "omp":
+    if layer == "omp" or was_at_work or (layer == "tbb" and not _forked_by_main_thread):
         _lost_pool.set()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -45,8 +45,8 @@ def house(tmp_path: Path) -> Path:
 def call(house: Path, run_python: Callable[..., str]) -> Callable[..., str]:
     """Run a script that imports the made-up package."""
 
-    def run(script: str, **environment: str) -> str:
-        return run_python(script, path=house.parent, NUMBA_NUM_THREADS="2", **environment).strip()
+    def run(script: str, *args: str, **environment: str) -> str:
+        return run_python(script, *args, path=house.parent, NUMBA_NUM_THREADS="2", **environment).strip()
 
     return run
 
@@ -106,12 +106,13 @@ def test_processes_share_a_cold_cache(
 def on_layer(request: pytest.FixtureRequest, call: Callable[..., str]) -> Callable[[str], str]:
     """Run a script once Numba's thread pool has started on one of its layers."""
 
-    def run(script: str) -> str:
+    def run(script: str, *args: str) -> str:
         library_path = os.pathsep.join(
             [f"{sys.prefix}/lib", *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         )  # where pip puts libtbb, and the loader does not look
         output = call(
             START_LAYER + script,
+            *args,
             FASTMF_CACHE_DIR="",
             NUMBA_THREADING_LAYER=request.param,
             LD_LIBRARY_PATH=library_path,
@@ -159,6 +160,64 @@ if child == 0:
 print(os.waitpid(child, 0)[1], right(2))
 """)
     assert output == "0 True"
+
+
+FORK_AT_WORK = """
+import select, sys, warnings
+from fastmf_kernels._jit import ParallelKernel
+warnings.simplefilter("ignore")  # from 3.12 on Python warns of a fork beside threads: that is the point
+forked_by, ended = sys.argv[1], threading.Event()
+
+def is_right():
+    fresh = ParallelKernel(apply._function)  # which is compiled, as there is no cache
+    with _jit.threads(2):
+        return bool((fresh.serial(data) == 2 * data).all() and (apply(data) == 2 * data).all())
+
+def compile_and_compute():
+    while not ended.is_set():
+        assert is_right()
+
+def compute():
+    while not ended.is_set():
+        with _jit.threads(2):
+            apply(data)
+
+def fork():
+    for _ in range(4):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"right" if is_right() else b"wrong")
+            os._exit(0)
+        os.close(writing)
+        ready = select.select([reading], [], [], 60)[0]
+        if not ready:
+            os.kill(child, 9)
+        print("child:", os.read(reading, 5).decode() or "ended" if ready else "hangs", flush=True)
+        os.close(reading)
+        os.waitpid(child, 0)
+
+assert is_right()
+workers = [threading.Thread(target=work, daemon=True) for work in (compile_and_compute, compute)]
+for worker in workers:
+    worker.start()
+if forked_by == "main":
+    fork()
+else:
+    forking = threading.Thread(target=fork)
+    forking.start()
+    forking.join()
+ended.set()
+for worker in workers:
+    worker.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forked_by", ["main", "another"])
+def test_children_answer_that_are_forked_while_threads_work(forked_by: str, on_layer: Callable[..., str]) -> None:
+    told = on_layer(FORK_AT_WORK, forked_by).splitlines()  # TBB has something to say as well
+    assert [line for line in told if line.startswith("child")] == ["child: right"] * 4
 
 
 def test_a_child_forked_before_the_pool_starts_its_own(call: Callable[..., str]) -> None:
