@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 SOURCE_ROOTS = {"fastmf": ROOT, "fastmf_kernels": ROOT / "kernels", "fastmf_bench": ROOT / "bench"}
+# What stands in for a GPU.
+FOR_TESTS = {"fastmf_kernels/_cuda/simulated.py"}
 USER_SCRIPT = """
 from collections.abc import Sequence
 
@@ -109,6 +111,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         if path.suffix == ".py" or path.name == "py.typed"
     }
     assert {f"{package}/py.typed" for package in SOURCE_ROOTS} <= sources
+    sources -= FOR_TESTS
     metadata = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert names - metadata == sources
     assert {Path(name).name for name in metadata} == {"METADATA", "WHEEL", "RECORD", "LICENSE", "entry_points.txt"}
@@ -121,7 +124,7 @@ def test_source_distribution_can_be_tested(built: Path) -> None:
 
     wanted = {"pyproject.toml", "README.md", "LICENSE", "tests/test_packaging.py", "kernels/fastmf_kernels/_jit.py"}
     assert wanted <= names
-    assert {name for name in names if name.endswith((".pyc", ".nbi", ".nbc", ".parquet"))} == set()
+    assert {name for name in names if name.endswith((".pyc", ".kernel", ".parquet"))} == set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="paths of a Unix environment")
@@ -136,7 +139,8 @@ def test_installed_wheel_runs_anywhere_and_leaves_nothing_behind(installed: Envi
     run(installed.folder / "bin" / "fastmf", "demo", cwd=tmp_path, FASTMF_CACHE_DIR=kernels)
 
     assert pq.read_metadata(tmp_path / "recs.parquet").num_rows == 20_000
-    assert list((tmp_path / "kernels").rglob("*.nbc"))  # what was compiled is in the cache, and so not beside the code
+    # What was compiled is in the cache, not beside the code.
+    assert list((tmp_path / "kernels").rglob("*.kernel"))
     installed.uninstall()
     assert installed.files() == installed.before
 

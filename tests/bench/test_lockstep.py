@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+import lockstep
 import numpy as np
 import pytest
 
 import fastmf
 from fastmf.backend import get_backend
-from fastmf_bench import lockstep
 from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 from tests.kernels.made import LINKS, STEP, make_factors, make_ratings, make_rows
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastmf.models import MODELS
-from fastmf_kernels import _jit
+from fastmf_kernels import _cache, _jit
 
 Done = CompletedProcess[str]
 
@@ -22,7 +22,8 @@ def test_doctor_tells_what_is_used(run_fastmf: Callable[..., Done]) -> None:
     told = json.loads(done.stdout)
     assert told["threads used"] == _jit.resolve_threads(None)
     assert told["threading layer"].split()[0] == _jit.threading_layer()
-    assert told["kernel cache"] == str(_jit.cache_directory() or "off: FASTMF_CACHE_DIR is empty")
+    assert told["kernel cache"] == str(_cache.cache_root() or "off: FASTMF_CACHE_DIR is empty")
+    assert told["inner loops"] == "vector code"
     assert {name: told[name] for name in ("numba", "numpy", "pyarrow")} == {
         name: version(name) for name in ("numba", "numpy", "pyarrow")
     }

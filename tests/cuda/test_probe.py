@@ -39,6 +39,15 @@ def test_everything_that_is_missing_is_named(machine: Callable[..., None]) -> No
     assert "; and there is no NVIDIA driver on this machine; install one" in obstacle
 
 
+def test_the_simulator_is_not_in_the_wheel(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    machine(("numba_cuda", "cupy", "fastmf_kernels._cuda.simulated"), None)
+    assert probe.obstacle() is None
+
+    machine(("numba_cuda", "cupy"), DRIVER)
+    assert "NUMBA_ENABLE_CUDASIM is set, and the simulator is in the sources of fastmf alone" in str(probe.obstacle())
+
+
 def test_one_package_is_missing(machine: Callable[..., None]) -> None:
     machine(("numba_cuda",), DRIVER)
 
@@ -63,7 +72,7 @@ def test_the_backend_says_what_the_probe_says(machine: Callable[..., None]) -> N
 
 
 def test_the_simulator_stands_in_for_a_device(machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    machine((), None)
+    machine(("fastmf_kernels._cuda.simulated",), None)
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
 
     assert probe.obstacle() is None

@@ -1,4 +1,4 @@
-"""Single instructions that Numba has no name for, each with a twin in `isa_simulated`.
+"""Single instructions that Numba has no name for, each with a twin in `simulated`.
 
 Those on memory take a one-dimensional array of numbers of 4 bytes that begins at a multiple of 16 bytes, and a place
 that is a multiple of 4. Two float16 numbers are a pair, which an int32 number holds: the first in the lower half.

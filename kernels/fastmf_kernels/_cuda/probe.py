@@ -10,6 +10,11 @@ from typing import NamedTuple
 
 _INSTALL = 'pip install "fastmf[cuda]" (drivers of release 580 or later) or "fastmf[cuda12]" (earlier ones)'
 _PACKAGES = {"numba_cuda": "numba-cuda", "cupy": "CuPy"}
+_SIMULATOR = "fastmf_kernels._cuda.simulated"
+_NO_SIMULATOR = (
+    "NUMBA_ENABLE_CUDASIM is set, and the simulator is in the sources of fastmf alone, for its tests; unset it, or run "
+    "from a checkout"
+)
 # What the kernels need: warps that synchronise by mask.
 _LEAST_CAPABILITY = (7, 0)
 
@@ -71,7 +76,7 @@ def is_simulated() -> bool:
 def obstacle() -> str | None:
     """Say what keeps kernels from running on a GPU here and what to do; None if nothing does."""
     if is_simulated():
-        return None
+        return None if importlib.util.find_spec(_SIMULATOR) else _NO_SIMULATOR
     missing = [name for package, name in _PACKAGES.items() if importlib.util.find_spec(package) is None]
     obstacles = [f"not installed: {' and '.join(missing)}; run {_INSTALL}"] if missing else []
     if not missing and _lacks_row_stack() and _version("numba-cuda") <= _LAST_FOR_OLDER_NUMPY:

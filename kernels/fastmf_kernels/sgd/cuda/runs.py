@@ -14,7 +14,7 @@ _SHARE = 0.8
 # Memory on the device: an item and a rating take 8 bytes; a user and the two ends of a run take 20.
 BYTES_OF_A_RATING, BYTES_OF_A_RUN = 8, 20
 # Runs that take a step of the same item at the same time, on average. They start from the same row, and what they add
-# is added up: with 280 of them training diverged on an H200, and in the model of `fastmf_bench.lockstep`; with 140 it
+# is added up: with 280 of them training diverged on an H200, and in the model of `bench/lockstep.py`; with 140 it
 # came to the error of the CPU there.
 _MOST_AT_AN_ITEM = 64
 

@@ -1,4 +1,4 @@
-"""What conflicts cost SGD on a GPU in quality, told without one: ``python -m fastmf_bench.lockstep TRAIN TEST``.
+"""What conflicts cost SGD on a GPU in quality, told without one: ``python bench/lockstep.py TRAIN TEST``.
 
 A model of the kernels in `fastmf_kernels.sgd.cuda.walk` in NumPy. The runs of a stratum advance in lockstep, so many at
 a time: each step of all of them starts from the same rows of items, and what they add is added up. On a GPU, runs that
@@ -129,7 +129,7 @@ def _add(table: Any, index: Int32Array, moves: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train with each of some settings on the CPU and in lockstep, and print the errors on the test part."""
-    parser = argparse.ArgumentParser(prog="python -m fastmf_bench.lockstep", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python bench/lockstep.py", description=__doc__.splitlines()[0])
     parser.add_argument("train", help="Parquet file with user_id, item_id, rating")
     parser.add_argument("test", help="the same, of ratings to be measured on")
     parser.add_argument("--runs", type=int, default=MOST_RUNS, help="that advance together (default: %(default)s)")
