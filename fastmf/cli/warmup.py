@@ -30,13 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Run every kernel once on a tiny problem."""
+    """Run every kernel once on a tiny problem, and make sure that all machine code was stored."""
     import numpy as np
 
     import fastmf
     from fastmf.models import MODELS
     from fastmf_kernels import _cache, _jit
 
+    _require_usable_cache()
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
     # One user's row is so long that it is cut into parts.
     users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
@@ -63,6 +64,25 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _require_usable_cache() -> None:
+    """Make sure, before anything is compiled, that there is a cache to write to, or one that may be complete.
+
+    Raises
+    ------
+    OutputError
+        If there is neither.
+    """
+    from fastmf_kernels import _cache, _jit
+
+    if not _jit.IS_COMPILING:
+        raise OutputError("NUMBA_DISABLE_JIT is set: nothing would be compiled; unset it")
+    obstacle = _cache.why_not_writable()
+    if obstacle is not None and not _cache.count_stored(_jit.COMPILER):
+        raise OutputError(
+            f"what would be compiled cannot be kept: {obstacle}; set FASTMF_CACHE_DIR to a folder that can be written"
+        )
+
+
 def _require_stored() -> None:
     """Make sure that no later process has to compile again.
 
@@ -73,10 +93,6 @@ def _require_stored() -> None:
     """
     from fastmf_kernels import _cache, _jit
 
-    if not _jit.IS_COMPILING:
-        raise OutputError("NUMBA_DISABLE_JIT is set: nothing was compiled; unset it")
-    if _cache.cache_root() is None:
-        raise OutputError("FASTMF_CACHE_DIR is empty: what was compiled is not kept; unset it, or name a folder")
     compiled, stored = _jit.compilations()
     if stored < compiled:
         raise OutputError(

@@ -47,40 +47,75 @@ def test_doctor_says_why_there_is_no_cache(
     assert told in done.stdout
 
 
-# Counts, for every kernel and both of its machine codes, the types that it has been compiled for.
-WARM = """
-import importlib, sys
-from fastmf.cli import main
-from fastmf_kernels._jit import Kernel
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("FASTMF_PLAIN_LOOPS", "inner loops       plain: FASTMF_PLAIN_LOOPS is set"),
+        ("NUMBA_DISABLE_JIT", "inner loops       plain Python: NUMBA_DISABLE_JIT is set"),
+    ],
+)
+def test_doctor_says_why_there_is_no_vector_code(variable: str, told: str, run_fastmf: Callable[..., Done]) -> None:
+    done = run_fastmf("doctor", prelude=f"import os; os.environ[{variable!r}] = '1'")
 
-def compiled():
-    for operation in ("layout", "predict", "sgd", "als", "topk"):
-        importlib.import_module(f"fastmf_kernels.{operation}.cpu")
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("fastmf_kernels.")]
-    kernels = {value for module in modules for value in vars(module).values() if isinstance(value, Kernel)}
-    codes = [code for kernel in kernels for code in kernel._codes.values()]
-    return sorted((code.__name__, len(code.signatures)) for code in codes)
-
-assert main(["warmup", "--json"]) == 0
-before = compiled()
-ratings, test = sys.argv[1:]
-als = [["--solver", solver] for solver in ("cg", "subspace", "cholesky")] + [["--nonnegative"]]
-runs = [("sgd", []), *(("als", options) for options in als), *(("implicit-als", options) for options in als)]
-for model, options in runs:
-    train = ["train", ratings, "--model", model, "--output", model, "--epochs", "1", "--quiet", "--overwrite"]
-    assert main([*train, *options]) == 0
-    assert main(["recommend", model, "--output", f"{model}.parquet", "--quiet", "--overwrite"]) == 0
-    assert main(["evaluate", model, test, "--quiet"]) == 0
-    assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
-print(before, compiled(), sep="\\n", file=sys.stderr)
-sys.exit(before != compiled())
-"""
+    assert told in done.stdout
 
 
-def test_warmup_leaves_nothing_to_compile(data: Any, run_fastmf: Callable[..., Done]) -> None:
-    done = run_fastmf(data.ratings, data.test, prelude=WARM)  # exits by itself: with 1 if the two counts differ
+def test_doctor_knows_a_read_only_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "cache"))
+    folder = _cache.folder_of("fastmf_kernels.layout.cpu", _jit.COMPILER)
+    assert folder is not None
+    _cache.write(folder / f"one{_cache.SUFFIX}", b"code")
+    _cache.write(tmp_path / "cache" / "layout.cpu-0123456789abcdef" / f"old{_cache.SUFFIX}", b"old code")
+    monkeypatch.setattr(_cache, "why_not_writable", lambda: "the file system is read-only")
 
-    assert json.loads(done.stdout.splitlines()[0])["cache"] == str(_jit.cache_directory() or "none")
-    assert done.stderr.startswith("compiling SGD, 64 factors, loss=squared\ncompiling SGD, 64 factors, loss=logistic\n")
+    told = json.loads(call_fastmf("doctor", "--json").stdout)
+
+    assert told["kernel cache"] == f"{tmp_path / 'cache'} (read-only)"
+    assert told["kernels cached"] == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("FASTMF_CACHE_DIR", "", "cannot be kept: FASTMF_CACHE_DIR is empty; set FASTMF_CACHE_DIR to a folder"),
+        ("FASTMF_CACHE_DIR", "taken", "cannot be kept: taken is not writable; set FASTMF_CACHE_DIR to a folder"),
+        ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT is set: nothing would be compiled; unset it"),
+    ],
+)
+def test_warmup_fails_where_nothing_can_be_kept(
+    variable: str, value: str, told: str, tmp_path: Path, run_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / "taken").touch()
+
+    done = run_fastmf("warmup", status=1, prelude=f"import os; os.environ[{variable!r}] = {value!r}")
+
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_warmup_fails_where_not_all_was_stored(
+    monkeypatch: pytest.MonkeyPatch, call_fastmf: Callable[..., Done]
+) -> None:
+    monkeypatch.setattr(_jit, "compilations", lambda: _jit.Compilations(30, 29))
+
+    done = call_fastmf("warmup", "--quiet", status=1)
+
+    assert "30 kernels were compiled, and 29 of them stored in" in done.stderr
+
+
+@pytest.mark.slow
+def test_warmup_leaves_nothing_to_compile(data: Any, tmp_path: Path, start_fastmf: Callable[..., Any]) -> None:
+    cache = f"import os; os.environ['FASTMF_CACHE_DIR'] = {str(tmp_path / 'cache')!r}\n"
+    warming = start_fastmf("warmup", "--json", "--factors", "64", "8", prelude=cache)
+    output, errors = warming.communicate(timeout=600)
+    assert warming.returncode == 0, errors
+    assert json.loads(output)["cache"] == str(tmp_path / "cache")
     for model in MODELS.values():
-        assert done.stderr.count(f"compiling {model.__name__}, ") == len(model.kernel_variants)
+        assert errors.count(f"compiling {model.__name__}, ") == 2 * len(model.kernel_variants)
+
+    calls = (Path(__file__).parent / "every_public_call.py").read_text(encoding="utf-8")
+    calling = start_fastmf(data.ratings, data.test, prelude=cache + calls)  # exits by itself: with 1 if any compiled
+    output, errors = calling.communicate(timeout=600)
+    assert calling.returncode == 0, errors
