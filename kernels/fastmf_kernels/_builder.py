@@ -1,6 +1,6 @@
-"""Writing vector code: sixteen float32 numbers at a time, and how what was written takes a function's place in kernels.
+"""Explicit vector code: instructions on sixteen float32 numbers, and how kernels get them in place of a function.
 
-LLVM cuts a vector of 16 into what the processor has (one register with AVX-512, two with AVX2, four with NEON).
+LLVM splits a vector of 16 into the registers of the processor (one with AVX-512, two with AVX2, four with NEON).
 """
 
 import inspect
@@ -24,7 +24,7 @@ _TRUTHS = ir.VectorType(ir.IntType(1), WIDTH)
 
 
 class Builder:
-    """The instructions needed here, one method each; values are LLVM's."""
+    """One method for each instruction; arguments and results are values of LLVM."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder) -> None:
         self._context, self.ir = context, builder
@@ -55,7 +55,7 @@ class Builder:
         self.ir.store(vector, self.ir.bitcast(pointer, vector.type.as_pointer())).align = 4
 
     def store_where(self, vector: ir.Value, truths: ir.Value, pointer: ir.Value) -> None:
-        """Store those of 16 numbers for which a truth value is true, one after the other; 16 may be overwritten."""
+        """Store the numbers whose truth value is true, one after the other; memory of 16 numbers may be overwritten."""
         if not self.has_32_registers_of_16:
             place = self.index(0)
             for lane in range(WIDTH):
@@ -68,7 +68,7 @@ class Builder:
         self.store(self.ir.call(function, [vector, ir.Constant(vector.type, None), truths]), pointer)
 
     def everywhere(self, scalar: ir.Value) -> ir.Value:
-        """Make 16 numbers of one."""
+        """Broadcast one number to 16."""
         return self.all(scalar, WIDTH)
 
     def select(self, a: ir.Value, b: ir.Value, positions: Sequence[int]) -> ir.Value:
@@ -76,19 +76,19 @@ class Builder:
         return self.ir.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, WIDTH), list(positions)))
 
     def element(self, vector: ir.Value, position: int) -> ir.Value:
-        """Take one number out."""
+        """Extract a number of a vector."""
         return self.ir.extract_element(vector, ir.Constant(_INT32, position))
 
     def with_element(self, vector: ir.Value, scalar: ir.Value, position: int) -> ir.Value:
-        """Put one number in."""
+        """Replace a number of a vector."""
         return self.ir.insert_element(vector, scalar, ir.Constant(_INT32, position))
 
     def together(self, scalars: Sequence[ir.Value]) -> ir.Value:
-        """Make a tuple of numbers: what a function returns."""
+        """Make a tuple of numbers, for a function to return."""
         return self._context.make_tuple(self.ir, types.UniTuple(types.float32, len(scalars)), scalars)
 
     def prefetch(self, pointer: ir.Value) -> None:
-        """Ask for the cache line of an address ahead of its use."""
+        """Prefetch the cache line of an address."""
         of_address = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _INT32, _INT32, _INT32])
         function = cgutils.get_or_insert_function(self.ir.module, of_address, "llvm.prefetch.p0")
         read, near, data = (ir.Constant(_INT32, value) for value in (0, 2, 1))
@@ -102,7 +102,7 @@ class Builder:
         return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_three, name), [a, b, c])
 
     def all(self, scalar: ir.Value, count: int) -> ir.Value:
-        """Make a vector of one number."""
+        """Broadcast one number to a vector of ``count``."""
         undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
         first = self.with_element(undefined, scalar, 0)
         return self.ir.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, count), [0] * count))
@@ -147,7 +147,7 @@ class Builder:
         return self.ir.call(function, [totals, unsigned, signed])
 
     def to_integers(self, numbers: ir.Value, largest: float) -> ir.Value:
-        """Round numbers toward 0, those beyond ± largest to that, and NaN to - largest."""
+        """Round toward 0 and clip to ± largest; NaN becomes -largest."""
         count = numbers.type.count
         low, high = (self.all(self.number(sign * largest), count) for sign in (-1, 1))
         numbers = self.ir.select(self.ir.fcmp_ordered(">", numbers, low), numbers, low)
@@ -155,37 +155,37 @@ class Builder:
         return self.ir.fptosi(numbers, ir.VectorType(_INT32, count))
 
     def not_below(self, numbers: ir.Value, bounds: ir.Value) -> ir.Value:
-        """Tell where numbers are not below a bound: they, or the bound, may be NaN."""
+        """Compare: true where a number is not below its bound, or one of them is NaN."""
         return self.ir.fcmp_unordered(">=", numbers, bounds)
 
     def bits(self, low: ir.Value, high: ir.Value) -> ir.Value:
-        """Make one number of 32 truth values."""
+        """Pack two times 16 truth values into 32 bits."""
         low, high = (
             self.ir.zext(self.ir.bitcast(half, ir.IntType(WIDTH)), ir.IntType(2 * WIDTH)) for half in (low, high)
         )
         return self.ir.or_(low, self.ir.shl(high, ir.Constant(high.type, WIDTH)))
 
     def truths(self, bits: ir.Value) -> list[ir.Value]:
-        """Make twice 16 truth values of the bits of one number."""
+        """Unpack 32 bits into two times 16 truth values."""
         halves = [bits, self.ir.lshr(bits, ir.Constant(bits.type, WIDTH))]
         return [self.ir.bitcast(self.ir.trunc(half, ir.IntType(WIDTH)), _TRUTHS) for half in halves]
 
     def any(self, truths: ir.Value) -> ir.Value:
-        """Tell whether one of 16 truth values is true."""
+        """Whether any of 16 truth values is true."""
         bits = self.ir.bitcast(truths, ir.IntType(WIDTH))
         return self.ir.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     def only_if(self, condition: ir.Value, body: Callable[[], None]) -> None:
-        """Emit what runs only under a condition that seldom holds."""
+        """Emit ``body`` under a condition that is expected to be false."""
         with self.ir.if_then(condition, likely=False):
             body()
 
     def in_turn(self, first: int) -> ir.Value:
-        """Return 16 whole numbers, one after the other."""
+        """Return the 16 int32 numbers from ``first`` on."""
         return ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(first, first + WIDTH)))
 
     def magnitude(self, numbers: ir.Value) -> ir.Value:
-        """Drop the sign of float32 numbers, a vector of them or one."""
+        """Return the absolute value of float32 numbers: of a vector, or of one."""
         is_vector = isinstance(numbers.type, ir.VectorType)
         name = f"llvm.fabs.{f'v{numbers.type.count}' if is_vector else ''}f32"
         of_one = ir.FunctionType(numbers.type, [numbers.type])
@@ -196,7 +196,7 @@ class Builder:
         return self.ir.trunc(number, _INT32)
 
     def as_bits(self, truths: ir.Value) -> ir.Value:
-        """Make one number of truth values, a bit each."""
+        """Pack truth values into an integer, a bit each."""
         return self.ir.bitcast(truths, ir.IntType(truths.type.count))
 
     def how_many(self, truths: ir.Value) -> ir.Value:
@@ -237,7 +237,7 @@ class Builder:
         return self.ir.call(cgutils.get_or_insert_function(self.ir.module, of_one, "llvm.nearbyint.f32"), [scalar])
 
     def power_of_two(self, exponent: ir.Value) -> ir.Value:
-        """Return 2ⁿ of a whole number from -126 to 127: n is put where a float32 has its exponent."""
+        """Return 2ⁿ of a whole number n from -126 to 127, by writing n into the exponent of a float32."""
         biased = self.ir.add(self.ir.fptosi(exponent, _INT32), ir.Constant(_INT32, 127))
         return self.ir.bitcast(self.ir.shl(biased, ir.Constant(_INT32, 23)), _FLOAT)
 
@@ -257,7 +257,7 @@ class Builder:
         return self.fold(vector, self.ir.fadd)
 
     def fold(self, vector: ir.Value, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
-        """Make one number of 16: halves are combined, then halves of that."""
+        """Reduce 16 numbers to one: combine the two halves, then the halves of the result, and so on."""
         width = WIDTH
         while width > 1:
             undefined = ir.Constant(ir.VectorType(vector.type.element, width), ir.Undefined)
@@ -321,17 +321,17 @@ def _has(context: Any, feature: str) -> bool:
     return f"+{feature}" in context.codegen().magic_tuple()[2].split(",")
 
 
-class Held(types.Type):  # type: ignore[misc]
-    """A row of 16·n numbers that a kernel holds in registers."""
+class RegisterRow(types.Type):  # type: ignore[misc]
+    """Numba's type of a row of 16·n numbers that a kernel keeps in registers."""
 
     def __init__(self, n_panels: int) -> None:
         self.n_panels = n_panels
-        super().__init__(name=f"Held({n_panels})")
+        super().__init__(name=f"RegisterRow({n_panels})")
 
 
-@register_model(Held)
-class _HeldModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, held: Held) -> None:
+@register_model(RegisterRow)
+class _RegisterRowModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, held: RegisterRow) -> None:
         super().__init__(manager, held, ir.ArrayType(_VECTOR, held.n_panels))
 
 
@@ -359,14 +359,14 @@ def compiled_as(emit: Emit) -> Callable[[Callable[..., Any]], Any]:
         returned = plain.__annotations__["return"]
 
         def of_types(_: Any, *given: Any) -> Any:
-            kept = types.Array | types.Float | Held
+            kept = types.Array | types.Float | RegisterRow
             arguments = [kind if isinstance(kind, kept) else types.int64 for kind in given]
-            result = _NUMBERS[returned] if returned in _NUMBERS else _held_as_long_as(arguments)
+            result = _NUMBERS[returned] if returned in _NUMBERS else _row_as_long_as(arguments)
 
             def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[ir.Value]) -> ir.Value:
                 pairs = zip(signature.args, values, strict=True)
                 emitted = emit(Builder(context, builder), *(_lowered(context, builder, *pair) for pair in pairs))
-                if isinstance(result, Held):
+                if isinstance(result, RegisterRow):
                     return _packed(builder, emitted)
                 return context.get_dummy_value() if emitted is None else emitted
 
@@ -388,10 +388,10 @@ def _counted(kind: Any) -> int | None:
     return None
 
 
-def _held_as_long_as(arguments: Sequence[Any]) -> Held:
-    held = (kind if isinstance(kind, Held) else _counted(kind) for kind in arguments)
+def _row_as_long_as(arguments: Sequence[Any]) -> RegisterRow:
+    held = (kind if isinstance(kind, RegisterRow) else _counted(kind) for kind in arguments)
     first = next(kind for kind in held if kind is not None)
-    return first if isinstance(first, Held) else Held(first)
+    return first if isinstance(first, RegisterRow) else RegisterRow(first)
 
 
 def _lowered(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) -> Any:
@@ -399,7 +399,7 @@ def _lowered(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) ->
         return _counted(kind)
     if isinstance(kind, types.Array):
         return context.make_array(kind)(context, builder, value).data
-    if isinstance(kind, Held):
+    if isinstance(kind, RegisterRow):
         return [builder.extract_value(value, panel) for panel in range(kind.n_panels)]
     return value
 

@@ -1,4 +1,4 @@
-"""Memory for tables that are read at random."""
+"""Memory for tables whose rows are read in random order."""
 
 import contextlib
 import mmap
@@ -7,6 +7,7 @@ import numpy as np
 
 from fastmf_kernels._types import Float32Array
 
+# In bytes.
 _HUGE_PAGE = 1 << 21
 _CACHE_LINE = 64
 
@@ -14,9 +15,9 @@ _CACHE_LINE = 64
 def in_huge_pages(rows: Float32Array, n_columns: int) -> Float32Array:
     """Copy a table into memory of huge pages, where the system has them, with columns of 0 added on the right.
 
-    Rows gathered at random from a table of 4 KiB pages wait for the address of their page more than for themselves: a
-    row of 256 bytes took 56 ns in a table of 18 MB, and 18 ns with pages of 2 MiB. A small table begins, like every
-    page, where a cache line does: vectors of 64 bytes that lie across two of them take twice as long to load.
+    In a table of 4 KiB pages, gathering a row takes longer for the translation of its address than for its numbers: a
+    row of 256 bytes took 56 ns in a table of 18 MB, and 18 ns with pages of 2 MiB. A small table begins at a cache
+    line, as every page does: a vector of 64 bytes that lies across two lines takes twice as long to load.
 
     Parameters
     ----------
@@ -42,5 +43,5 @@ def in_huge_pages(rows: Float32Array, n_columns: int) -> Float32Array:
 
 
 def begins_a_cache_line(array: Float32Array) -> bool:
-    """Whether vectors of 64 bytes, loaded from the start on, each lie in one cache line."""
+    """Whether an array starts at a cache line, so that none of its vectors of 64 bytes lies across two."""
     return array.ctypes.data % _CACHE_LINE == 0

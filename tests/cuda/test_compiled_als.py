@@ -11,9 +11,9 @@ from numba.core import types  # noqa: E402
 
 from fastmf_kernels.als.arrays import Weighting  # noqa: E402
 from fastmf_kernels.als.cuda import basis, cg, cholesky, gram_matrix, subspace, tables  # noqa: E402
-from fastmf_kernels.als.cuda.equations import Team as BlockTeam  # noqa: E402
-from fastmf_kernels.als.cuda.problem import Problem, Solution  # noqa: E402
-from fastmf_kernels.als.cuda.teams import Team  # noqa: E402
+from fastmf_kernels.als.cuda.equations import RowWorkers  # noqa: E402
+from fastmf_kernels.als.cuda.problem import DeviceSweep, Solution  # noqa: E402
+from fastmf_kernels.als.cuda.sharing import RowSharing  # noqa: E402
 
 MOST_SHARED = 49152
 FLOAT, INT = types.float32, types.int64
@@ -25,7 +25,7 @@ def of(kind: type, *members: Any) -> Any:
     return types.NamedTuple(members, kind)
 
 
-PROBLEM = of(Problem, INT64S, INT32S, *[FLOATS] * 5, of(Weighting, *[FLOAT] * 4), INT, FLOAT)
+PROBLEM = of(DeviceSweep, INT64S, INT32S, *[FLOATS] * 5, of(Weighting, *[FLOAT] * 4), INT, FLOAT)
 SOLUTION = of(Solution, FLOATS, FLOATS, types.boolean[::1])
 
 
@@ -76,7 +76,7 @@ def test_join(width: int, registers: int) -> None:
     ],
 )
 @pytest.mark.parametrize("team", [cg.ALONE, cg.TOGETHER], ids=["alone", "together"])
-def test_improve(width: int, registers: int, dense: bool, team: Team) -> None:
+def test_improve(width: int, registers: int, dense: bool, team: RowSharing) -> None:
     code = compile_lean(cg.make_improve(width, dense, team), registers, PROBLEM, INT32S, INT, SOLUTION)
     assert bool(code.count("BAR.SYNC")) == (team.together or (dense and width <= 64))
 
@@ -129,13 +129,13 @@ def test_begin_blocks(width: int) -> None:
 @pytest.mark.parametrize(
     ("width", "block", "team"),
     [
-        (64, 16, subspace.few(16)),
-        (128, 32, subspace.many(32)),
-        (512, 64, subspace.few(64)),
-        (256, 64, subspace.many(64)),
+        (64, 16, subspace.for_short_rows(16)),
+        (128, 32, subspace.for_long_rows(32)),
+        (512, 64, subspace.for_short_rows(64)),
+        (256, 64, subspace.for_long_rows(64)),
     ],
 )
-def test_improve_blocks(width: int, block: int, team: BlockTeam) -> None:
+def test_improve_blocks(width: int, block: int, team: RowWorkers) -> None:
     improve = subspace.make_improve(width, block, True, team)
     code = compile_lean(improve, 80, PROBLEM, INT32S, INT64S, INT, FLOATS, SOLUTION)
     assert code.count("FFMA") >= 128

@@ -1,1 +1,1 @@
-"""What the CUDA variants of all operations stand on: the compiler, single instructions, and memory of the device."""
+"""Shared by the CUDA variants of all operations: the compiler, single instructions, and device memory."""

@@ -1,4 +1,4 @@
-"""The one place of the CUDA variants that compiles, and that knows whether there is a device or a simulator.
+"""Compiling for CUDA, on a device or in Numba's simulator: nothing else of the CUDA variants knows which.
 
 Kernels take ``cuda`` and ``isa`` from here: where the environment asks for Numba's simulator (``NUMBA_ENABLE_CUDASIM``
 is 1 before Numba is loaded), both are those of `simulated`.
@@ -32,7 +32,7 @@ else:
 __all__ = ["SIMULATED", "WARP", "cuda", "device", "isa", "kernel", "timed", "vector_atomics"]
 
 WARP = 32
-# A small problem is no mistake.
+# Numba would warn of small problems.
 numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 # The first compute capability with atomic additions of four numbers at once.
 _VECTOR_ATOMICS = (9, 0)
@@ -41,8 +41,7 @@ _VECTOR_ATOMICS = (9, 0)
 class Kernel:
     """A kernel, compiled when it is first launched: ``kernel[blocks, threads](*arguments)``.
 
-    No fastmath: a score that is NaN or infinite has to be told from one that is not. Products and sums are still
-    contracted to one instruction.
+    No fastmath, because kernels test for NaN and infinity. Products and sums are still contracted to one instruction.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:

@@ -10,13 +10,13 @@ from fastmf_kernels._cuda.memory import DeviceArray, is_on_device, put
 from fastmf_kernels._types import Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 
-# Of a row beside its factors: its place, number, λ, loss and flag. Of an entry: column and value.
+# Device memory of a row beside its factors (offset, number, λ, loss, flag), and of an entry (column, value).
 _BYTES_OF_ROW, _BYTES_OF_ENTRY = 21, 8
 # Share of the free memory that is reserved for kernel overhead and fragmentation.
 _LEFT_ALONE = 0.1
 
 
-class HeldRows(NamedTuple):
+class ObservedRows(NamedTuple):
     """Observed values on the device, and the rows by their length.
 
     Attributes
@@ -42,7 +42,7 @@ class HeldRows(NamedTuple):
 _vectors: dict[int, DeviceArray] = {}
 
 
-def held_vector(vector: Any) -> DeviceArray:
+def vector_on_device(vector: Any) -> DeviceArray:
     """Return an array of the host on the device, where it stays as long as it lives; it must not be changed."""
     if is_on_device(vector):
         return vector
@@ -53,40 +53,39 @@ def held_vector(vector: Any) -> DeviceArray:
     return _vectors[key]
 
 
-# A model sweeps over the same two tables in every epoch, far larger than the factors, and never changes them: they go
-# to the device once. They are found by the identity of the array of columns on the host that they were made of. When
-# that is gone its finaliser takes them out, before its identity can be another array's; weak references tell whether
-# the other two arrays are still the same.
-_held: dict[int, tuple[tuple["weakref.ref[object]", "weakref.ref[object]"], HeldRows]] = {}
+# A model sweeps over the same two sets of rows in every epoch and never changes them, so they go to the device once.
+# The key is the identity of the host array of columns; when that array is deleted, its finaliser deletes the entry,
+# before another array can get the same identity. Weak references tell whether the other two arrays are still the same.
+_rows: dict[int, tuple[tuple["weakref.ref[object]", "weakref.ref[object]"], ObservedRows]] = {}
 
 
-def held_rows(rows: CSR) -> HeldRows:
+def rows_on_device(rows: CSR) -> ObservedRows:
     """Return rows on the device, where they are from now on; they must not be changed."""
-    if not is_held(rows):
+    if not are_on_device(rows):
         key = id(rows.indices)
-        _held[key] = (weakref.ref(rows.indptr), weakref.ref(rows.values)), put_rows_of(rows)
-        weakref.finalize(rows.indices, _held.pop, key, None)
-    return _held[id(rows.indices)][1]
+        _rows[key] = (weakref.ref(rows.indptr), weakref.ref(rows.values)), put_rows_of(rows)
+        weakref.finalize(rows.indices, _rows.pop, key, None)
+    return _rows[id(rows.indices)][1]
 
 
-def is_held(rows: CSR) -> bool:
+def are_on_device(rows: CSR) -> bool:
     """Whether rows are on the device."""
-    found = _held.get(id(rows.indices))
+    found = _rows.get(id(rows.indices))
     return found is not None and found[0][0]() is rows.indptr and found[0][1]() is rows.values
 
 
 def release() -> None:
-    """Let go of all that is held on the device."""
-    _held.clear()
+    """Delete all rows and vectors that were kept on the device."""
+    _rows.clear()
     _vectors.clear()
 
 
-def put_rows_of(rows: CSR) -> HeldRows:
+def put_rows_of(rows: CSR) -> ObservedRows:
     """Return a copy of rows on the device."""
     counts = np.diff(rows.indptr)
     order = np.argsort(-counts, kind="stable").astype(np.int32)
     arrays = put(rows.indptr), put(rows.indices), put(rows.values), put(order)
-    return HeldRows(*arrays, order, rows.indptr[order], counts[order])
+    return ObservedRows(*arrays, order, rows.indptr[order], counts[order])
 
 
 def cut_out(rows: CSR, start: int, stop: int) -> CSR:
@@ -96,7 +95,7 @@ def cut_out(rows: CSR, start: int, stop: int) -> CSR:
 
 
 def cut_into_ranges(
-    indptr: Int64Array, width: int, tables: int, free: int, held: bool = False
+    indptr: Int64Array, width: int, tables: int, free: int, are_there: bool = False
 ) -> list[tuple[int, int]]:
     """Cut rows into ranges that the device has memory for, beside what all of them need.
 
@@ -109,7 +108,7 @@ def cut_into_ranges(
         Bytes that all of them need.
     free : int
         Bytes that are free.
-    held : bool
+    are_there : bool
         Whether the entries are there already.
 
     Returns
@@ -123,7 +122,7 @@ def cut_into_ranges(
         If there is no room for ``tables`` and the longest row.
     """
     n_rows = len(indptr) - 1
-    of_row, of_entry = 4 * width + _BYTES_OF_ROW, 0 if held else _BYTES_OF_ENTRY
+    of_row, of_entry = 4 * width + _BYTES_OF_ROW, 0 if are_there else _BYTES_OF_ENTRY
     needed = np.arange(n_rows + 1) * of_row + (indptr - indptr[0]) * of_entry
     usable = int(free * (1 - _LEFT_ALONE)) - tables
     largest = int(np.diff(needed).max(initial=0))

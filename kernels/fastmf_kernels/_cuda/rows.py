@@ -10,14 +10,14 @@ from fastmf_kernels._cuda.jit import WARP, cuda, device
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, put
 from fastmf_kernels._types import Float32Array
 
-# Threads read so many numbers at once.
+# Numbers that a thread reads with one instruction.
 VECTOR = 4
 
 
 def padded_width(n_factors: int) -> int:
     """Return how many numbers a row has on the device: 8, 16, 32, 64, and from there on multiples of 128.
 
-    What is added is 0 and stays so: in a gradient step, in normal equations with some regularisation, in a product.
+    The padding is 0, and stays 0 in gradient steps, in normal equations with regularisation, and in products.
     """
     whole = VECTOR * WARP
     return max(8, 1 << (n_factors - 1).bit_length()) if n_factors < whole else -(-n_factors // whole) * whole
@@ -29,11 +29,11 @@ def put_rows(rows: Float32Array, storage: str = "float32", width: int | None = N
     return put((np.pad(rows, ((0, 0), (0, missing))) if missing else rows).ravel().astype(storage, copy=False))
 
 
-def fetch_rows(held: DeviceArray, rows: Float32Array) -> None:
+def fetch_rows(numbers: DeviceArray, rows: Float32Array) -> None:
     """Write a table on the device back into the one that it was made of."""
     n_rows, n_factors = rows.shape
     if n_rows:
-        rows[:] = fetch(held).reshape(n_rows, -1)[:, :n_factors]
+        rows[:] = fetch(numbers).reshape(n_rows, -1)[:, :n_factors]
 
 
 class DeviceTable(NamedTuple):
@@ -67,7 +67,7 @@ def fetch_table(table: DeviceTable) -> Float32Array:
 
 
 class Group(NamedTuple):
-    """What threads that share a row need: 2, 4, 8, 16 or 32 of them, side by side in a warp.
+    """A group of 2, 4, 8, 16 or 32 neighbouring threads of a warp that share a row.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Group(NamedTuple):
     mask : device function
         The group's threads among those of its warp.
     total : device function
-        ``total(value, mask)``: the sum of what the threads bring, for all of them.
+        ``total(value, mask)``: the sum of the threads' values, returned to each of them.
     """
 
     size: int

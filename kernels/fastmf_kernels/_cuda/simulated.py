@@ -1,4 +1,4 @@
-"""Numba's CUDA simulator with what it lacks: warps, aligned vectors, and memory that holds nonsense at first.
+"""Numba's CUDA simulator, with warps, checks of alignment, and memory that starts with nonsense.
 
 It runs kernels as they are, a Python thread for each thread of a block: slowly, one block after the other, and without
 checking types. Races between threads do not show.
@@ -15,13 +15,13 @@ from numba.cuda.simulator import kernel as launches
 from numba.np.numpy_support import as_dtype
 
 _WARP, _ALL = 32, 0xFFFFFFFF
-# Longer than any wait for a thread that is still at work: another one has failed, or has not come to the barrier.
+# Seconds. No thread works longer between two barriers: after that, another one has failed or missed the barrier.
 _PATIENCE = 60.0
 _lock = threading.Lock()
 
 
 class _Warp(NamedTuple):
-    """Where the threads of a warp meet, and what each of them has brought."""
+    """The barrier of a warp, and the value that each thread exchanges there."""
 
     barrier: threading.Barrier
     brought: list[Any]

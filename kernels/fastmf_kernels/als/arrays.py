@@ -74,14 +74,17 @@ class Solver(NamedTuple):
 
 
 EXACTLY = Solver()
+# Float32 numbers of the vectors of a row that are kept in memory: 4 MiB.
+_NUMBERS_KEPT = 1 << 20
 
 
 def longest_row(n_factors: int) -> int:
-    """Count the entries whose vectors fill 4 MiB: "cg" and "subspace" keep the vectors of a row at hand.
+    """Count the entries of the longest row that "cg" and "subspace" improve; longer rows are solved exactly.
 
-    With more of them it costs as little to make the row's normal matrix once as to gather them again and again.
+    Both keep all vectors of a row in memory, 4 MiB at most. For a longer row, making the normal matrix once costs no
+    more than gathering its vectors in every step.
     """
-    return (1 << 20) // n_factors
+    return _NUMBERS_KEPT // n_factors
 
 
 def block_width(block_size: int) -> int:

@@ -20,13 +20,13 @@ class _Equations(NamedTuple):
 
 
 def to_device(factors: Float32Array, solver: Solver = EXACTLY) -> Table:
-    """Return rows of factors where kernels work on them: here, and on the CPU, the very same array.
+    """Return rows of factors where kernels work on them: on the CPU, and here, the same array.
 
     Parameters
     ----------
     factors : float32 array, shape (n_rows, n_factors), C order
     solver : Solver
-        The one that half sweeps on the table will be solved by.
+        The solver of the half sweeps that will use the table.
     """
     return factors
 
@@ -40,7 +40,7 @@ def to_host(table: Table, factors: Float32Array) -> None:
 def split_biases(table: Table) -> tuple[Table, Float32Array]:
     """Return rows [q, 1] and offsets b of a table of rows [q, b]: what the other side is solved against.
 
-    Since [p, b_u]·[q, 1] = p·q + b_u, what is left of a rating to be explained by it is r - μ - b.
+    Since [p, b_u]·[q, 1] = p·q + b_u, the target of a rating r is r - μ - b.
 
     Returns
     -------
@@ -111,8 +111,8 @@ def run_half_sweep(
     Returns
     -------
     float64 array, shape (n_rows,)
-        xᵀAx - 2bᵀx of each row, with the new factors x and the row's equations Ax = b: what it adds to the objective,
-        but for a constant.
+        xᵀAx - 2bᵀx of each row, with the new factors x and the row's equations Ax = b: the row's part of the objective,
+        up to a constant.
     """
     losses = np.zeros(len(target_factors))
     if not np.isfinite(problem.gram).all():
@@ -168,7 +168,7 @@ def _solve_exactly(equations: _Equations) -> Float64Array:
 def _step_along_gradients(equations: _Equations, x: Float64Array, n_steps: int) -> Float64Array:
     """Conjugate gradients (Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49(6), 1952).
 
-    They end where the matrix is numerically singular along the next direction.
+    Stop where the matrix is numerically singular along the next direction.
     """
     residual = equations.right_side - equations.matrix @ x
     direction = residual

@@ -1,9 +1,9 @@
 """Counting sort in two passes on all cores; the contract is that of `fastmf_kernels.layout.reference`.
 
 A plain counting sort scatters over the whole output and misses the cache with nearly every write. Here the first pass
-splits the positions into a few hundred ranges of keys, and the second sorts each range by itself: its writes stay
-within a piece of the output that fits the cache. Both passes keep the input order of equal keys, so the result does
-not depend on how the work was cut.
+splits the positions into a few hundred ranges of keys, and the second pass sorts each range: its writes stay within a
+piece of the output that fits into the cache. Both passes keep the input order of equal keys, so the result does not
+depend on the number of threads.
 """
 
 import itertools
@@ -14,20 +14,21 @@ from fastmf_kernels._jit import parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR, Groups, empty_positions
 
-_MAX_RANGES = 512
-_MIN_CHUNK = 1 << 14
+_MOST_RANGES = 512
+# Keys that a thread splits at a time.
+_FEWEST_KEYS_OF_A_CHUNK = 1 << 14
 
 
 def group_by(keys: Int32Array, n_groups: int, n_threads: int | None = None) -> Groups:
     """Group the positions of ``keys`` by key; see the reference."""
     shift = 0
-    while (n_groups >> shift) >= _MAX_RANGES:
+    while (n_groups >> shift) >= _MOST_RANGES:
         shift += 1
     n_ranges = (max(n_groups, 1) - 1 >> shift) + 1
     offsets = np.zeros(n_groups + 1, np.int64)
     positions, order = empty_positions(len(keys)), empty_positions(len(keys))
     with threads(n_threads) as count:
-        n_chunks = max(1, min(4 * count, len(keys) // _MIN_CHUNK))
+        n_chunks = max(1, min(4 * count, len(keys) // _FEWEST_KEYS_OF_A_CHUNK))
         chunks = np.linspace(0, len(keys), n_chunks + 1).astype(np.int64)
         cursors, starts = _starts(keys, shift, n_ranges, chunks)
         _split_into_ranges(keys, shift, chunks, cursors, positions)

@@ -65,20 +65,20 @@ def add_gram(matrix: Float32Array, vectors: Float32Array, n: int) -> None:
 def cholesky(matrix: Float32Array, n: int) -> bool:
     """Factorise a matrix = UᵀU in place, with the reciprocals of U's diagonal on the diagonal.
 
-    Left-looking, 16 rows at a time: what the rows above contribute is one product of panels a block (Golub, Van Loan,
-    "Matrix Computations", 4th edition, section 4.2.9).
+    Left-looking, 16 rows at a time: the contribution of the rows above is one product of panels a block (Golub, Van
+    Loan, "Matrix Computations", 4th edition, section 4.2.9).
 
     Parameters
     ----------
     matrix : float32 array, shape (n_panels, 16·n_panels, 16)
     n : int
-        Rows of the matrix; what fills up its last panel must be 0, but for the diagonal, which is overwritten.
+        Rows of the matrix. The padding of its last panel must be 0, except on the diagonal, which is overwritten.
 
     Returns
     -------
     bool
-        False where the matrix is numerically singular: a pivot is not above n·ε of the largest diagonal element. The
-        matrix is then of no use.
+        False if the matrix is numerically singular: a pivot is not above n·ε times the largest diagonal element. The
+        contents of the matrix are then undefined.
     """
     n_panels, size, _ = matrix.shape
     largest = largest_diagonal(matrix, n)

@@ -1,13 +1,12 @@
-"""Products of panels: the few inner loops that all dense arithmetic of the kernels is made of.
+"""Products of panels: the inner loops of all dense arithmetic in the kernels.
 
 A *panel* is 16 columns of a matrix, stored row by row. A matrix of n columns is an array (n / 16, rows, 16): panel
 after panel, the last one filled up with zeros. Every loop below then reads memory in order, 64 bytes a row, however
 wide the matrix is, and a block of 16 × 16 sums stays in registers while the loop runs over the rows. Offsets count
 elements from the start of an array.
 
-The functions are plain loops, and are compiled as such where `fastmf_kernels.linalg.panels_simd` cannot be used;
-everywhere else their place is taken by the explicit vector code of the same name in that module, which is 2 to 25 times
-as fast.
+The functions are plain loops. Kernels get the explicit vector code of the same name in
+`fastmf_kernels.linalg.panels_simd` instead, which is 2 to 25 times as fast; see `fastmf_kernels._vectors`.
 """
 
 from types import ModuleType
@@ -41,8 +40,8 @@ def add_product(
     i, j : int
         Where the panels start.
     n : int
-        The sums are taken from 0 and added to the block at the end: rounding errors grow with n here and with the
-        number of calls there, not with their product.
+        The sums start at 0 and are added to the block at the end, so that rounding errors grow with n plus the number
+        of calls, not with their product.
     """
     a, b, c = left.reshape(-1), right.reshape(-1), matrix.reshape(-1)
     for t in range(n):
@@ -132,7 +131,7 @@ def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32
     Returns
     -------
     bool
-        False where a pivot is not above ``smallest_pivot``; the block is then of no use.
+        False if a pivot is not above ``smallest_pivot``; the contents of the block are then undefined.
     """
     block = matrix.reshape(-1)[place : place + WIDTH * WIDTH].reshape(WIDTH, WIDTH)
     regular = True
@@ -153,7 +152,7 @@ def factorise_block(matrix: Float32Array, place: int, smallest_pivot: np.float32
 
 @in_vectors(_emitters)
 def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
-    """Replace a block B of 16 × 16 by U⁻ᵀB, with U a block that `factorise_block` has left at ``factor``."""
+    """Replace a block B of 16 × 16 by U⁻ᵀB, with U a result of `factorise_block` at ``factor``."""
     c = matrix.reshape(-1)
     for j in range(WIDTH):
         for g in range(WIDTH):
@@ -167,7 +166,7 @@ def solve_block(matrix: Float32Array, factor: int, place: int) -> None:
 def substitute_block(
     matrix: Float32Array, factor: int, x: Float32Array, i: int, negative: Float32Array, j: int
 ) -> None:
-    """Solve Uᵀz = x for 16 numbers, with U a block that `factorise_block` has left at ``factor``; keep -z.
+    """Solve Uᵀz = x for 16 numbers, with U a result of `factorise_block` at ``factor``; keep -z.
 
     Parameters
     ----------
@@ -224,7 +223,7 @@ def copy_row(
 
 @in_vectors(_emitters)
 def prefetch(array: Float32Array, i: int, n: int) -> None:
-    """Ask for n times 16 numbers of an array ahead of their use."""
+    """Prefetch n times 16 numbers of an array."""
 
 
 @trial

@@ -1,7 +1,7 @@
 """The loops of `fastmf_kernels.linalg.panels` as explicit vector code.
 
-Left to itself LLVM does not keep a block of sums in registers over a whole loop; these emitters spell that out. Each
-has the signature of the plain function that it stands for.
+LLVM does not keep a block of sums in registers over a whole loop by itself; these emitters make it do so. Each emitter
+has the parameters of the plain function of the same name.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from llvmlite import ir  # noqa: TID251
 
 from fastmf_kernels._builder import WIDTH, ZERO, Builder
 
-# Sums that are on their way at a time: the latency of a multiply-add times how many can start at once, rounded up.
-_CHAINS = 8
+# Independent sums in flight: the latency of a multiply-add times the number that can start in a cycle, rounded up.
+_SUMS_IN_FLIGHT = 8
 
 
 def add_product(b: Builder, *arguments: ir.Value) -> None:
@@ -70,7 +70,7 @@ def add_combinations(
     n_panels: ir.Value,
     n: ir.Value,
 ) -> None:
-    """Emit `panels.add_combinations`: four panels at a time, which spares loading the weights three times of four."""
+    """Emit `panels.add_combinations`: four panels at a time, which saves three of four loads of the weights."""
     panels = b.at(panels, i)
 
     def several(count: int, first: ir.Value) -> None:
@@ -95,7 +95,7 @@ def add_combinations(
 def _emit_combinations(
     b: Builder, targets: list[ir.Value], weights: ir.Value, panels: list[ir.Value], n: ir.Value
 ) -> None:
-    chains = _CHAINS // len(targets)
+    chains = _SUMS_IN_FLIGHT // len(targets)
 
     def term(t: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
         weight = b.everywhere(b.ir.load(b.at(weights, t)))
@@ -229,7 +229,7 @@ def substitute_block_back(
 
 
 def dot_product(b: Builder, x: ir.Value, i: ir.Value, y: ir.Value, j: ir.Value, n: ir.Value) -> ir.Value:
-    """Emit `panels.dot_product`: 32 sums are on their way at a time, and one for what is left over."""
+    """Emit `panels.dot_product`: 32 independent sums, and one for the remainder."""
     x, y = b.at(x, i), b.at(y, j)
 
     def two_vectors(t: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

@@ -1,8 +1,8 @@
-"""A row of a table that is held in registers while it meets one row after the other of another table.
+"""Rows that a kernel keeps in registers while it works through the rows of another table.
 
-Rows are whole panels of 16 numbers, filled up with zeros. A kernel is compiled anew for each number of panels, which it
-knows by the type of an array that `count` makes. As in `fastmf_kernels.linalg.panels`, these are plain loops, in which
-a held row is an array, and explicit vector code takes their place.
+A row is a number of whole panels of 16 numbers, filled up with zeros. A kernel is compiled once for each number of
+panels, which is part of the type of an array that `count` makes. As in `fastmf_kernels.linalg.panels`, these are plain
+loops, in which a held row is an array; kernels get explicit vector code instead, in which it is in registers.
 """
 
 import math
@@ -18,7 +18,7 @@ Count = npt.NDArray[np.void]
 
 
 def count(n: int) -> Count:
-    """Return an empty array whose type says ``n``: numbers are no part of a type, and so unknown to the compiler."""
+    """Return an empty array whose type says ``n``: the compiler knows types, but no values."""
     return np.empty(0, [("count", np.int8, (n,))])
 
 
@@ -30,13 +30,13 @@ def _emitters() -> ModuleType:
 
 @in_vectors(_emitters)
 def hold_row(table: Float32Array, i: Index, panels: Count) -> Float32Array:
-    """Take the row that starts at ``i``, of so many panels, into registers."""
+    """Load the row that starts at ``i``, of so many panels, into registers."""
     return table.reshape(-1)[i : i + table.shape[1]].copy()
 
 
 @in_vectors(_emitters)
 def put_row(row: Float32Array, table: Float32Array, i: Index) -> None:
-    """Write a held row to where it starts."""
+    """Store a held row at ``i``."""
     numbers = table.reshape(-1)
     for f in range(len(row)):
         numbers[i + f] = row[f]
@@ -63,9 +63,9 @@ def move_row(
     keep_other: np.float32,
     add_to_other: np.float32,
 ) -> Float32Array:
-    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·z, all from what was there before.
+    """Return keep_row·x + add_to_row·y, and replace y by keep_other·y + add_to_other·z, both with the old y.
 
-    x is ``row``, z is ``source``, which may be the same, and y is the row that starts at ``i``.
+    x is ``row``, z is ``source``, which may be ``row`` too, and y is the row of ``table`` that starts at ``i``.
     """
     numbers = table.reshape(-1)
     moved = row.copy()
@@ -87,13 +87,13 @@ def combine_rows(row: Float32Array, other: Float32Array, keep: np.float32, add: 
 
 @in_vectors(_emitters)
 def inverse_roots(x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
-    """Return 1/√x and 1/√y, at the cost of one of them."""
+    """Return 1/√x and 1/√y, in the time of one."""
     return np.float32(1) / np.sqrt(x), np.float32(1) / np.sqrt(y)
 
 
 @in_vectors(_emitters)
 def exponential(x: np.float32) -> np.float32:
-    """Return eˣ, without calling anything that would disturb held rows."""
+    """Return eˣ without a call, which would move held rows out of their registers."""
     return np.float32(math.exp(x))
 
 

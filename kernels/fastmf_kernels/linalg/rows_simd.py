@@ -19,7 +19,7 @@ def put_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value) -> No
 
 
 def multiply_row(b: Builder, row: list[ir.Value], table: ir.Value, i: ir.Value) -> ir.Value:
-    """Emit `rows.multiply_row`: two sums are on their way at a time."""
+    """Emit `rows.multiply_row`: two independent sums."""
     return _dot(b, row, hold_row(b, table, i, len(row)))
 
 
@@ -49,14 +49,14 @@ def combine_rows(
 
 
 def inverse_roots(b: Builder, *squares: ir.Value) -> ir.Value:
-    """Emit `rows.inverse_roots`: both in one square root and one division, which are slow."""
+    """Emit `rows.inverse_roots`: one square root and one division for both."""
     return b.together(b.inverse_roots(squares))
 
 
 def exponential(b: Builder, x: ir.Value) -> ir.Value:
     """Emit `rows.exponential`: 2ⁿ·eʸ with whole n and |y| ≤ ½·log 2, whose series is short.
 
-    A call of the C library instead would move every held row out of its registers and back, each time.
+    A call of the C library would move every held row out of its registers and back.
     """
     x = b.at_most(b.at_least(x, -87.0), 88.0)
     n = b.nearest(b.ir.fmul(x, b.number(1 / math.log(2))))

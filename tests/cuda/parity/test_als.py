@@ -20,8 +20,8 @@ from fastmf_kernels.als import cpu, cuda
 from fastmf_kernels.als import reference as reference_of_als
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver
 from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, subspace, tiles
-from fastmf_kernels.als.cuda.equations import Team as BlockTeam
-from fastmf_kernels.als.cuda.teams import Team
+from fastmf_kernels.als.cuda.equations import RowWorkers
+from fastmf_kernels.als.cuda.sharing import RowSharing
 from fastmf_kernels.layout.arrays import CSR
 from tests.kernels.test_als import WEIGHTINGS, make_problem, objective, relative_error, start
 
@@ -35,11 +35,11 @@ COUNTS = np.array([0, 1, 22, 7, 12])
 def on_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Few threads, which have few of a row's vectors at hand; and how many rows each call leaves to the CPU."""
     monkeypatch.setattr(cg, "MOST_BLOCKS", 1)
-    monkeypatch.setattr(cg, "ALONE", Team(32, False, 1408))
-    monkeypatch.setattr(cg, "TOGETHER", Team(64, True, 1600))
+    monkeypatch.setattr(cg, "ALONE", RowSharing(32, False, 1408))
+    monkeypatch.setattr(cg, "TOGETHER", RowSharing(64, True, 1600))
     # Three slices and six, or one and two; of 64 coordinates, one.
-    monkeypatch.setattr(subspace, "few", lambda block: BlockTeam({16: 32, 32: 64, 64: 160}[block], 8))
-    monkeypatch.setattr(subspace, "many", lambda block: BlockTeam({16: 64, 32: 96, 64: 160}[block], 8))
+    monkeypatch.setattr(subspace, "for_short_rows", lambda block: RowWorkers({16: 32, 32: 64, 64: 160}[block], 8))
+    monkeypatch.setattr(subspace, "for_long_rows", lambda block: RowWorkers({16: 64, 32: 96, 64: 160}[block], 8))
     n_rows: list[int] = []
 
     def count(problem: HalfSweep, factors: np.ndarray, *arguments: Any) -> Any:
@@ -245,7 +245,7 @@ def test_rows_that_fit_into_memory_stay_there(kernels: Kernels, monkeypatch: pyt
     made.clear()
     del problem
     gc.collect()
-    assert observed._held == {}
+    assert observed._rows == {}
 
 
 @pytest.mark.parametrize("solver", [EXACTLY, CG], ids=lambda solver: solver.name)
@@ -262,7 +262,7 @@ def test_ranges_of_rows_give_the_same(
     monkeypatch.setattr(cuda, "free_bytes", lambda: int((tables + most) / 0.9) + 1)
     solution, losses = half_sweep(kernels, problem, solver)
     assert ranges[-2:] == [(0, 3), (3, 5)]
-    assert observed._held == {}
+    assert observed._rows == {}
     np.testing.assert_array_equal(solution, expected)
     np.testing.assert_array_equal(losses, expected_losses)
     assert on_host == []

@@ -65,7 +65,7 @@ def test_ranges_of_tables(solver: Solver, kernels: Kernels, monkeypatch: pytest.
     factors, losses = sweep_there(kernels, problem, solver)
     np.testing.assert_array_equal(factors, expected)
     np.testing.assert_array_equal(losses, expected_losses)
-    assert observed._held == {}
+    assert observed._rows == {}
 
 
 def test_singular_rows_of_tables(kernels: Kernels, reference: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_squared_error_of_tables(
 ) -> None:
     ratings, link = make_ratings(20, 9, 60), LINKS["identity"]
     if held:
-        observed.held_rows(ratings)
+        observed.rows_on_device(ratings)
     users, items = drawn(20, n_factors + biases, 1) / n_factors, drawn(9, n_factors + biases, 2)
     no_biases = np.zeros(20, np.float32), np.zeros(9, np.float32)
     rows = (np.zeros((n, n_factors), np.float32) for n in (20, 9))

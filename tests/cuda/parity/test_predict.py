@@ -14,7 +14,7 @@ def test_squared_error(n_factors: int, link: str, kernels: Kernels, reference: K
 
     rows, factors = make_ratings(20, 9, 60), make_factors(20, 9, n_factors)
     on_host = kernels.squared_error(rows, factors, LINKS[link], None)
-    held = observed.held_rows(rows)
+    held = observed.rows_on_device(rows)
     expected = reference.squared_error(rows, factors, LINKS[link], None)
 
     assert len(held.counts) == 20
@@ -28,7 +28,7 @@ def test_few_ratings(name: str, kernels: Kernels, reference: Kernels) -> None:
 
     rows, (n_users, n_items, _) = make_ratings(*RATINGS[name]), RATINGS[name]
     factors, link = make_factors(n_users, n_items, 8), LINKS["identity"]
-    held = observed.held_rows(rows)
+    held = observed.rows_on_device(rows)
 
     found, expected = (variant.squared_error(rows, factors, link, None) for variant in (kernels, reference))
     assert len(held.counts) == n_users

@@ -1,8 +1,8 @@
 """ALS half sweeps on all cores; the contract is that of `fastmf_kernels.als.reference`.
 
-Rows are independent, and how they are cut into tasks does not depend on the number of threads: neither do the results.
-A row too long for one task is cut into parts, each of which adds up its own normal matrix. No BLAS: its threads would
-fight these. The few rows whose matrix is singular are left to NumPy afterwards.
+Rows are independent. They are cut into tasks in a way that does not depend on the number of threads, so the results do
+not either. A row too long for one task is cut into parts; each part makes a normal matrix of its own entries. BLAS is
+not used, because its threads would compete with these. NumPy solves the few rows whose matrix is singular afterwards.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from fastmf_kernels.als.cpu.balance import cut_into_tasks
 from fastmf_kernels.als.cpu.basis import rotate_rows, to_eigenbasis
 from fastmf_kernels.als.cpu.rows import (
     BATCH,
-    Problem,
+    PaneledSweep,
     Scratch,
     Solution,
     add_part,
@@ -36,18 +36,19 @@ from fastmf_kernels.als.reference import to_host as to_host
 from fastmf_kernels.linalg.cpu import add_gram, n_panels_for
 from fastmf_kernels.linalg.panels import WIDTH
 
-_GRAM_ROWS = 4096
+# Rows whose products are added up in float32.
+_ROWS_OF_A_CHUNK = 4096
 
 
 def gram(factors: Table, n_threads: int | None = None) -> Float64Array:
     """Return FᵀF; see the reference. Chunks of rows are multiplied in float32 and added up in float64."""
     n_rows, n_factors = factors.shape
     n_panels = n_panels_for(n_factors)
-    n_chunks = -(-n_rows // _GRAM_ROWS)
+    n_chunks = -(-n_rows // _ROWS_OF_A_CHUNK)
     partial = np.zeros((n_chunks, n_panels, n_panels * WIDTH, WIDTH), np.float32)
 
     def add_chunk(chunk: int, _: None) -> None:
-        _add_chunk(factors[chunk * _GRAM_ROWS : (chunk + 1) * _GRAM_ROWS], partial[chunk])
+        _add_chunk(factors[chunk * _ROWS_OF_A_CHUNK : (chunk + 1) * _ROWS_OF_A_CHUNK], partial[chunk])
 
     run_tasks(add_chunk, n_chunks, n_threads, lambda: None)
     total = partial.sum(axis=0, dtype=np.float64).transpose(1, 0, 2).reshape(n_panels * WIDTH, -1)
@@ -70,8 +71,8 @@ def _add_chunk(factors: Float32Array, matrix: Float32Array) -> None:
 class _Method(NamedTuple):
     """The kernels of a solver: for the rows of a chunk, and for a row whose equations have been made."""
 
-    solve_chunk: Callable[[Problem, int, int, tuple[int, int], int, Scratch, Solution], None]
-    solve_equations: Callable[[Problem, int, int, Scratch, Solution], None] = cholesky.solve_long_row
+    solve_chunk: Callable[[PaneledSweep, int, int, tuple[int, int], int, Scratch, Solution], None]
+    solve_equations: Callable[[PaneledSweep, int, int, Scratch, Solution], None] = cholesky.solve_long_row
     keeps_vectors: bool = False
 
 
@@ -105,7 +106,7 @@ def run_half_sweep(
     return solution.losses
 
 
-def _run(problem: Problem, solver: Solver, solution: Solution, n_threads: int | None) -> None:
+def _run(problem: PaneledSweep, solver: Solver, solution: Solution, n_threads: int | None) -> None:
     """Solve all rows but the singular ones: those that fit a task, then those that were cut into parts."""
     method, exactly, n_factors = _METHODS[solver.name], _METHODS["cholesky"], problem.n_factors
     kept = longest_row(n_factors) if method.keeps_vectors else 0

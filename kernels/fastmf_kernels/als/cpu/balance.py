@@ -6,10 +6,10 @@ import numpy as np
 
 from fastmf_kernels._types import Int64Array
 
-# A task is this share of the entries, so that the last one to end keeps nobody waiting for long,
-_SHARE = 128
-# and at least this many of them, so that handing it out costs nothing in comparison.
-_MIN_ENTRIES = 4096
+# A task has at most 1/128 of all entries, so that at the end of a sweep no thread waits long for the last task.
+_TASKS_OF_A_SWEEP = 128
+# A task has at least this many entries, so that starting it costs little in comparison.
+_FEWEST_ENTRIES_OF_A_TASK = 4096
 
 
 class Tasks(NamedTuple):
@@ -24,7 +24,7 @@ class Tasks(NamedTuple):
     long_rows : int64 array, shape (n_long,)
         Rows too long for one task.
     parts : int64 array, shape (n_parts, 3)
-        A long row's place in ``long_rows``, and the entries from the second number to before the third.
+        Index into ``long_rows``, first entry, and the entry after the last.
     """
 
     longest: int
@@ -50,7 +50,7 @@ def cut_into_tasks(indptr: Int64Array, n_factors: int, uncut: int = 0) -> Tasks:
     Tasks
     """
     counts = np.diff(indptr)
-    limit = max(_MIN_ENTRIES, int(counts.sum()) // _SHARE)
+    limit = max(_FEWEST_ENTRIES_OF_A_TASK, int(counts.sum()) // _TASKS_OF_A_SWEEP)
     longest = max(limit, uncut)
     long_rows = np.flatnonzero(counts > longest)
     parts = [

@@ -1,4 +1,4 @@
-"""A basis in which what all cells contribute to every row's matrix is diagonal."""
+"""Rotation into the eigenbasis of G, the part of the normal matrix that all rows share: G is diagonal there."""
 
 import functools
 
@@ -7,19 +7,20 @@ from threadpoolctl import ThreadpoolController
 
 from fastmf_kernels._jit import run_tasks
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.cpu.rows import Problem
+from fastmf_kernels.als.cpu.rows import PaneledSweep
 from fastmf_kernels.linalg.cpu import from_panels, rotate, to_panels
 from fastmf_kernels.linalg.panels import WIDTH
 
-_CHUNK = 1 << 12
+# Rows that a task rotates.
+_ROWS_OF_A_TASK = 1 << 12
 
 
-def to_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | None) -> Float32Array:
-    """Rotate all vectors of a problem, and the factors it shall improve, so that the matrix G becomes diagonal.
+def to_eigenbasis(problem: PaneledSweep, factors: Float32Array, n_threads: int | None) -> Float32Array:
+    """Rotate the fixed factors of a problem and the factors to be improved, so that the matrix G becomes diagonal.
 
     Parameters
     ----------
-    problem : Problem
+    problem : PaneledSweep
         ``fixed_factors`` and ``gram`` are changed in place.
     factors : float32 array, shape (n_rows, n_factors)
         Changed in place.
@@ -32,7 +33,7 @@ def to_eigenbasis(problem: Problem, factors: Float32Array, n_threads: int | None
     """
     n_factors = problem.n_factors
     gram = from_panels(problem.gram)[:n_factors, :n_factors].astype(np.float64)
-    # Threads of BLAS go on spinning for a while after a call, here in the way of our own: 0.2 CPU s a sweep.
+    # After a call, BLAS threads spin for a while and take CPU time from the kernels: 0.2 CPU s a sweep were measured.
     with _blas().limit(limits=1):
         values, basis = np.linalg.eigh(gram)
     diagonal = np.zeros(len(problem.gram) * WIDTH, np.float32)
@@ -53,6 +54,6 @@ def rotate_rows(rows: Float32Array, basis: Float32Array, n_threads: int | None) 
     panels = to_panels(np.pad(basis, ((0, rows.shape[1] - len(basis)), (0, 0))))
 
     def rotate_chunk(chunk: int, _: None) -> None:
-        rotate(rows, chunk * _CHUNK, min(len(rows), (chunk + 1) * _CHUNK), panels, rows)
+        rotate(rows, chunk * _ROWS_OF_A_TASK, min(len(rows), (chunk + 1) * _ROWS_OF_A_TASK), panels, rows)
 
-    run_tasks(rotate_chunk, -(-len(rows) // _CHUNK), n_threads, lambda: None)
+    run_tasks(rotate_chunk, -(-len(rows) // _ROWS_OF_A_TASK), n_threads, lambda: None)

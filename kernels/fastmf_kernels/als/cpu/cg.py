@@ -1,10 +1,10 @@
-"""Rows improved by conjugate gradients, without ever forming their normal matrix; G is diagonal."""
+"""Conjugate gradients on rows, without forming their normal matrix; G is diagonal."""
 
 from fastmf_kernels._jit import device, kernel
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.cpu.rows import (
     BATCH,
-    Problem,
+    PaneledSweep,
     Scratch,
     Solution,
     add_batch,
@@ -19,7 +19,13 @@ from fastmf_kernels.linalg.panels import WIDTH
 
 @kernel
 def solve_chunk(
-    problem: Problem, start: int, stop: int, sizes: tuple[int, int], n_steps: int, scratch: Scratch, solution: Solution
+    problem: PaneledSweep,
+    start: int,
+    stop: int,
+    sizes: tuple[int, int],
+    n_steps: int,
+    scratch: Scratch,
+    solution: Solution,
 ) -> None:
     """Improve the rows ``start:stop`` whose number of entries lies between the two of ``sizes``."""
     indptr, diagonal = problem.rows.indptr, scratch.work[3]
@@ -31,11 +37,11 @@ def solve_chunk(
 
 
 @device
-def _improve_row(problem: Problem, u: int, n_steps: int, scratch: Scratch, solution: Solution) -> None:
+def _improve_row(problem: PaneledSweep, u: int, n_steps: int, scratch: Scratch, solution: Solution) -> None:
     """Take steps from the present factors (Hestenes, Stiefel, J. Res. Natl. Bur. Stand. 49(6), 1952).
 
-    In place of its matrix, a row's vectors are multiplied one after the other (Takács, Pilászy, Tikk, "Applications of
-    the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering", RecSys 2011).
+    A product with the matrix is computed from the row's vectors, one after the other (Takács, Pilászy, Tikk,
+    "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering", RecSys 2011).
     """
     x, residual, direction, product = scratch.x, scratch.work[0], scratch.work[1], scratch.work[2]
     squares, products_with_targets = keep_row(problem, u, scratch, solution)
@@ -58,13 +64,13 @@ def _improve_row(problem: Problem, u: int, n_steps: int, scratch: Scratch, solut
             break
         _multiply(problem, u, direction, scratch, product)
         curvature = dot(direction, product)
-        # In a direction in which the matrix is singular there is nothing but rounding errors to follow.
+        # Along a direction in which the matrix is singular, a step would follow rounding errors.
         flatness = float(curvature) / float(dot(direction, direction))
         largest = max(largest, flatness)
         if not flatness > problem.n_factors * EPSILON * largest:
             break
         step = square / curvature
-        loss -= float(step) * float(square)  # what a step along a conjugate direction gains
+        loss -= float(step) * float(square)  # a step along a conjugate direction lowers it by this
         for f in range(x.size):
             x[f] += step * direction[f]
             residual[f] -= step * product[f]
@@ -76,7 +82,7 @@ def _improve_row(problem: Problem, u: int, n_steps: int, scratch: Scratch, solut
 
 
 @device
-def _multiply(problem: Problem, u: int, x: Float32Array, scratch: Scratch, y: Float32Array) -> None:
+def _multiply(problem: PaneledSweep, u: int, x: Float32Array, scratch: Scratch, y: Float32Array) -> None:
     """Set y = (G + λ_u I)x + Σ q̃(q̃·x)."""
     _multiply_all_cells(problem, u, scratch, x, y)
     count, products = problem.rows.indptr[u + 1] - problem.rows.indptr[u], scratch.products
@@ -87,7 +93,7 @@ def _multiply(problem: Problem, u: int, x: Float32Array, scratch: Scratch, y: Fl
 
 
 @device
-def _multiply_all_cells(problem: Problem, u: int, scratch: Scratch, x: Float32Array, y: Float32Array) -> None:
+def _multiply_all_cells(problem: PaneledSweep, u: int, scratch: Scratch, x: Float32Array, y: Float32Array) -> None:
     """Set y = (G + λ_u I)x, with G diagonal."""
     diagonal, strength = scratch.work[3], problem.regularization[u]
     for f in range(x.size):

@@ -1,13 +1,13 @@
-"""Rows solved exactly: their normal matrix is made and factorised."""
+"""Exact solution of rows: the normal matrix is formed and factorised."""
 
 from fastmf_kernels._jit import device, kernel
-from fastmf_kernels.als.cpu.rows import Problem, Scratch, Solution, dot, make_equations, store_row
+from fastmf_kernels.als.cpu.rows import PaneledSweep, Scratch, Solution, dot, make_equations, store_row
 from fastmf_kernels.linalg.cpu import cholesky, substitute
 
 
 @kernel
 def solve_chunk(
-    problem: Problem, start: int, stop: int, sizes: tuple[int, int], _: int, scratch: Scratch, solution: Solution
+    problem: PaneledSweep, start: int, stop: int, sizes: tuple[int, int], _: int, scratch: Scratch, solution: Solution
 ) -> None:
     """Solve the rows ``start:stop`` whose number of entries lies between the two of ``sizes``."""
     indptr = problem.rows.indptr
@@ -20,13 +20,13 @@ def solve_chunk(
 
 
 @kernel
-def solve_long_row(problem: Problem, u: int, _: int, scratch: Scratch, solution: Solution) -> None:
+def solve_long_row(problem: PaneledSweep, u: int, _: int, scratch: Scratch, solution: Solution) -> None:
     """Solve a row whose equations have been made."""
     _solve_equations(problem, u, scratch, solution)
 
 
 @device
-def _solve_equations(problem: Problem, u: int, scratch: Scratch, solution: Solution) -> None:
+def _solve_equations(problem: PaneledSweep, u: int, scratch: Scratch, solution: Solution) -> None:
     x, right_side = scratch.x, scratch.right_side
     for f in range(x.size):
         x[f] = right_side[f]

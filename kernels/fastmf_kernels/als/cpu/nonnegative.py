@@ -1,10 +1,10 @@
-"""Rows solved among factors that are not negative, one coordinate after the other."""
+"""Nonnegative least squares for rows, by coordinate descent."""
 
 import numpy as np
 
 from fastmf_kernels._jit import device, kernel
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.cpu.rows import Problem, Scratch, Solution, dot, make_equations, store_row
+from fastmf_kernels.als.cpu.rows import PaneledSweep, Scratch, Solution, dot, make_equations, store_row
 from fastmf_kernels.linalg.cpu import fill_lower_half
 from fastmf_kernels.linalg.panels import WIDTH
 
@@ -15,7 +15,13 @@ _MAX_PASSES = 1000
 
 @kernel
 def solve_chunk(
-    problem: Problem, start: int, stop: int, sizes: tuple[int, int], n_free: int, scratch: Scratch, solution: Solution
+    problem: PaneledSweep,
+    start: int,
+    stop: int,
+    sizes: tuple[int, int],
+    n_free: int,
+    scratch: Scratch,
+    solution: Solution,
 ) -> None:
     """Solve the rows ``start:stop`` whose number of entries lies between the two of ``sizes``."""
     indptr = problem.rows.indptr
@@ -26,13 +32,13 @@ def solve_chunk(
 
 
 @kernel
-def solve_long_row(problem: Problem, u: int, n_free: int, scratch: Scratch, solution: Solution) -> None:
+def solve_long_row(problem: PaneledSweep, u: int, n_free: int, scratch: Scratch, solution: Solution) -> None:
     """Solve a row whose equations have been made."""
     _solve_equations(problem, u, n_free, scratch, solution)
 
 
 @device
-def _solve_equations(problem: Problem, u: int, n_free: int, scratch: Scratch, solution: Solution) -> None:
+def _solve_equations(problem: PaneledSweep, u: int, n_free: int, scratch: Scratch, solution: Solution) -> None:
     """Minimise xᵀAx - 2bᵀx, all but the last ``n_free`` factors at least 0.
 
     Franc, Hlaváč, Navara, "Sequential Coordinate-Wise Algorithm for the Non-negative Least Squares Problem", CAIP 2005;

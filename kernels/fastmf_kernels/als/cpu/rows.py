@@ -1,7 +1,7 @@
-"""What the solvers of a row share: the problem as kernels see it, their scratch space, a row's vectors and equations.
+"""What all solvers use: the problem in panels, scratch space, and the vectors and normal equations of a row.
 
 Vectors q are scaled by √w as they are gathered, and targets t by 1/√w: with q̃ = √w q and t̃ = t/√w a row's equations are
-(G + λI + Σ q̃ q̃ᵀ) x = Σ t̃ q̃, and no solver meets a weight.
+(G + λI + Σ q̃ q̃ᵀ) x = Σ t̃ q̃, and solvers need no weights.
 
 Copies are spelled out as loops: assigning one array to a slice of another makes Numba compile its error message about
 shapes, 4 s of string handling.
@@ -20,14 +20,14 @@ from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.cpu import EPSILON, add_gram, largest_diagonal, n_panels_for, to_panels
 from fastmf_kernels.linalg.panels import WIDTH, add_combinations, copy_row, dot_product, multiply_rows, prefetch
 
-# Vectors that are gathered and multiplied at a time: the first-level cache holds them. Exact sweeps took 3 to 10 %
+# Vectors that are gathered and multiplied at a time; they fit into the first-level cache. Exact sweeps took 3 to 10 %
 # longer with 64 or 128 of them (64 and 128 factors).
 BATCH = 32
-# A weight of 0 counts as this much, so that there is a t̃; q̃ q̃ᵀ is far below rounding then.
+# The least weight: t̃ = t/√w needs one above 0. The q̃ q̃ᵀ of this one is far below rounding.
 _SMALLEST_WEIGHT = np.float32(1e-20)
 
 
-class Problem(NamedTuple):
+class PaneledSweep(NamedTuple):
     """A `HalfSweep` with its matrices in whole panels: rows of ``fixed_factors`` are filled up with zeros to 16·n.
 
     ``n_factors`` is what they were before.
@@ -67,7 +67,7 @@ class Scratch(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a half sweep leaves behind, an element a row.
+    """The results of a half sweep, one element a row.
 
     Attributes
     ----------
@@ -83,17 +83,17 @@ class Solution(NamedTuple):
     singular: npt.NDArray[np.bool_]
 
 
-def in_panels(problem: HalfSweep) -> Problem:
+def in_panels(problem: HalfSweep) -> PaneledSweep:
     """Copy a problem to the form that kernels take."""
     n_factors = problem.fixed_factors.shape[1]
     size = n_panels_for(n_factors) * WIDTH
     gram = np.pad(problem.gram, ((0, size - n_factors), (0, size - n_factors)))
     fixed_factors = in_huge_pages(problem.fixed_factors, size)
-    return Problem(*problem._replace(fixed_factors=fixed_factors, gram=to_panels(gram)), n_factors)
+    return PaneledSweep(*problem._replace(fixed_factors=fixed_factors, gram=to_panels(gram)), n_factors)
 
 
 def make_scratch(n_factors: int, n_vectors: int = BATCH) -> Scratch:
-    """Return space for a row, of whose vectors ``n_vectors`` are kept at hand."""
+    """Return scratch space with room for ``n_vectors`` vectors of a row."""
     n_panels, n_batches = n_panels_for(n_factors), -(-n_vectors // BATCH)
     size = n_panels * WIDTH
     return Scratch(
@@ -109,12 +109,12 @@ def make_scratch(n_factors: int, n_vectors: int = BATCH) -> Scratch:
 
 @device
 def gather(
-    problem: Problem, first: int, n: int, vectors: Float32Array, targets: Float32Array, roots: Float32Array
+    problem: PaneledSweep, first: int, n: int, vectors: Float32Array, targets: Float32Array, roots: Float32Array
 ) -> None:
     """Gather q̃ and t̃ of the n entries from ``first`` on, and √w.
 
-    The entries that will be gathered next are prefetched: exact sweeps were measured a fifth faster for it with 128
-    factors, where the vectors come from memory.
+    The entries of the next batch are prefetched. With 128 factors, where vectors come from memory, this made exact
+    sweeps a fifth faster.
     """
     indices, values, weighting = problem.rows.indices, problem.rows.values, problem.weighting
     n_panels, last = vectors.shape[0], np.uint64(indices.size - 1)
@@ -150,8 +150,8 @@ def add_batch(vectors: Float32Array, panel: int, n: int, weights: Float32Array, 
 
 
 @device
-def make_equations(problem: Problem, u: int, scratch: Scratch) -> bool:
-    """Make the equations of a row; returns False if nothing but a singular matrix can come of them."""
+def make_equations(problem: PaneledSweep, u: int, scratch: Scratch) -> bool:
+    """Make the equations of a row, and return False if their matrix is known to be singular."""
     start, stop, n = problem.rows.indptr[u], problem.rows.indptr[u + 1], problem.n_factors
     _start_equations(problem, u, scratch)
     base = largest_diagonal(scratch.matrix, n)
@@ -160,7 +160,7 @@ def make_equations(problem: Problem, u: int, scratch: Scratch) -> bool:
 
 
 @device
-def _start_equations(problem: Problem, u: int, scratch: Scratch) -> None:
+def _start_equations(problem: PaneledSweep, u: int, scratch: Scratch) -> None:
     """Set the matrix to G + λ_u I and the right side to 0."""
     matrix, gram, right_side = scratch.matrix, problem.gram, scratch.right_side
     n_panels, size, _ = matrix.shape
@@ -174,7 +174,7 @@ def _start_equations(problem: Problem, u: int, scratch: Scratch) -> None:
 
 
 @device
-def _add_entries(problem: Problem, start: int, stop: int, scratch: Scratch) -> None:
+def _add_entries(problem: PaneledSweep, start: int, stop: int, scratch: Scratch) -> None:
     """Add Σ q̃ q̃ᵀ to the matrix and Σ t̃ q̃ to the right side, a batch of entries at a time."""
     vectors, targets = scratch.vectors[0], scratch.targets[0]
     for first in range(start, stop, BATCH):
@@ -186,16 +186,16 @@ def _add_entries(problem: Problem, start: int, stop: int, scratch: Scratch) -> N
 
 @device
 def _is_drowned(matrix: Float32Array, base: np.float32, n: int) -> bool:
-    """Whether the observations drown what they were added to, whose largest diagonal element was ``base``.
+    """Whether G + λI, whose largest diagonal element was ``base``, is below the rounding errors of the matrix.
 
-    Of fewer observations than factors nothing but a singular matrix is left then. The pivots cannot be trusted to show
-    it: after a small one, the rounding errors in those that should be 0 are far above n·ε.
+    With fewer observations than factors the matrix is then numerically singular. Its pivots do not show this reliably:
+    after a small pivot, rounding errors in the pivots that should be 0 are far above n·ε.
     """
     return bool(base <= np.float32(n) * EPSILON * largest_diagonal(matrix, n))
 
 
 @kernel
-def make_part(problem: Problem, start: int, stop: int, scratch: Scratch) -> None:
+def make_part(problem: PaneledSweep, start: int, stop: int, scratch: Scratch) -> None:
     """Make the equations of some of a long row's entries alone."""
     matrix, right_side = scratch.matrix.reshape(-1), scratch.right_side
     for i in range(matrix.size):
@@ -206,7 +206,7 @@ def make_part(problem: Problem, start: int, stop: int, scratch: Scratch) -> None
 
 
 @kernel
-def start_long_row(problem: Problem, u: int, scratch: Scratch) -> None:
+def start_long_row(problem: PaneledSweep, u: int, scratch: Scratch) -> None:
     """Make the equations of a row without its entries."""
     _start_equations(problem, u, scratch)
 
@@ -222,8 +222,8 @@ def add_part(scratch: Scratch, part: Scratch) -> None:
 
 
 @device
-def keep_row(problem: Problem, u: int, scratch: Scratch, solution: Solution) -> tuple[float, float]:
-    """Take up a row's present factors x; keep its vectors q̃ and errors t̃ - q̃·x at hand.
+def keep_row(problem: PaneledSweep, u: int, scratch: Scratch, solution: Solution) -> tuple[float, float]:
+    """Load a row's present factors x, its vectors q̃ and errors t̃ - q̃·x into the scratch space.
 
     Returns
     -------
@@ -251,8 +251,8 @@ def keep_row(problem: Problem, u: int, scratch: Scratch, solution: Solution) -> 
 
 
 @device
-def store_row(problem: Problem, u: int, loss: float, scratch: Scratch, solution: Solution) -> None:
-    """Put down a row's new factors and what they leave of its loss."""
+def store_row(problem: PaneledSweep, u: int, loss: float, scratch: Scratch, solution: Solution) -> None:
+    """Store a row's new factors and its loss."""
     for f in range(problem.n_factors):
         solution.factors[u, f] = scratch.x[f]
     solution.losses[u] = loss

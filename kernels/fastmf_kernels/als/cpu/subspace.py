@@ -1,8 +1,8 @@
-"""Rows improved block by block: iALS++; G is diagonal.
+"""Block coordinate descent on rows (iALS++); G is diagonal.
 
 Rendle, Krichene, Zhang, Koren, "iALS++: Speeding up Matrix Factorization with Subspace Optimization", 2021
-(arXiv:2110.14044). The paper runs over the rows for each block and keeps the predictions of all entries; since rows are
-independent, a row may as well run over the blocks, with its predictions and vectors in the cache.
+(arXiv:2110.14044). The paper's outer loop is over blocks, and it stores the predictions of all entries. Rows are
+independent, so here the outer loop is over rows: the predictions and vectors of a row stay in the cache.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastmf_kernels._jit import device, kernel
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.cpu.rows import (
     BATCH,
-    Problem,
+    PaneledSweep,
     Scratch,
     Solution,
     add_batch,
@@ -26,7 +26,13 @@ from fastmf_kernels.linalg.panels import WIDTH, add_product
 
 @kernel
 def solve_chunk(
-    problem: Problem, start: int, stop: int, sizes: tuple[int, int], width: int, scratch: Scratch, solution: Solution
+    problem: PaneledSweep,
+    start: int,
+    stop: int,
+    sizes: tuple[int, int],
+    width: int,
+    scratch: Scratch,
+    solution: Solution,
 ) -> None:
     """Improve the rows ``start:stop`` whose number of entries lies between the two of ``sizes``."""
     indptr, panels = problem.rows.indptr, (width + WIDTH - 1) // WIDTH
@@ -36,7 +42,7 @@ def solve_chunk(
 
 
 @device
-def _improve_row(problem: Problem, u: int, panels: int, scratch: Scratch, solution: Solution) -> None:
+def _improve_row(problem: PaneledSweep, u: int, panels: int, scratch: Scratch, solution: Solution) -> None:
     """Solve each block of ``panels`` panels once: A_bb δ = (b - Ax)_b, and x_b += δ."""
     x, diagonal, n_panels = scratch.x, scratch.work[0], scratch.vectors.shape[1]
     squares, products_with_targets = keep_row(problem, u, scratch, solution)
@@ -55,14 +61,14 @@ def _improve_row(problem: Problem, u: int, panels: int, scratch: Scratch, soluti
             solution.singular[u] = True
             return
         substitute(matrix, step, scratch.work[2])
-        loss -= float(dot(step, right_side))  # what an exact step gains
+        loss -= float(dot(step, right_side))  # an exact step lowers it by this
         _take_step(problem, u, first, step, scratch)
     store_row(problem, u, loss, scratch, solution)
 
 
 @device
 def _make_block(
-    problem: Problem, u: int, first: int, matrix: Float32Array, right_side: Float32Array, scratch: Scratch
+    problem: PaneledSweep, u: int, first: int, matrix: Float32Array, right_side: Float32Array, scratch: Scratch
 ) -> None:
     """Make the equations of the panels from ``first`` on, as many as ``matrix`` has."""
     count, size, _ = matrix.shape
@@ -86,8 +92,8 @@ def _make_block(
 
 
 @device
-def _take_step(problem: Problem, u: int, first: int, step: Float32Array, scratch: Scratch) -> None:
-    """Add ``step`` to the factors from panel ``first`` on, and bring the errors up to date."""
+def _take_step(problem: PaneledSweep, u: int, first: int, step: Float32Array, scratch: Scratch) -> None:
+    """Add ``step`` to the factors from panel ``first`` on, and update the errors."""
     x, products = scratch.x, scratch.products
     for f in range(step.size):
         x[first * WIDTH + f] += step[f]

@@ -17,22 +17,22 @@ import numpy.typing as npt
 
 from fastmf_kernels._cuda import observed
 from fastmf_kernels._cuda.memory import DeviceArray, fetch, free_bytes, is_on_device, put, require_room, zeros
-from fastmf_kernels._cuda.observed import HeldRows
+from fastmf_kernels._cuda.observed import ObservedRows
 from fastmf_kernels._cuda.rows import DeviceTable, fetch_rows, padded_width, put_rows, put_table
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als import cpu, reference
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting, block_width, longest_row
 from fastmf_kernels.als.cuda import cg, cholesky, gram_matrix, subspace, tables, widths
 from fastmf_kernels.als.cuda.basis import Basis, find_basis, rotate_rows
-from fastmf_kernels.als.cuda.problem import Problem, Solution
-from fastmf_kernels.als.cuda.teams import longest_alone, rows_at_once
+from fastmf_kernels.als.cuda.problem import DeviceSweep, Solution
+from fastmf_kernels.als.cuda.sharing import longest_alone, rows_at_once
 from fastmf_kernels.als.cuda.widths import WIDEST_EXACT
 from fastmf_kernels.als.reference import solve_row as solve_row
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
 
-# Entries of the longest row that one block of threads solves. On one multiprocessor, a row of 80 000 entries would keep
-# the others waiting. In equations of so many entries, errors of float32 sums do not add up either.
+# Entries of the longest row that one block of threads solves; longer rows are cut into parts. A row of 80 000 entries
+# on one multiprocessor would keep the others waiting, and its float32 sums would be less accurate.
 LONGEST_UNCUT = 4096
 # Parts of long rows whose equations are in memory at the same time, unless one row has more.
 _MOST_PARTS = 4096
@@ -40,7 +40,7 @@ _MOST_CHUNKS = 1024
 
 
 class _Sweep(NamedTuple):
-    """What the ranges of a half sweep have in common.
+    """The data that all ranges of a half sweep use.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class _Sweep(NamedTuple):
         Whether G is not 0.
     fixed_factors, fixed_offsets, gram : arrays on the device
     basis : Basis or None
-        What fixed factors and G are rotated into, and rows have to be.
+        The basis of fixed factors and G; rows have to be rotated into it.
     """
 
     problem: HalfSweep
@@ -178,13 +178,13 @@ def _fill_with_nan(table: Table) -> None:
 
 
 def _find_ranges(problem: HalfSweep, target: Table, width: int, solver: Solver) -> list[tuple[int, int]]:
-    """Cut the rows into what there is memory for, beside tables and parts of long rows; one range, if possible."""
-    indptr, held = problem.rows.indptr, observed.is_held(problem.rows)
+    """Cut the rows into ranges that fit into memory beside tables and parts of long rows; into one, if possible."""
+    indptr, rows_there = problem.rows.indptr, observed.are_on_device(problem.rows)
     longest = int(np.diff(indptr).max(initial=0))
     n_parts = max(_MOST_PARTS, -(-longest // LONGEST_UNCUT))
     n_parts = min(n_parts, int(indptr[-1]) // LONGEST_UNCUT * 2)
     parts = n_parts * cholesky.part_size(width) if width <= WIDEST_EXACT else 0
-    # What is on the device already is not free any more.
+    # Memory of what is on the device already is not counted as free.
     rotated = solver.name == "subspace" and bool(problem.gram.any())
     of_fixed = 0 if isinstance(problem.fixed_factors, DeviceTable) and not rotated else width
     of_row = 0 if isinstance(target, DeviceTable) else width
@@ -193,7 +193,7 @@ def _find_ranges(problem: HalfSweep, target: Table, width: int, solver: Solver) 
         errors = max(longest, min(subspace.MOST_ERRORS, int(indptr[-1])))
         of_tables += 4 * (2 * width * width + errors) + 8 * len(indptr)
     try:
-        ranges = observed.cut_into_ranges(indptr, of_row, of_tables, free_bytes(), held)
+        ranges = observed.cut_into_ranges(indptr, of_row, of_tables, free_bytes(), rows_there)
     except MemoryError:
         ranges = []
     if len(ranges) == 1 or not len(indptr) > 1:
@@ -202,10 +202,10 @@ def _find_ranges(problem: HalfSweep, target: Table, width: int, solver: Solver) 
     return observed.cut_into_ranges(indptr, of_row, of_tables, free_bytes())
 
 
-def _bring(rows: CSR, start: int, stop: int) -> HeldRows:
+def _rows_to_device(rows: CSR, start: int, stop: int) -> ObservedRows:
     """Return rows on the device: all of them stay there, some of them do not."""
     if (start, stop) == (0, len(rows.indptr) - 1):
-        return observed.held_rows(rows)
+        return observed.rows_on_device(rows)
     return observed.put_rows_of(observed.cut_out(rows, start, stop))
 
 
@@ -220,25 +220,25 @@ def _begin(problem: HalfSweep, width: int, solver: Solver) -> _Sweep:
         rotate_rows(fixed_factors, basis.there, width, rotated)
         fixed_factors = rotated
     padded = put(np.pad(gram, ((0, padding), (0, padding))).ravel())
-    offsets = observed.held_vector(problem.fixed_offsets)
+    offsets = observed.vector_on_device(problem.fixed_offsets)
     return _Sweep(problem, width, dense, fixed_factors, offsets, padded, basis)
 
 
 def _solve_range(
     sweep: _Sweep, start: int, stop: int, target: Table, solver: Solver
 ) -> tuple[Float64Array, npt.NDArray[np.bool_]]:
-    """Bring some rows to the device and solve them; return their losses, and which are left to the host.
+    """Copy some rows to the device and solve them; return their losses, and which rows the host has to solve.
 
-    Nothing that was brought here is still there when the next rows come.
+    Rows that were copied for this range are freed before the next range.
     """
-    held = _bring(sweep.problem.rows, start, stop)
-    strengths = observed.held_vector(sweep.problem.regularization)[start:stop]
+    rows_there = _rows_to_device(sweep.problem.rows, start, stop)
+    strengths = observed.vector_on_device(sweep.problem.regularization)[start:stop]
     if isinstance(target, DeviceTable):
-        return _run(sweep, held, strengths, tables.part_of(target, start, stop), solver)
+        return _run(sweep, rows_there, strengths, tables.part_of(target, start, stop), solver)
     rows = target[start:stop]
-    # Where a solver starts from nothing, nothing has to go there.
+    # Solvers that do not start from the present factors need no copy of them.
     numbers = put_rows(rows, width=sweep.width) if _improves(solver) else zeros(len(rows) * sweep.width, np.float32)
-    found = _run(sweep, held, strengths, DeviceTable(numbers, rows.shape, sweep.width), solver)
+    found = _run(sweep, rows_there, strengths, DeviceTable(numbers, rows.shape, sweep.width), solver)
     fetch_rows(numbers, rows)
     return found
 
@@ -249,14 +249,14 @@ def _improves(solver: Solver) -> bool:
 
 
 def _run(
-    sweep: _Sweep, held: HeldRows, strengths: DeviceArray, table: DeviceTable, solver: Solver
+    sweep: _Sweep, rows_there: ObservedRows, strengths: DeviceArray, table: DeviceTable, solver: Solver
 ) -> tuple[Float64Array, npt.NDArray[np.bool_]]:
-    """Solve rows, all of which are on the device; return their losses, and which are left to the host."""
+    """Solve rows that are on the device; return their losses, and which rows the host has to solve."""
     n_rows, n_factors = table.shape
-    problem = Problem(
-        held.indptr,
-        held.indices,
-        held.values,
+    problem = DeviceSweep(
+        rows_there.indptr,
+        rows_there.indices,
+        rows_there.values,
         sweep.fixed_factors,
         sweep.fixed_offsets,
         sweep.gram,
@@ -267,20 +267,20 @@ def _run(
     )
     improves = _improves(solver)
     kept = longest_row(n_factors) if improves else 0
-    first_short, end = _places(held.counts, [kept, 0])
+    first_short, end = _places(rows_there.counts, [kept, 0])
     if end < n_rows:
-        tables.clear_rows(table, held.order[end:])
+        tables.clear_rows(table, rows_there.order[end:])
     if sweep.basis is not None:
         rotate_rows(table.numbers, sweep.basis.there, sweep.width, table.numbers)
     solution = Solution(table.numbers, zeros(n_rows, np.float32), zeros(n_rows, np.bool_))
     left = np.zeros(n_rows, np.bool_)
     if sweep.width <= WIDEST_EXACT:
-        _solve(sweep, problem, held, first_short, solution)
+        _solve(sweep, problem, rows_there, first_short, solution)
     else:
-        left[held.rows[:first_short]] = True
+        left[rows_there.rows[:first_short]] = True
     if improves:
         improve = _improve if solver.name == "cg" else _improve_blocks
-        improve(sweep, problem, held, (first_short, end), solver.setting, solution)
+        improve(sweep, problem, rows_there, (first_short, end), solver.setting, solution)
     if sweep.basis is not None:
         rotate_rows(table.numbers, sweep.basis.back, sweep.width, table.numbers)
     return fetch(solution.losses).astype(np.float64), fetch(solution.singular) | left
@@ -291,71 +291,83 @@ def _places(counts: Int64Array, lengths: list[int]) -> list[int]:
     return [int(place) for place in np.searchsorted(-counts, np.negative(lengths), side="left")]
 
 
-def _solve(sweep: _Sweep, problem: Problem, held: HeldRows, stop: int, solution: Solution) -> None:
+def _solve(sweep: _Sweep, problem: DeviceSweep, rows_there: ObservedRows, stop: int, solution: Solution) -> None:
     """Solve the longest rows, those before place ``stop``, exactly; the very long ones in parts."""
     width, dense = sweep.width, sweep.dense
-    n_cut = min(stop, _places(held.counts, [LONGEST_UNCUT])[0])
-    n_parts = -(-held.counts[:n_cut] // LONGEST_UNCUT)
+    n_cut = min(stop, _places(rows_there.counts, [LONGEST_UNCUT])[0])
+    n_parts = -(-rows_there.counts[:n_cut] // LONGEST_UNCUT)
     threads, first = cholesky.n_threads_for(width), 0
     while first < n_cut:
         last = max(first + 1, int(np.searchsorted(np.cumsum(n_parts[first:]), _MOST_PARTS, side="right")) + first)
         offsets = np.concatenate([[0], np.cumsum(n_parts[first:last])]).astype(np.int64)
-        starts, stops = _cut(held, slice(first, last), n_parts[first:last])
+        starts, stops = _cut(rows_there, slice(first, last), n_parts[first:last])
         parts = zeros(int(offsets[-1]) * cholesky.part_size(width), np.float32)
         cholesky.make_part(width)[len(starts), threads](problem, put(starts), put(stops), parts)
-        rows = held.order[first:last]
+        rows = rows_there.order[first:last]
         cholesky.make_join(width, dense)[last - first, threads](problem, rows, put(offsets), parts, solution)
         first = last
     if n_cut < stop:
-        cholesky.make_solve(width, dense)[stop - n_cut, threads](problem, held.order[n_cut:stop], solution)
+        cholesky.make_solve(width, dense)[stop - n_cut, threads](problem, rows_there.order[n_cut:stop], solution)
 
 
-def _cut(held: HeldRows, places: slice, n_parts: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return the first entry of every part of some rows, and the one after its last."""
+def _cut(rows_there: ObservedRows, places: slice, n_parts: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the first entry of every part of some rows, and the entry after its last."""
     number = np.arange(n_parts.sum()) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
-    starts = np.repeat(held.starts[places], n_parts) + number * LONGEST_UNCUT
-    return starts, np.minimum(starts + LONGEST_UNCUT, np.repeat(held.starts[places] + held.counts[places], n_parts))
+    starts = np.repeat(rows_there.starts[places], n_parts) + number * LONGEST_UNCUT
+    return starts, np.minimum(
+        starts + LONGEST_UNCUT, np.repeat(rows_there.starts[places] + rows_there.counts[places], n_parts)
+    )
 
 
 def _improve(
-    sweep: _Sweep, problem: Problem, held: HeldRows, places: tuple[int, int], n_steps: int, solution: Solution
+    sweep: _Sweep,
+    problem: DeviceSweep,
+    rows_there: ObservedRows,
+    places: tuple[int, int],
+    n_steps: int,
+    solution: Solution,
 ) -> None:
-    """Improve rows by conjugate gradients: those that a group of threads keeps at hand, and the longer ones."""
+    """Improve rows by conjugate gradients: rows that fit into the memory of a group of threads, and longer rows."""
     width, dense = sweep.width, sweep.dense
     start, stop = places
-    middle = min(max(start, _places(held.counts, [longest_alone(width, dense, cg.ALONE)])[0]), stop)
-    for first, last, team in ((start, middle, cg.TOGETHER), (middle, stop, cg.ALONE)):
+    middle = min(max(start, _places(rows_there.counts, [longest_alone(width, dense, cg.ALONE)])[0]), stop)
+    for first, last, sharing in ((start, middle, cg.TOGETHER), (middle, stop, cg.ALONE)):
         if first < last:
-            n_blocks = min(cg.MOST_BLOCKS, -(-(last - first) // rows_at_once(width, team)))
-            improve = cg.make_improve(width, dense, team)
-            improve[n_blocks, team.threads](problem, held.order[first:last], n_steps, solution)
+            n_blocks = min(cg.MOST_BLOCKS, -(-(last - first) // rows_at_once(width, sharing)))
+            improve = cg.make_improve(width, dense, sharing)
+            improve[n_blocks, sharing.threads](problem, rows_there.order[first:last], n_steps, solution)
 
 
 def _improve_blocks(
-    sweep: _Sweep, problem: Problem, held: HeldRows, places: tuple[int, int], block_size: int, solution: Solution
+    sweep: _Sweep,
+    problem: DeviceSweep,
+    rows_there: ObservedRows,
+    places: tuple[int, int],
+    block_size: int,
+    solution: Solution,
 ) -> None:
-    """Improve rows block by block: many threads those that do not fit into shared memory, few the others."""
+    """Improve rows block by block: rows that do not fit into shared memory get more threads than the others."""
     width, dense, block, (start, stop) = sweep.width, sweep.dense, block_width(block_size), places
-    few, many = subspace.few(block), subspace.many(block)
-    middle = min(max(start, _places(held.counts, [few.n_kept])[0]), stop)
-    for first, end, team in ((start, middle, many), (middle, stop, few)):
-        begin = subspace.make_begin(width, dense, team.threads)
-        improve = subspace.make_improve(width, block, dense, team)
+    for_short, for_long = subspace.for_short_rows(block), subspace.for_long_rows(block)
+    middle = min(max(start, _places(rows_there.counts, [for_short.n_kept])[0]), stop)
+    for first, end, workers in ((start, middle, for_long), (middle, stop, for_short)):
+        begin = subspace.make_begin(width, dense, workers.threads)
+        improve = subspace.make_improve(width, block, dense, workers)
         while first < end:
-            offsets = np.concatenate([[0], np.cumsum(held.counts[first:end])]).astype(np.int64)
+            offsets = np.concatenate([[0], np.cumsum(rows_there.counts[first:end])]).astype(np.int64)
             n_rows = max(1, int(np.searchsorted(offsets, subspace.MOST_ERRORS, side="right")) - 1)
-            rows, places_of_errors = held.order[first : first + n_rows], put(offsets[:n_rows])
+            rows, places_of_errors = rows_there.order[first : first + n_rows], put(offsets[:n_rows])
             errors = zeros(int(offsets[n_rows]), np.float32)
-            begin[n_rows, team.threads](problem, rows, places_of_errors, errors, solution)
+            begin[n_rows, workers.threads](problem, rows, places_of_errors, errors, solution)
             for column in range(0, problem.n_factors, block):
-                improve[n_rows, team.threads](problem, rows, places_of_errors, column, errors, solution)
+                improve[n_rows, workers.threads](problem, rows, places_of_errors, column, errors, solution)
             first += n_rows
 
 
 def _solve_on_host(
     problem: HalfSweep, rows: Int64Array, target: Table, losses: Float64Array, n_threads: int | None
 ) -> None:
-    """Solve some of the rows exactly on the CPU; of tables on the device only what they need comes here."""
+    """Solve some rows exactly on the CPU; of tables on the device, only the rows that these need are copied."""
     if not len(rows):
         return
     widths.say_why_rows(len(rows), target.shape[1])

@@ -1,4 +1,4 @@
-"""A basis in which what all cells contribute to every row's matrix is diagonal; tables are rotated into it on a GPU."""
+"""Rotation into the eigenbasis of G on a GPU: G, the part of the normal matrix that all rows share, is diagonal."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from fastmf_kernels._cuda.memory import DeviceArray, put
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array
 
-# Numbers of a table that a block of threads rotates: they are in its shared memory.
+# Numbers of a table that a block of threads rotates at a time, in its shared memory.
 _MOST_STAGED = 8192
 _MOST_ROWS = 32
 _ZERO = np.float32(0)
@@ -22,7 +22,7 @@ class Basis(NamedTuple):
     Attributes
     ----------
     there, back : float32 arrays on the device, shape (width·width,)
-        Rows of a table times the one are in the basis; those times the other are what they were.
+        A row times ``there`` is in the basis; times ``back`` it is in the original coordinates again.
     gram : float32 array, shape (n_factors, n_factors)
         G in the basis.
     """

@@ -1,7 +1,7 @@
 """Blocks of four columns of a Cholesky factor L, in the registers of every thread that needs one.
 
-The diagonal block is factorised by all of them alike, which takes less time than to wait for one that does. In place of
-L's diagonal there are its reciprocals.
+Every thread factorises the diagonal block, which takes less time than waiting for one thread to do it. L's diagonal is
+stored as its reciprocals.
 """
 
 from typing import Any

@@ -17,9 +17,9 @@ import numpy as np
 from fastmf_kernels._cuda.jit import cuda, device, isa, kernel
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.als.cuda.problem import Problem, Solution, scaled_target, weigh
-from fastmf_kernels.als.cuda.teams import (
-    Team,
+from fastmf_kernels.als.cuda.problem import DeviceSweep, Solution, scaled_target, weigh
+from fastmf_kernels.als.cuda.sharing import (
+    RowSharing,
     make_add_all_cells,
     make_dot,
     make_gather,
@@ -32,13 +32,13 @@ from fastmf_kernels.als.cuda.teams import (
 WIDEST = 512
 # Blocks of threads that rows are shared out among: enough for any device, few enough to read G once for many rows.
 MOST_BLOCKS = 1024
-# Who works on rows whose vectors a group can keep, and on longer ones.
-ALONE, TOGETHER = Team(128, False), Team(256, True)
+# For rows whose vectors fit into the shared memory of a group, and for longer ones.
+ALONE, TOGETHER = RowSharing(128, False), RowSharing(256, True)
 _ZERO = np.float32(0)
 
 
 @functools.cache
-def make_improve(width: int, dense: bool, team: Team) -> Any:
+def make_improve(width: int, dense: bool, sharing: RowSharing) -> Any:
     """Return the kernel that improves rows: blocks of threads take them in turn.
 
     Parameters
@@ -47,16 +47,16 @@ def make_improve(width: int, dense: bool, team: Team) -> Any:
         At most `WIDEST`.
     dense : bool
         Whether G is not 0.
-    team : Team
+    sharing : RowSharing
     """
-    number, threads, n_square = make_group(width).number, team.threads, width * width
-    n_gram, n_sums, n_groups, n_helpers, n_kept, _ = plan_for(width, dense, team)
+    number, threads, n_square = make_group(width).number, sharing.threads, width * width
+    n_gram, n_sums, n_groups, n_helpers, n_kept, _ = plan_for(width, dense, sharing)
     # A shared array must have at least one number.
     n_vectors, n_gram_or_one, n_sums_or_one = max(1, n_kept * n_groups * width), max(1, n_gram), max(1, n_sums)
-    rows_of_block, improve_row = n_groups // n_helpers, _make_improve_row(width, dense, team)
+    rows_of_block, improve_row = n_groups // n_helpers, _make_improve_row(width, dense, sharing)
 
     @kernel
-    def improve(problem: Problem, rows: Int32Array, n_steps: int, solution: Solution) -> None:
+    def improve(problem: DeviceSweep, rows: Int32Array, n_steps: int, solution: Solution) -> None:
         vectors = cuda.shared.array(n_vectors, np.float32, 16)
         sums = cuda.shared.array(n_sums_or_one, np.float32, 16)
         shared_gram = cuda.shared.array(n_gram_or_one, np.float32, 16)
@@ -76,14 +76,14 @@ def make_improve(width: int, dense: bool, team: Team) -> Any:
     return improve
 
 
-def _make_improve_row(width: int, dense: bool, team: Team) -> Any:
+def _make_improve_row(width: int, dense: bool, sharing: RowSharing) -> Any:
     size, chunks, number, lane_of, mask_of, _ = make_group(width)
-    begin, multiply, dot = _make_begin(width, dense, team), _make_multiply(width, dense, team), make_dot(width)
-    of_a_lane, together = VECTOR * chunks, team.together
+    begin, multiply, dot = _make_begin(width, dense, sharing), _make_multiply(width, dense, sharing), make_dot(width)
+    of_a_lane, together = VECTOR * chunks, sharing.together
 
     @device
     def improve_row(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         n_steps: int,
         gram: Float32Array,
@@ -111,7 +111,7 @@ def _make_improve_row(width: int, dense: bool, team: Team) -> Any:
         while step < n_steps and square > _ZERO:
             multiply(problem, u, direction, product, gram, vectors, sums)
             curvature, length = dot(direction, product, mask), dot(direction, direction, mask)
-            # In a direction in which the matrix is singular there is nothing but rounding errors to follow.
+            # Along a direction in which the matrix is singular, a step would follow rounding errors.
             largest = max(largest, curvature / length)
             if not curvature > problem.cutoff * largest * length:
                 break
@@ -120,9 +120,9 @@ def _make_improve_row(width: int, dense: bool, team: Team) -> Any:
                 x[f] += ahead * direction[f]
                 residual[f] -= ahead * product[f]
             after = dot(residual, residual, mask)
-            turn = after / square
+            ratio = after / square
             for f in range(of_a_lane):
-                direction[f] = residual[f] + turn * direction[f]
+                direction[f] = residual[f] + ratio * direction[f]
             square = after
             step += 1
         loss = -dot(x, right, mask) - dot(x, residual, mask)  # xᵀAx - 2bᵀx, with r = b - Ax
@@ -137,17 +137,17 @@ def _make_improve_row(width: int, dense: bool, team: Team) -> Any:
     return improve_row
 
 
-def _make_begin(width: int, dense: bool, team: Team) -> Any:
+def _make_begin(width: int, dense: bool, sharing: RowSharing) -> Any:
     size, chunks, number, lane_of, mask_of, _ = make_group(width)
-    _, _, _, n_helpers, n_kept, batch = plan_for(width, dense, team)
-    gather, products, share = make_gather(width), make_products(width, batch), make_share(width, team)
-    add_all_cells = make_add_all_cells(width, dense, team)
+    _, _, _, n_helpers, n_kept, batch = plan_for(width, dense, sharing)
+    gather, products, share = make_gather(width), make_products(width, batch), make_share(width, sharing)
+    add_all_cells = make_add_all_cells(width, dense, sharing)
     of_a_lane = VECTOR * chunks
     in_batch = of_a_lane * batch
 
     @device
     def begin(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         x: Float32Array,
         right: Float32Array,
@@ -195,17 +195,17 @@ def _make_begin(width: int, dense: bool, team: Team) -> Any:
     return begin
 
 
-def _make_multiply(width: int, dense: bool, team: Team) -> Any:
+def _make_multiply(width: int, dense: bool, sharing: RowSharing) -> Any:
     size, chunks, number, lane_of, mask_of, _ = make_group(width)
-    _, _, _, n_helpers, n_kept, batch = plan_for(width, dense, team)
-    gather, products, share = make_gather(width), make_products(width, batch), make_share(width, team)
-    add_all_cells = make_add_all_cells(width, dense, team)
+    _, _, _, n_helpers, n_kept, batch = plan_for(width, dense, sharing)
+    gather, products, share = make_gather(width), make_products(width, batch), make_share(width, sharing)
+    add_all_cells = make_add_all_cells(width, dense, sharing)
     of_a_lane = VECTOR * chunks
     in_batch = of_a_lane * batch
 
     @device
     def multiply(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         x: Float32Array,
         product: Float32Array,

@@ -21,7 +21,7 @@ from fastmf_kernels.als.cuda.blocks import (
     substitute_block_back,
     take_block,
 )
-from fastmf_kernels.als.cuda.problem import Problem, Solution
+from fastmf_kernels.als.cuda.problem import DeviceSweep, Solution
 from fastmf_kernels.als.cuda.tiles import chunk_of, make_accumulate, make_largest, make_tiles, tile_size
 
 # A pivot this small is singular in any case: there is nothing to compare it with.
@@ -64,7 +64,7 @@ def make_solve(width: int, dense: bool, size: int | None = None) -> Any:
     accumulate, finish = make_accumulate(width, size), _make_finish(width, size, dense)
 
     @kernel
-    def solve(problem: Problem, rows: Int32Array, solution: Solution) -> None:
+    def solve(problem: DeviceSweep, rows: Int32Array, solution: Solution) -> None:
         memory = cuda.shared.array(room, np.float32, 16)
         targets = cuda.shared.array(n_targets, np.float32, 16)
         tile, u = cuda.local.array(n_numbers, np.float32), np.int64(rows[cuda.blockIdx.x])
@@ -84,7 +84,7 @@ def make_part(width: int, size: int | None = None) -> Any:
     accumulate, length, room = make_accumulate(width, size), n_numbers * threads + width, n_targets * width
 
     @kernel
-    def part(problem: Problem, starts: Int64Array, stops: Int64Array, parts: Float32Array) -> None:
+    def part(problem: DeviceSweep, starts: Int64Array, stops: Int64Array, parts: Float32Array) -> None:
         memory = cuda.shared.array(room, np.float32, 16)
         targets = cuda.shared.array(n_targets, np.float32, 16)
         tile, block, thread = cuda.local.array(n_numbers, np.float32), cuda.blockIdx.x, cuda.threadIdx.x
@@ -108,7 +108,9 @@ def make_join(width: int, dense: bool, size: int | None = None) -> Any:
     finish, length = _make_finish(width, size, dense), n_numbers * threads + width
 
     @kernel
-    def join(problem: Problem, rows: Int32Array, offsets: Int64Array, parts: Float32Array, solution: Solution) -> None:
+    def join(
+        problem: DeviceSweep, rows: Int32Array, offsets: Int64Array, parts: Float32Array, solution: Solution
+    ) -> None:
         memory = cuda.shared.array(room, np.float32, 16)
         tile, right, thread = cuda.local.array(n_numbers, np.float32), _ZERO, cuda.threadIdx.x
         for e in range(n_numbers):
@@ -131,7 +133,7 @@ def _make_finish(width: int, size: int, dense: bool) -> Any:
 
     @device
     def finish(
-        problem: Problem, u: int, tile: Float32Array, right: np.float32, factor: Float32Array, solution: Solution
+        problem: DeviceSweep, u: int, tile: Float32Array, right: np.float32, factor: Float32Array, solution: Solution
     ) -> None:
         """Solve the equations of row u, of which what its entries add is there."""
         columns = cuda.shared.array(n_columns, np.float32, 16)
@@ -167,7 +169,7 @@ def _make_complete(width: int, size: int, dense: bool) -> Any:
     own, largest_of, parts = make_tiles(width, size).own, make_largest(width), size // VECTOR
 
     @device
-    def complete(problem: Problem, u: int, tile: Float32Array, diagonal: Float32Array) -> np.float32:
+    def complete(problem: DeviceSweep, u: int, tile: Float32Array, diagonal: Float32Array) -> np.float32:
         """Add G + λI to the matrix; return the largest element of its diagonal, and put it where rows are padding."""
         i, j = own()
         if dense and j >= 0:

@@ -1,4 +1,4 @@
-"""The equations of a block of coordinates, made by a team of threads from a few columns of a row's vectors.
+"""The equations of a block of coordinates, which a block of threads makes from a few columns of a row's vectors.
 
 Each thread adds up a square tile of the lower half. There are more threads than tiles of a small block: they are cut
 into slices, each of which has all tiles and a share of the entries.
@@ -12,7 +12,7 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.cuda.problem import Problem, weigh
+from fastmf_kernels.als.cuda.problem import DeviceSweep, weigh
 from fastmf_kernels.als.cuda.tiles import make_largest, make_tiles, place_of_tile
 
 TILE = 4
@@ -23,8 +23,8 @@ _ALL_LANES = 0xFFFFFFFF
 _ZERO = np.float32(0)
 
 
-class Team(NamedTuple):
-    """How many threads work on a row.
+class RowWorkers(NamedTuple):
+    """The threads that work on one row together.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Team(NamedTuple):
 
 
 class Slices(NamedTuple):
-    """How a team shares the products of a block: each slice of threads has all tiles, and some of the entries.
+    """How the threads of a row share the products of a block: a slice of threads has all tiles and some of the entries.
 
     Attributes
     ----------
@@ -55,24 +55,24 @@ class Slices(NamedTuple):
     n_shared: int
 
 
-def slices_of(block: int, team: Team) -> Slices:
-    """Return how a team shares the products of a block."""
+def slices_of(block: int, workers: RowWorkers) -> Slices:
+    """Return how the threads of a row share the products of a block."""
     across = block // TILE
     n_tiles = across * (across + 1) // 2
-    n_slices = team.threads // n_tiles
+    n_slices = workers.threads // n_tiles
     n_cells, n_factor = n_tiles * TILE * TILE, block * (block + 1) // 2
     return Slices(n_tiles, n_slices, n_cells, max(n_factor, n_slices * n_cells if n_slices > 1 else 0))
 
 
 @functools.cache
-def make_stage(width: int, block: int, team: Team) -> Any:
+def make_stage(width: int, block: int, workers: RowWorkers) -> Any:
     """Return the device function that gathers columns of a row's vectors."""
     size, _, number, lane_of, _, _ = make_group(block)
-    n_groups = team.threads // size
+    n_groups = workers.threads // size
 
     @device
     def stage(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         column: int,
         first: int,
@@ -97,10 +97,10 @@ def make_stage(width: int, block: int, team: Team) -> Any:
 
 
 @functools.cache
-def make_accumulate(block: int, team: Team) -> Any:
+def make_accumulate(block: int, workers: RowWorkers) -> Any:
     """Return the device function that multiplies gathered columns with each other."""
-    n_slices = slices_of(block, team).n_slices
-    add, place_of = make_tiles(block, TILE).add, _make_place(block, team)
+    n_slices = slices_of(block, workers).n_slices
+    add, place_of = make_tiles(block, TILE).add, _make_place(block, workers)
 
     @device
     def accumulate(tile: Float32Array, vectors: Float32Array, n: int) -> None:
@@ -115,8 +115,8 @@ def make_accumulate(block: int, team: Team) -> Any:
 
 
 @functools.cache
-def _make_place(block: int, team: Team) -> Any:
-    n_tiles, n_slices, _, _ = slices_of(block, team)
+def _make_place(block: int, workers: RowWorkers) -> Any:
+    n_tiles, n_slices, _, _ = slices_of(block, workers)
 
     @device
     def place_of() -> tuple[int, int]:
@@ -129,10 +129,10 @@ def _make_place(block: int, team: Team) -> Any:
 
 
 @functools.cache
-def make_add_up(block: int, team: Team) -> Any:
+def make_add_up(block: int, workers: RowWorkers) -> Any:
     """Return the device function that adds up what slices have of the matrix."""
-    n_tiles, n_slices, n_cells, _ = slices_of(block, team)
-    n_numbers, threads, place_of = TILE * TILE, team.threads, _make_place(block, team)
+    n_tiles, n_slices, n_cells, _ = slices_of(block, workers)
+    n_numbers, threads, place_of = TILE * TILE, workers.threads, _make_place(block, workers)
 
     @device
     def add_up(tile: Float32Array, memory: Float32Array) -> None:
@@ -160,7 +160,7 @@ def make_add_up(block: int, team: Team) -> Any:
 
 
 @functools.cache
-def make_share(block: int, team: Team) -> Any:
+def make_share(block: int, workers: RowWorkers) -> Any:
     """Return the device function that adds up what the threads of a warp have of the right side."""
     size = make_group(block).size
 
@@ -185,7 +185,7 @@ def make_added(width: int, dense: bool) -> Any:
     """Return the device function for what a row's entries do not make of its matrix's diagonal."""
 
     @device
-    def added(problem: Problem, u: int, f: int) -> np.float32:
+    def added(problem: DeviceSweep, u: int, f: int) -> np.float32:
         """Return G_ff + λ, or 0 where f is padding."""
         if f >= problem.n_factors:
             return _ZERO
@@ -197,14 +197,14 @@ def make_added(width: int, dense: bool) -> Any:
 
 
 @functools.cache
-def make_complete(width: int, block: int, dense: bool, team: Team) -> Any:
+def make_complete(width: int, block: int, dense: bool, workers: RowWorkers) -> Any:
     """Return the device function that completes the equations of a block."""
-    n_warps, own, added = team.threads // WARP, make_tiles(block, TILE).own, make_added(width, dense)
+    n_warps, own, added = workers.threads // WARP, make_tiles(block, TILE).own, make_added(width, dense)
     largest_of = make_largest(block)
 
     @device
     def complete(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         column: int,
         factors: Float32Array,

@@ -10,7 +10,8 @@ from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.cuda.tiles import make_add, make_place, tile_size
 
-# Rows whose products are added up in float32. A block of threads has a chunk: even a short table is work for many.
+# Rows whose products are added up in float32: the work of a block of threads. Small enough for short tables to be
+# shared out among many blocks.
 CHUNK = 1024
 # Threads of a block that adds up products.
 THREADS = 128
@@ -20,7 +21,7 @@ _ZERO = np.float32(0)
 
 
 class Panels(NamedTuple):
-    """What a block of threads multiplies with each other: so many columns, each thread a square tile of products."""
+    """The work of a block of threads: ``width`` columns times as many, each thread a square tile of the products."""
 
     width: int
     tile: int

@@ -14,11 +14,11 @@ from fastmf_kernels._cuda.jit import device, isa
 from fastmf_kernels._cuda.memory import DeviceArray
 from fastmf_kernels.als.arrays import Weighting
 
-# A weight of 0 counts as this much, so that there is a t̃; q̃ q̃ᵀ is far below rounding then.
+# The least weight: t̃ = t/√w needs one above 0. The q̃ q̃ᵀ of this one is far below rounding.
 _SMALLEST_WEIGHT = np.float32(1e-20)
 
 
-class Problem(NamedTuple):
+class DeviceSweep(NamedTuple):
     """A `HalfSweep` on the device.
 
     Attributes
@@ -51,14 +51,14 @@ class Problem(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What kernels leave behind.
+    """The results of kernels.
 
     Attributes
     ----------
     factors : float32 array, shape (n_rows·width,)
     losses : float32 array, shape (n_rows,)
     singular : bool array, shape (n_rows,)
-        Rows whose equations were found singular: what is written for them is of no use.
+        Rows whose equations are singular; their factors are undefined.
     """
 
     factors: DeviceArray
@@ -67,7 +67,7 @@ class Solution(NamedTuple):
 
 
 @device
-def weigh(problem: Problem, entry: int) -> tuple[np.float32, np.float32]:
+def weigh(problem: DeviceSweep, entry: int) -> tuple[np.float32, np.float32]:
     """Return √w and 1/√w of an entry."""
     weight = problem.weighting.weight + problem.weighting.weight_slope * problem.values[np.uint64(entry)]
     weight = max(weight, _SMALLEST_WEIGHT)
@@ -76,7 +76,7 @@ def weigh(problem: Problem, entry: int) -> tuple[np.float32, np.float32]:
 
 
 @device
-def scaled_target(problem: Problem, entry: int, inverse: np.float32) -> np.float32:
+def scaled_target(problem: DeviceSweep, entry: int, inverse: np.float32) -> np.float32:
     """Return t̃ of an entry, of which 1/√w is known."""
     at = np.uint64(entry)
     target = problem.weighting.target + problem.weighting.target_slope * problem.values[at]

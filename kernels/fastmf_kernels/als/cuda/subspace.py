@@ -5,8 +5,8 @@ Rendle, Krichene, Zhang, Koren, "iALS++: Speeding up Matrix Factorization with S
 the next: only these columns of the fixed factors are read meanwhile, of which more are in the cache. The errors
 t̃ - q̃·x of entries are in memory all the time.
 
-A block of threads has a row: few threads one whose columns fit into shared memory, many a longer one. Its columns come
-in chunks, the last of which is still there when the errors are brought up to date.
+A block of threads works on one row; a row whose columns do not fit into shared memory gets more threads. Its columns
+are loaded in chunks, and the last chunk is still in shared memory when the errors are updated.
 """
 
 import functools
@@ -20,7 +20,7 @@ from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.als.cuda.cholesky import make_factorise, make_substitute_back
 from fastmf_kernels.als.cuda.equations import (
     TILE,
-    Team,
+    RowWorkers,
     make_accumulate,
     make_add_up,
     make_added,
@@ -29,26 +29,27 @@ from fastmf_kernels.als.cuda.equations import (
     make_stage,
     slices_of,
 )
-from fastmf_kernels.als.cuda.problem import Problem, Solution, scaled_target, weigh
-from fastmf_kernels.als.cuda.teams import make_gather, make_products
+from fastmf_kernels.als.cuda.problem import DeviceSweep, Solution, scaled_target, weigh
+from fastmf_kernels.als.cuda.sharing import make_gather, make_products
 
-# Wider rows, and blocks of other widths, are left to the host.
+# The host solves wider rows, and blocks of other widths.
 WIDEST, BLOCKS = 512, (16, 32, 64)
 # Errors that are in memory at the same time, unless one row has more.
 MOST_ERRORS = 1 << 26
-_FEW, _MANY = {16: 64, 32: 64, 64: 160}, {16: 256, 32: 256, 64: 288}
+# Threads of a block, by how many coordinates are solved at a time.
+_THREADS_OF_SHORT_ROWS, _THREADS_OF_LONG_ROWS = {16: 64, 32: 64, 64: 160}, {16: 256, 32: 256, 64: 288}
 _ALL_LANES = 0xFFFFFFFF
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
-def few(block: int) -> Team:
-    """Return who works on short rows, with blocks of some width."""
-    return Team(_FEW[block], 2048 // block)
+def for_short_rows(block: int) -> RowWorkers:
+    """Return the threads for short rows, and the entries in their shared memory, for blocks of some width."""
+    return RowWorkers(_THREADS_OF_SHORT_ROWS[block], 2048 // block)
 
 
-def many(block: int) -> Team:
-    """Return who works on longer rows."""
-    return Team(_MANY[block], 4096 // block)
+def for_long_rows(block: int) -> RowWorkers:
+    """Return the same for longer rows."""
+    return RowWorkers(_THREADS_OF_LONG_ROWS[block], 4096 // block)
 
 
 @functools.cache
@@ -71,7 +72,7 @@ def make_begin(width: int, dense: bool, threads: int) -> Any:
 
     @kernel
     def begin(
-        problem: Problem, rows: Int32Array, offsets: Int64Array, errors: Float32Array, solution: Solution
+        problem: DeviceSweep, rows: Int32Array, offsets: Int64Array, errors: Float32Array, solution: Solution
     ) -> None:
         sums = cuda.shared.array(n_sums, np.float32, 16)
         x, q = cuda.local.array(of_a_lane, np.float32), cuda.local.array(in_batch, np.float32)
@@ -130,7 +131,7 @@ def _make_add_up_warps(n_warps: int) -> Any:
 
 
 @functools.cache
-def make_improve(width: int, block: int, dense: bool, team: Team) -> Any:
+def make_improve(width: int, block: int, dense: bool, workers: RowWorkers) -> Any:
     """Return the kernel that improves rows along a block of coordinates: a block of threads for each.
 
     Parameters
@@ -141,17 +142,21 @@ def make_improve(width: int, block: int, dense: bool, team: Team) -> Any:
         Coordinates that are solved at a time; a divisor of the width.
     dense : bool
         Whether G is not 0. It is diagonal.
-    team : Team
+    workers : RowWorkers
     """
-    n_vectors, n_sums, n_shared = team.n_kept * block, team.threads // WARP * block, slices_of(block, team).n_shared
+    n_vectors, n_sums, n_shared = (
+        workers.n_kept * block,
+        workers.threads // WARP * block,
+        slices_of(block, workers).n_shared,
+    )
     n_columns, n_heads, n_numbers = VECTOR * block, 2 * VECTOR, TILE * TILE
-    make_equations, update = _make_equations(width, block, team), _make_update(width, block, team)
-    complete, add_up = make_complete(width, block, dense, team), _make_add_up_warps(team.threads // WARP)
+    make_equations, update = _make_equations(width, block, workers), _make_update(width, block, workers)
+    complete, add_up = make_complete(width, block, dense, workers), _make_add_up_warps(workers.threads // WARP)
     factorise, substitute_back = make_factorise(block, TILE), make_substitute_back(block)
 
     @kernel
     def improve(
-        problem: Problem,
+        problem: DeviceSweep,
         rows: Int32Array,
         offsets: Int64Array,
         column: int,
@@ -187,13 +192,13 @@ def make_improve(width: int, block: int, dense: bool, team: Team) -> Any:
     return improve
 
 
-def _make_equations(width: int, block: int, team: Team) -> Any:
-    n_kept, stage, accumulate = team.n_kept, make_stage(width, block, team), make_accumulate(block, team)
-    share, add_up, n_numbers = make_share(block, team), make_add_up(block, team), TILE * TILE
+def _make_equations(width: int, block: int, workers: RowWorkers) -> Any:
+    n_kept, stage, accumulate = workers.n_kept, make_stage(width, block, workers), make_accumulate(block, workers)
+    share, add_up, n_numbers = make_share(block, workers), make_add_up(block, workers), TILE * TILE
 
     @device
     def make_equations(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         column: int,
         tile: Float32Array,
@@ -226,13 +231,13 @@ def _make_equations(width: int, block: int, team: Team) -> Any:
     return make_equations
 
 
-def _make_update(width: int, block: int, team: Team) -> Any:
+def _make_update(width: int, block: int, workers: RowWorkers) -> Any:
     size, _, number, lane_of, mask_of, total = make_group(block)
-    n_groups = team.threads // size
+    n_groups = workers.threads // size
 
     @device
     def update(
-        problem: Problem,
+        problem: DeviceSweep,
         u: int,
         column: int,
         first: int,

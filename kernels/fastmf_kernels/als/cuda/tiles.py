@@ -2,7 +2,7 @@
 
 A matrix grows by products v vᵀ of vectors in shared memory. There, the vectors' numbers are laid out so that threads of
 a warp, which own tiles side by side, read four numbers each from places side by side: for tiles of eight, first the
-first four numbers of every eight, then the others. Otherwise half of the banks would stand idle.
+first four numbers of every eight, then the others. Otherwise half of the memory banks would be idle.
 """
 
 import functools
@@ -14,11 +14,11 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa
 from fastmf_kernels._cuda.rows import VECTOR
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.cuda.problem import Problem, scaled_target, weigh
+from fastmf_kernels.als.cuda.problem import DeviceSweep, scaled_target, weigh
 
 _ALL_LANES = 0xFFFFFFFF
 _ZERO = np.float32(0)
-# Vectors of which a thread has its numbers on their way at the same time.
+# Vectors whose numbers a thread loads at the same time.
 _GATHERED = 4
 
 
@@ -101,7 +101,7 @@ def make_place(width: int, size: int) -> Any:
 @functools.cache
 def make_add(width: int, size: int, sign: np.float32) -> Any:
     """Return the device function that adds products of vectors, times ``sign``, to a tile; see `Tiles`."""
-    # Where the compiler unrolls loops around so many products, it no longer keeps large tiles in registers.
+    # If the compiler unrolls a loop around so many products, it moves large tiles out of registers.
     at_once = VECTOR if size == VECTOR else 1
     add_one = _make_add_one(width, size, sign)
     add_some = _make_add_four(width, size, sign) if at_once == VECTOR else add_one
@@ -211,7 +211,7 @@ def make_accumulate(width: int, size: int) -> Any:
 
     @device
     def accumulate(
-        problem: Problem,
+        problem: DeviceSweep,
         start: int,
         stop: int,
         tile: Float32Array,
@@ -236,7 +236,7 @@ def make_accumulate(width: int, size: int) -> Any:
                 gather(problem, later, stop, numbers, scaled)
             t = np.int32(half * chunk)
             end = np.int32(t + min(chunk, stop - first))
-            while t < end:  # what a chunk has too little for four is 0
+            while t < end:  # the last chunk is padded with zeros to four
                 add(tile, vectors, vectors, t * width, VECTOR, i, j)
                 of_four, one = isa.load4(targets, t), np.int32(t * width + at)
                 right += of_four[0] * vectors[one] + of_four[1] * vectors[one + width]
@@ -257,11 +257,11 @@ def _make_gather(width: int, size: int) -> Any:
     lanes, step, _ = chunk_of(width, size)
 
     @device
-    def gather(problem: Problem, first: int, stop: int, numbers: Float32Array, scaled: Float32Array) -> None:
+    def gather(problem: DeviceSweep, first: int, stop: int, numbers: Float32Array, scaled: Float32Array) -> None:
         """Read the thread's numbers of q̃, and t̃, of a chunk of entries; what is past the last entry is 0.
 
-        Side by side, threads read what is side by side. Past the last entry they read that one again, so that all
-        reads are under way together.
+        Neighbouring threads read neighbouring memory. Past the last entry they read that entry again: without a
+        branch, all reads are in flight together.
         """
         t, f = cuda.threadIdx.x // lanes, cuda.threadIdx.x % lanes * VECTOR
         for i in range(_GATHERED):

@@ -27,10 +27,10 @@ def squared_error(rows: CSR, factors: Factors, link: Link, n_threads: int | None
     Of a user in float32, and of all users in float64. Factors may be tables on the device, both or none of them.
     Ratings that ALS does not hold on the device, because they do not fit, are predicted on the host.
     """
-    if not observed.is_held(rows):
+    if not observed.are_on_device(rows):
         at_home = Factors(*(_on_host(term) for term in factors))
         return cpu.squared_error(rows, at_home, link, n_threads)
-    users, held = factors.user_factors, observed.held_rows(rows)
+    users, held = factors.user_factors, observed.rows_on_device(rows)
     width = users.width if isinstance(users, DeviceTable) else padded_width(users.shape[1])
     n_rows, per_block = len(held.rows), THREADS // make_group(width).size
     tables = Factors(

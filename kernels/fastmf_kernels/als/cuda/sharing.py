@@ -1,4 +1,4 @@
-"""Groups of threads that work on rows of a matrix that is never formed: alone, or all groups of a block on one row.
+"""How groups of threads work on rows without forming their matrix: one group a row, or all groups of a block.
 
 A vector of a row is in the registers of a group, four numbers of it at a time in each thread.
 """
@@ -11,13 +11,13 @@ import numpy as np
 from fastmf_kernels._cuda.jit import WARP, cuda, device, isa
 from fastmf_kernels._cuda.rows import VECTOR, make_group
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.cuda.problem import Problem, weigh
+from fastmf_kernels.als.cuda.problem import DeviceSweep, weigh
 
 _WIDEST_SHARED_GRAM = 64
 _ZERO = np.float32(0)
 
 
-class Team(NamedTuple):
+class RowSharing(NamedTuple):
     """How a block of threads shares rows.
 
     Attributes
@@ -35,7 +35,7 @@ class Team(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What follows from the width of rows.
+    """How a block of threads works on rows of some width.
 
     Attributes
     ----------
@@ -60,24 +60,24 @@ class Plan(NamedTuple):
 
 
 @functools.cache
-def plan_for(width: int, dense: bool, team: Team) -> Plan:
-    """Share out the shared memory of a team's block."""
-    n_groups = team.threads // make_group(width).size
+def plan_for(width: int, dense: bool, sharing: RowSharing) -> Plan:
+    """Divide the shared memory of a block of threads."""
+    n_groups = sharing.threads // make_group(width).size
     n_gram = width * width if dense and width <= _WIDEST_SHARED_GRAM else 0
-    n_sums = n_groups * width if team.together else 0
+    n_sums = n_groups * width if sharing.together else 0
     batch = max(1, min(VECTOR, 512 // width))
-    n_kept = (team.room - n_gram - n_sums) // (n_groups * width) // batch * batch
-    return Plan(n_gram, n_sums, n_groups, n_groups if team.together else 1, n_kept, batch)
+    n_kept = (sharing.room - n_gram - n_sums) // (n_groups * width) // batch * batch
+    return Plan(n_gram, n_sums, n_groups, n_groups if sharing.together else 1, n_kept, batch)
 
 
-def longest_alone(width: int, dense: bool, team: Team) -> int:
-    """Count the entries that a group keeps at hand: rows of no more are its own."""
-    return plan_for(width, dense, team).n_kept
+def longest_alone(width: int, dense: bool, sharing: RowSharing) -> int:
+    """Count the entries that a group keeps in shared memory: one group works on a row of at most so many."""
+    return plan_for(width, dense, sharing).n_kept
 
 
-def rows_at_once(width: int, team: Team) -> int:
+def rows_at_once(width: int, sharing: RowSharing) -> int:
     """Count the rows that a block of threads works on at the same time."""
-    return 1 if team.together else team.threads // make_group(width).size
+    return 1 if sharing.together else sharing.threads // make_group(width).size
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def make_gather(width: int) -> Any:
     size, chunks, _, _, _, _ = make_group(width)
 
     @device
-    def gather(problem: Problem, entry: int, stop: int, q: Float32Array, to: int, lane: int) -> None:
+    def gather(problem: DeviceSweep, entry: int, stop: int, q: Float32Array, to: int, lane: int) -> None:
         """Set the thread's numbers of q̃; those of an entry past the last one to 0.
 
         Past the last entry that one is read again: without a branch, the reads of a batch are under way together.
@@ -143,10 +143,10 @@ def make_products(width: int, batch: int) -> Any:
 
 
 @functools.cache
-def make_add_all_cells(width: int, dense: bool, team: Team) -> Any:
+def make_add_all_cells(width: int, dense: bool, sharing: RowSharing) -> Any:
     """Return the device function that multiplies with G."""
     size, chunks, number, lane_of, _, _ = make_group(width)
-    n_helpers = plan_for(width, dense, team).n_helpers
+    n_helpers = plan_for(width, dense, sharing).n_helpers
 
     @device
     def add_all_cells(x: Float32Array, product: Float32Array, gram: Float32Array, mask: Any) -> None:
@@ -169,10 +169,10 @@ def make_add_all_cells(width: int, dense: bool, team: Team) -> Any:
 
 
 @functools.cache
-def make_share(width: int, team: Team) -> Any:
+def make_share(width: int, sharing: RowSharing) -> Any:
     """Return the device function that adds up what the groups of a block have of a vector."""
     size, chunks, number, lane_of, _, _ = make_group(width)
-    together, n_groups = team.together, team.threads // size
+    together, n_groups = sharing.together, sharing.threads // size
 
     @device
     def share(values: Float32Array, sums: Float32Array) -> None:
