@@ -107,13 +107,11 @@ def _take_steps(
         (*factors[0::2][:2], rows.user_accumulator, rows.user_scales, user, p, q, norms[1][item], *step[3::2]),
         (*factors[1::2][:2], rows.item_accumulator, rows.item_scales, item, q, p, norms[0][user], *step[4::2]),
     ):
-        rate, scale = 1 / np.sqrt(squares[index]), scales[index]
-        _add(
-            table,
-            index,
-            (rate * step.learning_rate)[:, None] * (error[:, None] * other - (scale * strength)[:, None] * own),
-        )
-        _add(biases, index, rate * step.bias_learning_rate * (error - scale * bias_strength * biases[index]))
+        root, pull, bias_pull = np.sqrt(squares[index]), scales[index] * strength, scales[index] * bias_strength
+        rate = step.learning_rate / (root + step.learning_rate * pull)
+        bias_rate = step.bias_learning_rate / (root + step.bias_learning_rate * bias_pull)
+        _add(table, index, rate[:, None] * (error[:, None] * other - pull[:, None] * own))
+        _add(biases, index, bias_rate * (error - bias_pull * biases[index]))
         _add(squares, index, gained * norm)
     return float(np.sum(residual.astype(np.float64) ** 2))
 

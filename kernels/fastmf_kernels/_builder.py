@@ -243,14 +243,25 @@ class Builder:
 
     def inverse_roots(self, scalars: Sequence[ir.Value]) -> list[ir.Value]:
         """Return 1/√ of up to four numbers, with one square root and one division for all."""
-        of_four = ir.VectorType(_FLOAT, 4)
-        ones = ir.Constant(of_four, [1.0] * 4)
-        squares = ones
-        for position, scalar in enumerate(scalars):
-            squares = self.with_element(squares, scalar, position)
-        root = cgutils.get_or_insert_function(self.ir.module, ir.FunctionType(of_four, [of_four]), "llvm.sqrt.v4f32")
-        inverse = self.ir.fdiv(ones, self.ir.call(root, [squares]))
+        inverse = self.inverses(self.roots(self.four(scalars)))
         return [self.element(inverse, position) for position in range(len(scalars))]
+
+    def four(self, scalars: Sequence[ir.Value]) -> ir.Value:
+        """Make a vector of up to four numbers, filled up with 1."""
+        vector = ir.Constant(ir.VectorType(_FLOAT, 4), [1.0] * 4)
+        for position, scalar in enumerate(scalars):
+            vector = self.with_element(vector, scalar, position)
+        return vector
+
+    def roots(self, four: ir.Value) -> ir.Value:
+        """Return √ of four numbers."""
+        function = ir.FunctionType(four.type, [four.type])
+        root = cgutils.get_or_insert_function(self.ir.module, function, "llvm.sqrt.v4f32")
+        return self.ir.call(root, [four])
+
+    def inverses(self, four: ir.Value) -> ir.Value:
+        """Return 1/x of four numbers x."""
+        return self.ir.fdiv(ir.Constant(four.type, [1.0] * 4), four)
 
     def sum(self, vector: ir.Value) -> ir.Value:
         """Return the sum of 16 numbers."""
@@ -336,6 +347,7 @@ class _RegisterRowModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 Emit = Callable[..., Any]
+Eight = tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]
 _NUMBERS = {
     None: types.void,
     bool: types.boolean,
@@ -343,6 +355,7 @@ _NUMBERS = {
     np.float32: types.float32,
     np.float64: types.float64,
     tuple[np.float32, np.float32]: types.UniTuple(types.float32, 2),
+    Eight: types.UniTuple(types.float32, 8),
 }
 
 

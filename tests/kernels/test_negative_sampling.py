@@ -86,6 +86,19 @@ def test_epoch_in_blocks(loss: str, kernels: Kernels, reference: Kernels) -> Non
 
 
 @each_loss
+@pytest.mark.parametrize("strength", [30, 1e30])
+def test_a_large_strength_shrinks(strength: float, loss: str, kernels: Kernels, reference: Kernels) -> None:
+    step = Step(*np.float32([0.5, 0.5, 1, strength, strength / 2, strength / 3, strength / 4]))
+    arguments = loss, (60, 40, 500), 17, 3, step
+    found = run(kernels, *arguments)
+    expected = run(reference, *arguments)
+    for term, expected_term in zip(found[0], expected[0], strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=3e-6, atol=2e-5)
+    assert found[1].n_pairs == expected[1].n_pairs  # which scores are right is a matter of rounding: all are near 0
+    assert all(np.abs(term).max() < 2 for term in found[0][:4])
+
+
+@each_loss
 def test_same_bits_for_any_threads(loss: str, kernels: Kernels) -> None:
     results = [
         run(kernels, loss, (200, 150, 6000), grid=Grid(6, 2), n_threads=n_threads) for n_threads in (1, 2, None, 1)

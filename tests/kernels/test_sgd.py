@@ -90,6 +90,7 @@ def test_a_step_goes_down_the_gradient(link: str, kernels: Kernels, reference: K
     rates = np.repeat([float(STEP.learning_rate), float(STEP.bias_learning_rate)], [6, 2])
     roots = np.sqrt([rows.user_accumulator[0], rows.item_accumulator[0]])
     rates /= np.repeat([*roots, *roots], [3, 3, 1, 1])
+    rates /= 1 + rates * damping  # the penalty is taken where the step ends
 
     def half_loss(x: np.ndarray) -> float:
         score = float(before.global_mean) + x[6] + x[7] + x[:3] @ x[3:6]
@@ -105,6 +106,22 @@ def test_a_step_goes_down_the_gradient(link: str, kernels: Kernels, reference: K
         after = np.concatenate([np.ravel(term).astype(np.float64) for term in factors[:4]])
         np.testing.assert_allclose(after - start, -rates * gradient, rtol=0, atol=3e-7)
         np.testing.assert_allclose(error, 2 * half_loss(start) - damping @ start**2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [0, 1])
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("strength", [30, 1e6, 1e30])
+def test_a_large_strength_shrinks(
+    strength: float, link: str, adaptive: int, kernels: Kernels, reference: Kernels
+) -> None:
+    step = Step(*np.float32([0.5, 0.5, adaptive, strength, strength / 2, strength / 3, strength / 4]))
+    (factors, _), (expected, _) = run_both(RATINGS["general"], 17, LINKS[link], step, (kernels, reference))
+    by_user, before = make_ratings(*RATINGS["general"]), make_factors(300, 200, 17)
+    has_some = np.diff(by_user.indptr) > 0, np.bincount(by_user.indices, minlength=200) > 0
+    for term, expected_term, start, rated in zip(factors, expected, before[:4], has_some * 2, strict=False):
+        np.testing.assert_allclose(term, expected_term, rtol=3e-5, atol=2e-5)
+        # Rates of γ/(1 + γλ) leave a weight of 1/(1 + γλ) to what was there, and 1/λ to an error of up to 5.
+        assert np.abs(term[rated]).max() <= np.abs(start).max() / 4 + 5 / (strength / 4)
 
 
 def one_rating(rating: float) -> Blocks:

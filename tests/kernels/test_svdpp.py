@@ -31,12 +31,14 @@ def run(
     *,
     n_waves: int = 3,
     n_threads: int | None = None,
+    strength: float = 0.05,
 ) -> tuple[list[npt.NDArray[np.float32]], float]:
     """Run an epoch; returns everything that it changes, and its squared error."""
     n_users, n_items, _ = shape
     by_user, grid = make_ratings(*shape), Grid(min(4, n_users, n_items), n_waves=n_waves)
     factors = make_factors(n_users, n_items, n_factors, biases=step.bias_learning_rate > 0)
     implicit, rows = make_implicit(n_items, n_factors), make_rows(n_users, n_items)
+    implicit = implicit._replace(regularization=np.float32(strength))
     blocks = make_blocks(by_user, n_items, grid, kernels.group_by, n_threads)
     waves = shuffled_waves(grid, np.random.default_rng(2))
     error = kernels.run_svdpp_epoch(by_user, blocks, waves, factors, implicit, link, step, rows, n_threads)
@@ -160,13 +162,26 @@ def test_a_user_of_one_rating_moves_all_by_the_formulas(adaptive: int, kernels: 
     kernels.run_svdpp_epoch(by_user, blocks, waves, factors, implicit, LINKS["identity"], step, rows, None)
 
     rate = step.learning_rate
-    np.testing.assert_allclose(factors.user_factors[0], p + rate * (error * q - 0.02 * p), atol=1e-6)
-    np.testing.assert_allclose(factors.item_factors[0], q + rate * (error * (p + y) - 0.01 * q), atol=1e-6)
-    expected = y + 0.2 * rate / np.sqrt(square) * (error * q - 0.05 * y)
-    np.testing.assert_allclose(implicit.item_factors[0], expected, atol=1e-6)
+    expected = (p + rate * error * q) / (1 + rate * 0.02)
+    np.testing.assert_allclose(factors.user_factors[0], expected, atol=1e-6)
+    expected = (q + rate * error * (p + y)) / (1 + rate * 0.01)
+    np.testing.assert_allclose(factors.item_factors[0], expected, atol=1e-6)
+    rate_of_y = 0.2 * rate / np.sqrt(square)
+    np.testing.assert_allclose(
+        implicit.item_factors[0], (y + rate_of_y * error * q) / (1 + rate_of_y * 0.05), atol=1e-6
+    )
     assert rows.user_accumulator[0] == pytest.approx(1 + adaptive * np.mean((error * q) ** 2), rel=1e-5)
     assert rows.item_accumulator[0] == pytest.approx(1 + adaptive * np.mean((error * (p + y)) ** 2), rel=1e-5)
     assert implicit.item_accumulator[0] == pytest.approx(square + adaptive * np.mean((error * q) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("strength", [30, 1e30])
+def test_a_large_strength_shrinks(strength: float, kernels: Kernels, reference: Kernels) -> None:
+    step = Step(*np.float32([0.05, 0.05, 1, strength, strength / 2, strength / 3, strength / 4]))
+    problem = RATINGS["general"], 17, LINKS["identity"], step
+    found = run(*problem, kernels, strength=strength)
+    assert_same(found, run(*problem, reference, strength=strength))
+    assert all(np.abs(term).max() < 2 for term in (*found[0][:4], found[0][8]))
 
 
 def test_what_items_meet_of_a_user(kernels: Kernels) -> None:

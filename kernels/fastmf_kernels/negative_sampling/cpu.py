@@ -17,13 +17,14 @@ from fastmf_kernels.negative_sampling.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
+    Rates,
     Tables,
     copy_back,
     descend,
     descend_pair,
     load_user,
+    make_rates,
     make_tables,
-    rates_of,
     score_of,
     state_of,
     store_user,
@@ -65,7 +66,7 @@ def run_logistic_epoch(
 
 
 def _run(
-    kernel: Callable[[Blocks, Int32Array, Tables, Step, Sampling, Int64Array], None],
+    kernel: Callable[[Blocks, Int32Array, Tables, Rates, Sampling, Int64Array], None],
     blocks: Blocks,
     strata: Int32Array,
     factors: Factors,
@@ -74,29 +75,29 @@ def _run(
     sampling: Sampling,
     n_threads: int | None,
 ) -> Ranked:
-    tables = make_tables(factors, rows)
+    tables, rates = make_tables(factors, rows), make_rates(step, factors.user_factors.shape[1])
     counts = np.zeros((*strata.shape[:2], len(Ranked._fields)), np.int64)
     with threads(n_threads):
-        kernel(blocks, strata, tables, step, sampling, counts)
+        kernel(blocks, strata, tables, rates, sampling, counts)
     copy_back(tables, factors, rows)
     return Ranked(*counts.sum(axis=(0, 1)).tolist())
 
 
 @parallel
 def _run_bpr_epoch(
-    blocks: Blocks, strata: Int32Array, tables: Tables, step: Step, sampling: Sampling, counts: Int64Array
+    blocks: Blocks, strata: Int32Array, tables: Tables, rates: Rates, sampling: Sampling, counts: Int64Array
 ) -> None:
     """Run every stratum; adds up what `Ranked` has for each of its tasks, shape (n_strata, n_tasks, 2)."""
     n_strata, n_tasks, width = strata.shape
     for s in range(n_strata):
         for t in prange(n_tasks):
             for w in range(width):
-                _walk_bpr(blocks, strata[s, t, w], strata[s, t, width - 1 - w], tables, step, sampling, counts[s, t])
+                _walk_bpr(blocks, strata[s, t, w], strata[s, t, width - 1 - w], tables, rates, sampling, counts[s, t])
 
 
 @parallel
 def _run_logistic_epoch(
-    blocks: Blocks, strata: Int32Array, tables: Tables, step: Step, sampling: Sampling, counts: Int64Array
+    blocks: Blocks, strata: Int32Array, tables: Tables, rates: Rates, sampling: Sampling, counts: Int64Array
 ) -> None:
     """Run every stratum, as `_run_bpr_epoch`."""
     n_strata, n_tasks, width = strata.shape
@@ -104,15 +105,15 @@ def _run_logistic_epoch(
         for t in prange(n_tasks):
             for w in range(width):
                 _walk_logistic(
-                    blocks, strata[s, t, w], strata[s, t, width - 1 - w], tables, step, sampling, counts[s, t]
+                    blocks, strata[s, t, w], strata[s, t, width - 1 - w], tables, rates, sampling, counts[s, t]
                 )
 
 
 @device
 def _walk_bpr(
-    blocks: Blocks, block: int, other_block: int, tables: Tables, step: Step, sampling: Sampling, counts: Int64Array
+    blocks: Blocks, block: int, other_block: int, tables: Tables, rates: Rates, sampling: Sampling, counts: Int64Array
 ) -> None:
-    rates, width = rates_of(step, tables.share), np.uint64(tables.item_factors.shape[1])
+    width = np.uint64(tables.item_factors.shape[1])
     columns = _begin(blocks, block, other_block, tables)
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:
@@ -139,9 +140,9 @@ def _walk_bpr(
 
 @device
 def _walk_logistic(
-    blocks: Blocks, block: int, other_block: int, tables: Tables, step: Step, sampling: Sampling, counts: Int64Array
+    blocks: Blocks, block: int, other_block: int, tables: Tables, rates: Rates, sampling: Sampling, counts: Int64Array
 ) -> None:
-    rates, width = rates_of(step, tables.share), np.uint64(tables.item_factors.shape[1])
+    width = np.uint64(tables.item_factors.shape[1])
     columns = _begin(blocks, block, other_block, tables)
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:

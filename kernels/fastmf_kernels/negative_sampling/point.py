@@ -5,7 +5,7 @@ and -log σ(-s) for what was drawn, has e = 1 - σ(s) and e = -σ(s) in the step
 "Logistic Matrix Factorization for Implicit Feedback Data", NIPS workshop 2014). BPR looks at one of each, i and j:
 with x = s_i - s_j its loss is -log σ(x), and with e = σ(-x)
 
-    p_u ← p_u + γ(e(q_i - q_j) - λ p_u)   q_i ← q_i + γ(e p_u - λ q_i)   q_j ← q_j + γ(-e p_u - λ q_j)
+    p_u ← (p_u + γ e(q_i - q_j))/(1 + γλ)   q_i ← (q_i + γ e p_u)/(1 + γλ)   q_j ← (q_j - γ e p_u)/(1 + γλ)
 
 and the biases of i and j likewise (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking
 from Implicit Feedback", UAI 2009); its G of a user grows by e²(‖q_i‖² + ‖q_j‖²)/k.

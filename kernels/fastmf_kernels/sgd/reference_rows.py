@@ -69,9 +69,8 @@ def predict(score: float, link: Link) -> tuple[float, float]:
 
 
 def move(table: Float32Array, row: int, gradient: Float64Array | float, rate: float, regularization: float) -> None:
-    """Take a step: x ← x + γ(g - λx), where x is a row of factors or a bias, and g the error's gradient, negated."""
-    x = table[row].astype(np.float64)
-    table[row] = x + rate * (gradient - regularization * x)
+    """Take a step: x ← (x + γg)/(1 + γλ), for a row of factors or a bias x and the error's gradient -g."""
+    table[row] = (table[row].astype(np.float64) + rate * gradient) / (1 + rate * regularization)
 
 
 def move_row(side: Side, row: int, gradient: Float64Array, mean_square: float) -> float:

@@ -12,18 +12,27 @@ from fastmf_kernels._jit import device, inlined, parallel, prange, threads
 from fastmf_kernels._types import Float32Array, Float64Array, Index, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.panels import WIDTH
-from fastmf_kernels.linalg.rows import Count, combine_rows, count, hold_row, inverse_roots, multiply_row, put_row
+from fastmf_kernels.linalg.rows import (
+    Count,
+    combine_rows,
+    count,
+    hold_row,
+    inverse_roots,
+    multiply_row,
+    put_row,
+)
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
+    Rates,
     Tables,
     copy_back,
     descend,
     in_panels,
+    make_rates,
     make_tables,
     predict,
-    rates_of,
     score_of,
     state_of,
     store_norm,
@@ -37,7 +46,7 @@ _ONE = np.float32(1)
 # Tasks that `add_implicit` is cut into.
 _PARTS = 64
 
-_weights = device(point.weights)
+_damped_rate = device(point.damped_rate)
 
 
 class ImplicitTables(NamedTuple):
@@ -48,15 +57,16 @@ class ImplicitTables(NamedTuple):
     items : float32 array, shape (n_items, 16·n)
         y_j, padded to whole panels.
     accumulator : float32 array, shape (n_items,)
-    share, regularization : float32
+    rate, damping : float32
+        γ_y and γ_y λ_y.
     sums, gradients : float32 arrays, shape (users of the longest wave, 16·n)
         z_u and g_u.
     """
 
     items: Float32Array
     accumulator: Float32Array
-    share: np.float32
-    regularization: np.float32
+    rate: np.float32
+    damping: np.float32
     sums: Float32Array
     gradients: Float32Array
 
@@ -76,10 +86,12 @@ def run_epoch(
     tables, items = make_tables(factors, rows), in_panels(implicit.item_factors)
     longest = int(np.diff(blocks.row_cuts[:: waves.shape[2]]).max())
     room = (in_panels(np.zeros((longest, items.shape[1]), np.float32)) for _ in range(2))
-    implicit_tables = ImplicitTables(items, *implicit[1:], *room)
+    rate = implicit.share * step.learning_rate
+    implicit_tables = ImplicitTables(items, implicit.item_accumulator, rate, rate * implicit.regularization, *room)
+    rates = make_rates(step, factors.user_factors.shape[1])
     squared_errors = np.zeros(waves.shape[:3], np.float64)
     with threads(n_threads):
-        _run_epoch(by_user, blocks, waves, tables, implicit_tables, link, step, squared_errors)
+        _run_epoch(by_user, blocks, waves, tables, implicit_tables, link, rates, squared_errors)
     copy_back(tables, factors, rows)
     if items is not implicit.item_factors:
         implicit.item_factors[:] = items[:, : implicit.item_factors.shape[1]]
@@ -127,12 +139,8 @@ def _add_sum(row: Float32Array, by_user: CSR, user: Index, items: Float32Array, 
 @inlined
 def _weight_of(start: Index, stop: Index) -> np.float32:
     """Return |N(u)|^-½, or 1 for a user who has rated nothing."""
-    return _inverse_root(np.float32(max(stop - start, np.uint64(1))))
-
-
-@inlined
-def _inverse_root(x: np.float32) -> np.float32:
-    return inverse_roots(x, x)[0]
+    n_rated = np.float32(max(stop - start, np.uint64(1)))
+    return inverse_roots(n_rated, n_rated)[0]
 
 
 @parallel
@@ -143,7 +151,7 @@ def _run_epoch(
     tables: Tables,
     implicit: ImplicitTables,
     link: Link,
-    step: Step,
+    rates: Rates,
     squared_errors: Float64Array,
 ) -> None:
     """Run every wave; fills the squared error of each of its tasks, shape (n_waves, n_strata, n_tasks)."""
@@ -157,11 +165,11 @@ def _run_epoch(
         for s in range(n_strata):
             for t in prange(n_tasks):
                 squared_errors[w, s, t] = _walk_block(
-                    blocks, waves[w, s, t, 0], first_user, tables, implicit, link, step
+                    blocks, waves[w, s, t, 0], first_user, tables, implicit, link, rates
                 )
         for t in prange(n_tasks):
             for row in range(first_row, first_row + n_tasks):
-                _move_items(by_user, blocks, row * n_tasks + np.int64(t), first_user, tables, implicit, step)
+                _move_items(by_user, blocks, row * n_tasks + np.int64(t), first_user, tables, implicit, rates)
 
 
 @device
@@ -189,10 +197,9 @@ def _walk_block(
     tables: Tables,
     implicit: ImplicitTables,
     link: Link,
-    step: Step,
+    rates: Rates,
 ) -> float:
     squared_error = np.float64(0)
-    rates = rates_of(step, tables.share)
     width = np.uint64(tables.item_factors.shape[1])
     j, stop = np.uint64(blocks.offsets[block]), np.uint64(blocks.offsets[block + 1])
     while j < stop:
@@ -226,7 +233,7 @@ def _move_items(
     first_user: np.uint64,
     tables: Tables,
     implicit: ImplicitTables,
-    step: Step,
+    rates: Rates,
 ) -> None:
     """Take the steps of y_j for every rating of a block."""
     width = np.uint64(tables.item_factors.shape[1])
@@ -237,12 +244,12 @@ def _move_items(
         gradient = hold_row(implicit.gradients, in_wave, tables.panels)
         norm = multiply_row(gradient, implicit.gradients, in_wave)
         weight = _weight_of(np.uint64(by_user.indptr[user]), np.uint64(by_user.indptr[user + np.uint64(1)]))
-        square = step.adaptive * tables.share * (weight * weight * norm)
+        square = rates.accumulator_weight * (weight * weight * norm)
         while j < stop and np.uint64(blocks.users[j]) == user:
             item = np.uint64(blocks.items[j])
-            rate = implicit.share * step.learning_rate * _inverse_root(implicit.accumulator[item])
-            keep, add = _weights(weight, rate, state_of(tables.items, item).scale * implicit.regularization)
+            damping = implicit.damping * state_of(tables.items, item).scale
+            keep, damped = _damped_rate(implicit.accumulator[item], implicit.rate, damping)
             y = hold_row(implicit.items, item * width, tables.panels)
-            put_row(combine_rows(y, gradient, keep, add), implicit.items, item * width)
+            put_row(combine_rows(y, gradient, keep, damped * weight), implicit.items, item * width)
             implicit.accumulator[item] += square
             j += np.uint64(1)

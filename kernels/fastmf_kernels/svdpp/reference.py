@@ -8,7 +8,9 @@ The score of a user and an item is
 as in `fastmf_kernels.sgd.point`, where q_i meets p_u + z_u in the place of p_u. The gradient of z_u is summed up over
 all ratings of the user before his items move, so that an epoch costs as much as a few of SGD:
 
-    y_j ← y_j + γ_y(|N(u)|^-½ g_u - λ_y y_j) for all j in N(u)      g_u = Σ_i e_ui q_i, each q_i just before its step
+    y_j ← (y_j + γ_y |N(u)|^-½ g_u)/(1 + γ_y λ_y) for all j in N(u)     g_u = Σ_i e_ui q_i
+
+with each q_i just before its step.
 
 Users go in *waves*: z_u is taken for all users of a wave when it is begun, and y_j moves when it is done. Adaptive step
 sizes are those of `fastmf_kernels.sgd.point` with ‖p_u + z_u‖² and ‖q_i‖² taken once a wave, and ‖g_u‖²/(|N(u)|·k) as

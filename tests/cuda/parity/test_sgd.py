@@ -10,7 +10,7 @@ import pytest
 from fastmf.backend import Kernels
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
-from fastmf_kernels.sgd.arrays import RowSteps
+from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks, Grid, make_blocks, shuffled_strata
 from tests.kernels.made import LINKS, STEP, make_factors, make_ratings, make_rows
 
@@ -26,6 +26,7 @@ def run(
     grid: Grid = _GRID,
     n_epochs: int = 1,
     storage: str = "float32",
+    step: Step = STEP,
 ) -> tuple[Factors, RowSteps, list[float]]:
     n_users = len(by_user.indptr) - 1
     factors, rows = make_factors(n_users, n_items, n_factors), make_rows(n_users, n_items)
@@ -34,7 +35,7 @@ def run(
     rng, errors = np.random.default_rng(2), []
     for _ in range(n_epochs):
         strata = shuffled_strata(grid, rng)
-        errors.append(kernels.run_epoch(held.blocks, strata, held.factors, link, STEP, held.rows, None))
+        errors.append(kernels.run_epoch(held.blocks, strata, held.factors, link, step, held.rows, None))
     kernels.training_to_host(held, factors, rows)
     return factors, rows, errors
 
@@ -69,6 +70,17 @@ def test_without_shared_items_it_is_the_reference(
     )
     for term, expected_term in zip([*factors, *rows], [*expected, *expected_rows], strict=True):
         np.testing.assert_allclose(term, expected_term, rtol=3e-6, atol=2e-5)
+    np.testing.assert_allclose(errors, expected_errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strength", [30, 1e30])
+def test_a_large_strength_shrinks(strength: float, kernels: Kernels, reference: Kernels) -> None:
+    by_user, step = without_shared_items(5, 4), Step(*np.float32([0.5, 0.5, 1, *np.divide(strength, [1, 2, 3, 4])]))
+    (factors, rows, errors), (expected, expected_rows, expected_errors) = (
+        run(variant, by_user, 20, 20, LINKS["identity"], step=step) for variant in (kernels, reference)
+    )
+    for term, expected_term in zip([*factors, *rows], [*expected, *expected_rows], strict=True):
+        np.testing.assert_allclose(term, expected_term, rtol=3e-5, atol=2e-5)
     np.testing.assert_allclose(errors, expected_errors, rtol=1e-5)
 
 

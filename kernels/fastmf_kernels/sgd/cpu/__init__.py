@@ -12,13 +12,14 @@ from fastmf_kernels.linalg.rows import multiply_row
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.cpu.rows import (
+    Rates,
     Tables,
     copy_back,
     descend,
     load_user,
+    make_rates,
     make_tables,
     predict,
-    rates_of,
     score_of,
     state_of,
     store_user,
@@ -40,30 +41,29 @@ def run_epoch(
     n_threads: int | None = None,
 ) -> float:
     """Take one gradient step for every rating; see the reference."""
-    tables = make_tables(factors, rows)
+    tables, rates = make_tables(factors, rows), make_rates(step, factors.user_factors.shape[1])
     squared_errors = np.zeros(strata.shape[:2], np.float64)
     with threads(n_threads):
-        _run_epoch(blocks, strata, tables, link, step, squared_errors)
+        _run_epoch(blocks, strata, tables, link, rates, squared_errors)
     copy_back(tables, factors, rows)
     return float(squared_errors.sum())
 
 
 @parallel
 def _run_epoch(
-    blocks: Blocks, strata: Int32Array, tables: Tables, link: Link, step: Step, squared_errors: Float64Array
+    blocks: Blocks, strata: Int32Array, tables: Tables, link: Link, rates: Rates, squared_errors: Float64Array
 ) -> None:
     """Run every stratum; fills the squared error of each of its tasks, shape (n_strata, n_tasks)."""
     n_strata, n_tasks, width = strata.shape
     for s in range(n_strata):
         for t in prange(n_tasks):
             for w in range(width):
-                squared_errors[s, t] += _walk_block(blocks, strata[s, t, w], tables, link, step)
+                squared_errors[s, t] += _walk_block(blocks, strata[s, t, w], tables, link, rates)
 
 
 @device
-def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, step: Step) -> float:
+def _walk_block(blocks: Blocks, block: int, tables: Tables, link: Link, rates: Rates) -> float:
     squared_error = np.float64(0)
-    rates = rates_of(step, tables.share)
     width = np.uint64(tables.item_factors.shape[1])
     column = block % (len(blocks.column_cuts) - 1)
     take_item_norms(tables, blocks.column_cuts[column], blocks.column_cuts[column + 1])

@@ -13,7 +13,6 @@ from fastmf_kernels.linalg.rows import (
     count,
     exponential,
     hold_row,
-    inverse_roots,
     move_row,
     multiply_row,
     put_row,
@@ -21,13 +20,13 @@ from fastmf_kernels.linalg.rows import (
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd import point
 from fastmf_kernels.sgd.arrays import RowSteps, Step
+from fastmf_kernels.sgd.cpu.step_sizes import step_sizes
 
 # Columns of `Tables.users` and `Tables.items`.
 _BIAS, _ACCUMULATOR, _SCALE, _NORM = range(4)
 
 _ONE = np.float32(1)
 _slope = device(point.slope)
-_move, _weights = device(point.move), device(point.weights)
 
 
 class Tables(NamedTuple):
@@ -40,8 +39,6 @@ class Tables(NamedTuple):
     users, items : float32 arrays, shape (n_users, 4) and (n_items, 4)
         The `State` of each row.
     global_mean : float32
-    share : float32
-        1 / n_factors: turns a sum of squares into a mean square.
     panels : Count
         Number of panels of a row.
     """
@@ -51,7 +48,6 @@ class Tables(NamedTuple):
     users: Float32Array
     items: Float32Array
     global_mean: np.float32
-    share: np.float32
     panels: Count
 
 
@@ -68,13 +64,27 @@ class State(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """A `Step` for one side; ``accumulator_weight`` turns e²‖q‖² into the growth of G."""
+    """A `Step` as kernels take it.
 
-    learning_rate: np.float32
-    bias_learning_rate: np.float32
-    regularization: np.float32
-    bias_regularization: np.float32
+    Attributes
+    ----------
+    rates : float32 array, shape (16,)
+        As `step_sizes` takes them.
+    accumulator_weight : float32
+        G of a row grows by this times e²‖q‖².
+    """
+
+    rates: Float32Array
     accumulator_weight: np.float32
+
+
+class Sizes(NamedTuple):
+    """Step sizes of a row and its bias, as `point.damped_rate` returns them: 1 - ηλ and η of each."""
+
+    keep: np.float32
+    rate: np.float32
+    keep_bias: np.float32
+    bias_rate: np.float32
 
 
 def make_tables(factors: Factors, rows: RowSteps) -> Tables:
@@ -86,7 +96,6 @@ def make_tables(factors: Factors, rows: RowSteps) -> Tables:
         _states(factors.user_biases, rows.user_accumulator, rows.user_scales),
         _states(factors.item_biases, rows.item_accumulator, rows.item_scales),
         factors.global_mean,
-        np.float32(1 / factors.user_factors.shape[1]),
         count(user_factors.shape[1] // WIDTH),
     )
 
@@ -157,17 +166,14 @@ def take_item_norms(tables: Tables, first: int, last: int) -> None:
         store_norm(multiply_row(row, tables.item_factors, item * width), tables.items, item)
 
 
-@inlined
-def rates_of(step: Step, share: np.float32) -> tuple[Rates, Rates]:
-    """Return the rates of users and of items."""
-    weight = step.adaptive * share
-    users = Rates(
-        step.learning_rate, step.bias_learning_rate, step.user_regularization, step.user_bias_regularization, weight
-    )
-    items = Rates(
-        step.learning_rate, step.bias_learning_rate, step.item_regularization, step.item_bias_regularization, weight
-    )
-    return users, items
+def make_rates(step: Step, n_factors: int) -> Rates:
+    """Lay a step out for kernels."""
+    rates = np.zeros((4, 4), np.float32)
+    rates[0, :2], rates[1, :2] = step.learning_rate, step.bias_learning_rate
+    rates[2, :2] = step.user_regularization, step.item_regularization
+    rates[3, :2] = step.user_bias_regularization, step.item_bias_regularization
+    rates[2:] *= rates[:2]
+    return Rates(rates.ravel(), np.float32(step.adaptive / n_factors))
 
 
 @inlined
@@ -191,7 +197,7 @@ def descend(
     source: Float32Array,
     user: State,
     tables: Tables,
-    rates: tuple[Rates, Rates],
+    rates: Rates,
     item: Index,
     item_state: State,
     error: np.float32,
@@ -201,13 +207,12 @@ def descend(
     The item moves along ``source``, the vector that it was multiplied with: p, or p + z in SVD++.
     Returns the user's row and state; the item's are stored.
     """
-    user_root, item_root = inverse_roots(user.accumulator, item_state.accumulator)
-    user_after, keep_user, add_to_user = _moved(user, user_root, rates[0], item_state.norm, error)
-    item_after, keep_item, add_to_item = _moved(item_state, item_root, rates[1], user.norm, error)
+    of_user, of_item = _sizes(user, item_state, rates)
+    add_to_user, add_to_item = of_user.rate * error, of_item.rate * error
     start = item * np.uint64(tables.item_factors.shape[1])
-    row = move_row(row, source, tables.item_factors, start, keep_user, add_to_user, keep_item, add_to_item)
-    store_state(item_after, tables.items, item)
-    return row, user_after
+    row = move_row(row, source, tables.item_factors, start, of_user.keep, add_to_user, of_item.keep, add_to_item)
+    store_state(_moved(item_state, of_item, rates, user.norm, error), tables.items, item)
+    return row, _moved(user, of_user, rates, item_state.norm, error)
 
 
 @inlined
@@ -215,7 +220,7 @@ def descend_pair(
     row: Float32Array,
     user: State,
     tables: Tables,
-    rates: tuple[Rates, Rates],
+    rates: Rates,
     items: tuple[Index, Index],
     states: tuple[State, State],
     error: np.float32,
@@ -225,26 +230,32 @@ def descend_pair(
     The step raises the score of the first item and lowers that of the second. A user's bias, which is in both scores,
     stays.
     """
-    user_root, first_root = inverse_roots(user.accumulator, states[0].accumulator)
-    second_root, _ = inverse_roots(states[1].accumulator, states[1].accumulator)
-    moved_user, keep_user, add_to_user = _moved(user, user_root, rates[0], states[0].norm + states[1].norm, error)
-    first, keep_first, add_to_first = _moved(states[0], first_root, rates[1], user.norm, error)
-    second, keep_second, add_to_second = _moved(states[1], second_root, rates[1], user.norm, -error)
-    width = np.uint64(tables.item_factors.shape[1])
+    of_user, of_first = _sizes(user, states[0], rates)
+    _, of_second = _sizes(user, states[1], rates)
+    width, add_to_user = np.uint64(tables.item_factors.shape[1]), of_user.rate * error
     table, starts = tables.item_factors, (items[0] * width, items[1] * width)
-    moved = move_row(row, row, table, starts[0], keep_user, add_to_user, keep_first, add_to_first)
-    moved = move_row(moved, row, table, starts[1], _ONE, -add_to_user, keep_second, add_to_second)
-    store_state(first, tables.items, items[0])
-    store_state(second, tables.items, items[1])
-    return moved, State(user.bias, moved_user.accumulator, user.scale, user.norm)
+    moved = move_row(row, row, table, starts[0], of_user.keep, add_to_user, of_first.keep, of_first.rate * error)
+    moved = move_row(moved, row, table, starts[1], _ONE, -add_to_user, of_second.keep, -of_second.rate * error)
+    store_state(_moved(states[0], of_first, rates, user.norm, error), tables.items, items[0])
+    store_state(_moved(states[1], of_second, rates, user.norm, -error), tables.items, items[1])
+    grown = _moved(user, of_user, rates, states[0].norm + states[1].norm, error).accumulator
+    return moved, State(user.bias, grown, user.scale, user.norm)
 
 
 @inlined
-def _moved(
-    own: State, root: np.float32, rates: Rates, other_norm: np.float32, error: np.float32
-) -> tuple[State, np.float32, np.float32]:
-    """Return a state after a step, and the `point.weights` of its row, given the row's 1/√G."""
-    bias_move = _move(own.bias, error, root * rates.bias_learning_rate, own.scale * rates.bias_regularization)
-    grown = own.accumulator + rates.accumulator_weight * (error * error * other_norm)
-    keep, add = _weights(error, root * rates.learning_rate, own.scale * rates.regularization)
-    return State(own.bias + bias_move, grown, own.scale, own.norm), keep, add
+def _sizes(user: State, item: State, rates: Rates) -> tuple[Sizes, Sizes]:
+    """Return the step sizes of a user and an item."""
+    keep_user, keep_item, keep_user_bias, keep_item_bias, user_rate, item_rate, user_bias_rate, item_bias_rate = (
+        step_sizes(user.accumulator, item.accumulator, user.scale, item.scale, rates.rates)
+    )
+    return (
+        Sizes(keep_user, user_rate, keep_user_bias, user_bias_rate),
+        Sizes(keep_item, item_rate, keep_item_bias, item_bias_rate),
+    )
+
+
+@inlined
+def _moved(own: State, sizes: Sizes, rates: Rates, other_norm: np.float32, error: np.float32) -> State:
+    """Return a state after a step."""
+    grown = own.accumulator + (rates.accumulator_weight * other_norm) * (error * error)
+    return State(sizes.keep_bias * own.bias + sizes.bias_rate * error, grown, own.scale, own.norm)

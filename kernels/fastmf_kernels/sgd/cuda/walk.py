@@ -34,6 +34,13 @@ _apply_link, _slope = device(prediction.apply_link), device(point.slope)
 _move = device(point.move)
 
 
+@device
+def _damped_rate(rate: np.float32, regularization: np.float32) -> np.float32:
+    """Return η = γ/(1 + γλ), the `point.damped_rate`; a square of two roots costs less than a division."""
+    root = isa.reciprocal_root(_ONE + rate * regularization)
+    return np.float32(rate * (root * root))
+
+
 class Tables(NamedTuple):
     """Factors and `RowSteps` on the device.
 
@@ -226,8 +233,9 @@ def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
         error = (rating - prediction) * slope
 
         user_root, item_root = isa.reciprocal_root(accumulator), isa.reciprocal_root(item_accumulator)
-        user_rate, user_pull = user_root * step.learning_rate, scale * step.user_regularization
-        item_rate, item_pull = item_root * step.learning_rate, item_scale * step.item_regularization
+        user_pull, item_pull = scale * step.user_regularization, item_scale * step.item_regularization
+        user_rate = _damped_rate(user_root * step.learning_rate, user_pull)
+        item_rate = _damped_rate(item_root * step.learning_rate, item_pull)
         for chunk in range(chunks):
             at = VECTOR * chunk
             moves = (
@@ -241,12 +249,12 @@ def _make_rated(width: int, in_halves: bool, vector_atomics: bool) -> Any:
                 p[at + i] += _move(p[at + i], error * q[at + i], user_rate, user_pull)
         gained = step.adaptive * tables.share * error * error
         if lane == 0:
-            rate, pull = item_root * step.bias_learning_rate, item_scale * step.item_bias_regularization
-            bias_move = _move(item_bias, error, rate, pull)
+            pull = item_scale * step.item_bias_regularization
+            bias_move = _move(item_bias, error, _damped_rate(item_root * step.bias_learning_rate, pull), pull)
             add4(tables.items, STATE * np.int64(item), (bias_move, gained * norm, _ZERO, _ZERO))
         cuda.syncwarp(mask_of())  # the item may come up again: all threads of the group then read what was added
-        rate, pull = user_root * step.bias_learning_rate, scale * step.user_bias_regularization
-        bias += _move(bias, error, rate, pull)
+        pull = scale * step.user_bias_regularization
+        bias += _move(bias, error, _damped_rate(user_root * step.bias_learning_rate, pull), pull)
         return (bias, accumulator + gained * item_norm, scale, norm), rating - prediction
 
     return rated
