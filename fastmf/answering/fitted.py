@@ -28,7 +28,8 @@ class Fitted:
     seen : Rows
         The items of each user in the training data.
     data : dict
-        The training data in figures: ``n_users``, ``n_items``, ``n_ratings``, ``mean``, ``fingerprint``.
+        The training data in figures: ``n_users``, ``n_items``, ``n_ratings``, ``mean``, ``fingerprint``,
+        and the ``deviation`` that training measured ratings in.
     state : dict of str to float32 array
         What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
     """

@@ -18,6 +18,7 @@ from fastmf.models.least_squares import (
     require_solver,
 )
 from fastmf.models.training import Record, Trainer
+from fastmf.models.units import deviation_of, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
@@ -29,13 +30,16 @@ from fastmf_kernels.predict.arrays import Factors, Link, make_link
 class ALS(FactorModel):
     """Matrix factorisation of explicit ratings by alternating least squares.
 
-    r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u λ_u(‖p_u‖² + b_u²) + Σ_i λ_i(‖q_i‖² + b_i²) over observed
-    ratings is minimised in all (p_u, b_u), then in all (q_i, b_i), and so on. With
-    ``regularization_scaling="count"``, λ_u = λ·(ratings of u): ALS-WR (Zhou, Wilkinson, Schreiber, Pan, "Large-Scale
-    Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008).
+    r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u λ_u(σ‖p_u‖² + b_u²) + Σ_i λ_i(σ‖q_i‖² + b_i²) over observed
+    ratings is minimised in all (p_u, b_u), then in all (q_i, b_i), and so on, σ being the ratings' standard deviation.
+    With ``regularization_scaling="count"``, λ_u = λ·(ratings of u): ALS-WR (Zhou, Wilkinson, Schreiber, Pan,
+    "Large-Scale Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008). So λ means the same on every
+    scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
 
     Parameters
     ----------
+    regularization : float
+        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation.
     regularization_scaling : {"count", "none"}
         How often a row pays its L2 strength: once for every rating that it has ("count"), or once in all ("none").
     biases : bool
@@ -95,7 +99,11 @@ class ALS(FactorModel):
 
 
 class _ExplicitTrainer:
-    """Biases are fitted jointly with the factors: [p, b_u] solves against [q, 1], [q, b_i] against [p, 1]."""
+    """Biases are fitted jointly with the factors: [p, b_u/√σ] solves against [q, √σ], [q, b_i/√σ] against [p, √σ].
+
+    In units of σ, p and q are divided by √σ, and biases by σ; the penalty λ of (‖p‖²/σ + b²/σ²), times σ² like the
+    squared errors, is λσ·‖[p, b/√σ]‖².
+    """
 
     def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._n_ratings, self._kernels = model, ratings.n_ratings, kernels
@@ -103,9 +111,10 @@ class _ExplicitTrainer:
         self.link: Link = make_link(None)
         self.state: dict[str, Float32Array] = {}
         mean = float(ratings.ratings.mean(dtype=np.float64))
+        self._units = make_units(deviation_of(ratings), has_sigmoid=False)
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),
-            first_item_factors(model, ratings.n_items),
+            first_item_factors(model, ratings.n_items, self._units.factors),
             np.zeros(ratings.n_users, np.float32),
             np.zeros(ratings.n_items, np.float32),
             np.float32(mean if model.biases else 0),
@@ -125,14 +134,15 @@ class _ExplicitTrainer:
     def _strengths(self, rows: CSR) -> Float64Array:
         counts = np.diff(rows.indptr)
         scaled = self._model.regularization_scaling == "count"
-        return np.asarray(self._model.regularization * (counts if scaled else np.ones_like(counts)), np.float64)
+        strength = self._model.regularization * self._units.deviation
+        return np.asarray(strength * (counts if scaled else np.ones_like(counts)), np.float64)
 
     def run_epoch(self) -> Record:
         self._half_sweep(self._users, self._items)
         self._half_sweep(self._items, self._users)
         # What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
         # large sums.
-        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors)
+        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._units.factors)
         squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)
         penalty = self._penalty(self._users) + self._penalty(self._items)
         return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
@@ -143,11 +153,11 @@ class _ExplicitTrainer:
         if self._model.biases:
             p, q, user_biases, item_biases, _ = self.factors
             for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
-                factors[:], biases[:] = home[:, :-1], home[:, -1]
+                factors[:], biases[:] = home[:, :-1], home[:, -1] * np.float32(self._units.factors)
 
     def _half_sweep(self, side: Side, fixed: Side) -> None:
         if self._model.biases:
-            fixed_factors, offsets = self._kernels.split_biases(fixed.table)
+            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._units.factors)
         else:
             biases = self.factors.item_biases if side is self._users else self.factors.user_biases
             fixed_factors, offsets = fixed.table, biases

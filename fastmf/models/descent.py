@@ -24,6 +24,7 @@ from fastmf.models.training import (
     diverged,
     first_factors,
 )
+from fastmf.models.units import Units, deviation_of, trained_deviation
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.layout.arrays import CSR
@@ -36,6 +37,16 @@ from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 _BIAS_SHARE = 0.2
 # Training errors that go up by some percent do no harm; steps that are too large drive them up by more.
 _LARGEST_RISE = 1.1
+# Errors below this share of the ratings' deviation rise and fall by rounding.
+_ROUNDING = 0.01
+# Errors this many times as large as before the first step, after more than an epoch: scores have run away, and the
+# sigmoid of a rating range keeps errors from rising any further.
+_WORSE_THAN_NOTHING = 1.5
+# A rating range that is this many times as wide as the ratings it is for is a mistake.
+_TOO_WIDE = 10
+# Rows shrink to nothing with such a strength; a larger one might not be a float32 number.
+_STRONGEST = 1e30
+_NO_UNITS = Units()
 # Names in a model directory, and the fields of `RowSteps` that they keep.
 _STATE = {"user_squares": "user_accumulator", "item_squares": "item_accumulator"}
 
@@ -47,7 +58,7 @@ class DescentModel(FactorModel):
     Parameters
     ----------
     learning_rate : float
-        Step size of the first epoch, above 0: γ.
+        Step size of the first epoch, above 0: γ. Steps are taken on ratings in units of their standard deviation.
     bias_learning_rate : float, optional
         Step size of biases, at least 0. None: a fifth of ``learning_rate``.
     learning_rate_decay : float
@@ -147,10 +158,15 @@ class DescentModel(FactorModel):
                 f"n_factors is {self.n_factors} but the model has {n_factors} factors; set it back, or call fit"
             )
         held_out = as_held_out_part(validation, self.patience)
-        start, more = grow(known, interactions, self.init_scale, self.seed, self.n_threads)
+        scale = self.init_scale * self._units(trained_deviation(known.data)).factors
+        start, more = grow(known, interactions, scale, self.seed, self.n_threads)
         trainer = self._make_trainer(more, get_backend(self.backend), start)
         fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
         return self._train(trainer, fitted, held_out, callbacks)
+
+    def _units(self, deviation: float) -> Units:
+        """Return what training measures in: nothing in particular, where the values of ratings do not matter."""
+        return Units()
 
     def _blame_for_divergence(self) -> str:
         return blame_for_divergence(self)
@@ -169,15 +185,17 @@ class DescentTrainer:
         mean_score: float,
         grid: Grid,
     ) -> None:
-        self.link, self._lowest_error = link, math.inf
+        self.link = link
+        self._units = model._units(deviation_of(ratings) if start is None else trained_deviation(start.data))
         self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
         n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
         self._grid, self._blocks = grid, make_blocks(by_user, n_items, grid, kernels.group_by, model.n_threads)
         rows = make_row_steps(model, by_user, n_items)
         if start is None:
+            scale = model.init_scale * self._units.factors
             self.factors = Factors(
-                first_factors((n_users, model.n_factors), model.init_scale, self._rng),
-                first_factors((n_items, model.n_factors), model.init_scale, self._rng),
+                first_factors((n_users, model.n_factors), scale, self._rng),
+                first_factors((n_items, model.n_factors), scale, self._rng),
                 np.zeros(n_users, np.float32),
                 np.zeros(n_items, np.float32),
                 np.float32(mean_score),
@@ -187,6 +205,27 @@ class DescentTrainer:
             rows = rows._replace(**{of: start.state[name] for name, of in _STATE.items() if name in start.state})
         self._rows = rows
         self.state = {name: getattr(rows, of) for name, of in _STATE.items()}
+        self._lowest_error = math.inf
+        self._error_before = self._error_of(float(self.factors.global_mean)) * (1 + model.init_scale**2)
+        self._is_new = start is None
+        self._centre()
+
+    def _centre(self) -> None:
+        """Let kernels work on ratings around 0: float32 numbers are too coarse for small differences of large ones."""
+        if self.link.span:
+            offset, self._centred = self.link.low, self.factors
+        else:
+            offset, self._centred = self.factors.global_mean, self.factors._replace(global_mean=np.float32(0))
+        self._centred_link = Link(np.float32(0), self.link.span)
+        np.subtract(self._blocks.ratings, np.float32(offset), out=self._blocks.ratings)
+
+    def _error_of(self, score: float) -> float:
+        """Return the root mean squared error of one score for all ratings, σ being the least that counts."""
+        values = self._ratings.ratings
+        low, span = float(self.link.low), float(self.link.span)
+        r_hat = low + span * (1 + math.tanh(score / 2)) / 2 if span else score
+        spread = max(deviation_of(self._ratings), self._units.deviation)
+        return math.hypot(spread, float(values.mean(dtype=np.float64)) - r_hat)
 
     def to_host(self) -> None:
         """Nothing: kernels work on the factors themselves, unless a trainer says otherwise."""
@@ -194,11 +233,27 @@ class DescentTrainer:
     def _error(self, squared_error: float) -> Record:
         """Return the figure of an epoch of ratings, unless it says that steps are too large."""
         error = math.sqrt(squared_error / self._ratings.n_ratings)
-        if error > _LARGEST_RISE * self._lowest_error:
+        if error > max(_LARGEST_RISE * self._lowest_error, _ROUNDING * self._units.deviation):
             rise = f"train_rmse rose from {self._lowest_error:.4g} to {error:.4g}"
-            raise diverged(self._epoch, f"{rise} with {blame_for_divergence(self._model)}")
+            raise diverged(self._epoch, f"{rise} with {self._blame()}")
+        before = self._error_before
+        if self._is_new and self._epoch >= min(2, self._model.n_epochs) and error > _WORSE_THAN_NOTHING * before:
+            raise diverged(
+                self._epoch, f"train_rmse is {error:.4g}, and was {before:.4g} at first, with {self._blame()}"
+            )
         self._lowest_error = min(error, self._lowest_error)
         return {"train_rmse": error}
+
+    def _blame(self) -> str:
+        """Name the parameter at fault: a rating range that is far too wide, or the step size."""
+        least, largest = float(self._ratings.ratings.min()), float(self._ratings.ratings.max())
+        if self.link.span <= _TOO_WIDE * (largest - least):
+            return blame_for_divergence(self._model)
+        low, high = float(self.link.low), float(self.link.low + self.link.span)
+        return (
+            f"{named('rating_range')}=({low:g}, {high:g}), while ratings go from {least:g} to {largest:g}; give the "
+            "range that they have"
+        )
 
     def _next_epoch(self) -> tuple[Step, Int32Array]:
         """Return the step sizes of an epoch and the order of its blocks."""
@@ -206,31 +261,45 @@ class DescentTrainer:
 
     def _next_step(self) -> Step:
         self._epoch += 1
-        return make_step(self._model, self._epoch - 1)
+        return make_step(self._model, self._epoch - 1, self._units)
 
 
 def blame_for_divergence(model: DescentModel) -> str:
     """Name the step size, and say what to do with it."""
-    return f"learning_rate={model.learning_rate:g}; lower it"
+    lower = min(model.learning_rate / 4, 0.1 if model.adaptive else 0.01)
+    return f"{named('learning_rate')}={model.learning_rate:g}; lower it, for example to {lower:.2g}"
 
 
-def make_step(model: DescentModel, epoch: int) -> Step:
-    """Return the steps of an epoch, numbered from 0."""
+def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step:
+    """Return the steps of an epoch, numbered from 0, for factors and ratings as they are, not in units.
+
+    With σ for `Units.deviation` and s for `Units.score`, training minimises Σ ((r - r̂)/σ)² + λ(‖p/√s‖² + ‖q/√s‖²) +
+    λ_b((b_u/s)² + (b_i/s)²). A step of size γ along p/√s is one of size γs along p, and the derivative by the score, in
+    its unit s, is s/σ² times (r - r̂)·dr̂/ds.
+    """
     decay = model.learning_rate_decay**epoch
     bias_learning_rate = model.bias_learning_rate
     if bias_learning_rate is None:
         bias_learning_rate = _BIAS_SHARE * model.learning_rate
     user_bias = model.bias_regularization
-    terms = (
-        model.learning_rate * decay,
-        bias_learning_rate * decay if model.biases else 0.0,
-        1.0 if model.adaptive else 0.0,
+    slope, score = units.slope, units.score
+    rates = (
+        model.learning_rate * decay * slope,
+        bias_learning_rate * decay * slope * score if model.biases else 0.0,
+        slope**2 / score if model.adaptive else 0.0,
+    )
+    strengths = (
         model.regularization,
         model.regularization if model.item_regularization is None else model.item_regularization,
-        user_bias,
-        user_bias if model.item_bias_regularization is None else model.item_bias_regularization,
+        user_bias / score,
+        (user_bias if model.item_bias_regularization is None else model.item_bias_regularization) / score,
     )
-    return Step(*(np.float32(term) for term in terms))
+    return Step(*(np.float32(rate) for rate in rates), *(make_strength(strength, units) for strength in strengths))
+
+
+def make_strength(strength: float, units: Units) -> np.float32:
+    """Return λ of factors as kernels take it, for factors and ratings as they are, not in units."""
+    return np.float32(min(strength / units.slope, _STRONGEST))
 
 
 def make_row_steps(model: DescentModel, by_user: CSR, n_items: int) -> RowSteps:

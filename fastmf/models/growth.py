@@ -9,6 +9,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import rows_of_pairs, union
 from fastmf.errors import DataError
 from fastmf.models.training import describe, first_factors
+from fastmf.models.units import trained_deviation
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array
@@ -110,4 +111,5 @@ def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:
     n_ratings = before["n_ratings"] + added["n_ratings"]
     total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
     fingerprint = f"{before['fingerprint']}, {added['fingerprint']}"
-    return {**added, "n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
+    joint = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
+    return {**added, **joint, "deviation": trained_deviation(before)}

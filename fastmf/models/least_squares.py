@@ -82,7 +82,7 @@ def make_solver(model: _Parameters, n_free: int = 0) -> Solver:
     return Solver(model.solver, {"cholesky": 0, "cg": model.cg_steps, "subspace": model.block_size}[model.solver])
 
 
-def first_item_factors(model: _Parameters, n_items: int) -> Float32Array:
-    """Draw the item factors with which the first sweep begins."""
-    factors = first_factors((n_items, model.n_factors), model.init_scale, np.random.default_rng(model.seed))
+def first_item_factors(model: _Parameters, n_items: int, unit: float = 1) -> Float32Array:
+    """Draw the item factors with which the first sweep begins; ``unit`` is what `init_scale` is measured in."""
+    factors = first_factors((n_items, model.n_factors), unit * model.init_scale, np.random.default_rng(model.seed))
     return np.abs(factors) if model.nonnegative else factors

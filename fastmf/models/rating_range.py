@@ -6,10 +6,12 @@ import numpy as np
 
 from fastmf.common.parameters import require_number
 from fastmf.errors import DataError, ParameterError, named
+from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions
 
-# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range.
-_MEAN_MARGIN = 1e-3
+# A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range, or by this
+# share of the ratings' deviation, whichever is less.
+_MEAN_MARGIN, _DEVIATION_MARGIN = 1e-3, 1e-2
 
 
 def require_range(rating_range: object) -> None:
@@ -44,5 +46,6 @@ def mean_score(ratings: Interactions, rating_range: tuple[float, float] | None) 
     if rating_range is None:
         return mean
     low, high = rating_range
-    share = min(max((mean - low) / (high - low), _MEAN_MARGIN), 1 - _MEAN_MARGIN)
+    margin = min(_MEAN_MARGIN, _DEVIATION_MARGIN * deviation_of(ratings) / (high - low))
+    share = min(max((mean - low) / (high - low), margin), 1 - margin)
     return math.log(share / (1 - share))

@@ -12,6 +12,7 @@ from fastmf.models.descent import DescentModel, DescentTrainer
 from fastmf.models.negative_sampling import SampledTrainer
 from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.training import Record, Trainer
+from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
 
@@ -21,8 +22,10 @@ class SGD(DescentModel):
     """Biased matrix factorisation, trained by stochastic gradient descent.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i; with ``rating_range`` r̂ = low + (high - low)·sigmoid(μ + b_u + b_i + p_u·q_i).
-    Minimises Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_b(b_u² + b_i²) over observed ratings only (Koren, Bell, Volinsky,
-    "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 42(8), 2009).
+    Minimises Σ (r - r̂)² + λσ(‖p_u‖² + ‖q_i‖²) + λ_b(b_u² + b_i²) over observed ratings only (Koren, Bell, Volinsky,
+    "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 42(8), 2009), σ being the ratings' standard
+    deviation; with ``rating_range`` λσ² and λ_bσ² stand in the place of λσ and λ_b. So λ and γ mean the same on every
+    scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
 
     With ``loss="logistic"`` ratings say only what was chosen, their values do not matter, and r̂ = σ(μ + b_u + b_i +
     p_u·q_i) is a probability. Minimises Σ -log r̂ over what was chosen and -log(1 - r̂) over items drawn anew in every
@@ -31,6 +34,8 @@ class SGD(DescentModel):
 
     Parameters
     ----------
+    regularization : float
+        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation.
     biases : bool
         Whether users and items have a bias. Without biases the prediction is p_u·q_i alone.
     rating_range : (low, high), optional
@@ -109,6 +114,9 @@ class SGD(DescentModel):
         mean = mean_score(ratings, self.rating_range) if self.biases else 0.0
         return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
 
+    def _units(self, deviation: float) -> Units:
+        return Units() if self.is_implicit else make_units(deviation, self.rating_range is not None)
+
 
 class _SquaredTrainer(DescentTrainer):
     def __init__(
@@ -123,12 +131,12 @@ class _SquaredTrainer(DescentTrainer):
         grid = kernels.make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
         self._kernels = kernels
-        self._held = kernels.training_to_device(self._blocks, self.factors, self._rows, model.storage)
+        self._state = kernels.training_to_device(self._blocks, self._centred, self._rows, model.storage)
 
     def run_epoch(self) -> Record:
-        (blocks, factors, rows), (step, strata) = self._held, self._next_epoch()
-        squared_error = self._kernels.run_epoch(blocks, strata, factors, self.link, step, rows, self._model.n_threads)
-        return self._error(squared_error)
+        (blocks, factors, rows), (step, strata) = self._state, self._next_epoch()
+        link, n_threads = self._centred_link, self._model.n_threads
+        return self._error(self._kernels.run_epoch(blocks, strata, factors, link, step, rows, n_threads))
 
     def to_host(self) -> None:
-        self._kernels.training_to_host(self._held, self.factors, self._rows)
+        self._kernels.training_to_host(self._state, self._centred, self._rows)

@@ -7,9 +7,10 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_number
-from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.descent import DescentModel, DescentTrainer, make_strength
 from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.training import Record, Trainer
+from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
@@ -68,7 +69,7 @@ class SVDpp(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float = 0.05
+    regularization: float = 0.046
     learning_rate: float = 0.05
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
@@ -85,6 +86,9 @@ class SVDpp(DescentModel):
         require_within(ratings, self.rating_range)
         return _SVDppTrainer(self, ratings, kernels, start)
 
+    def _units(self, deviation: float) -> Units:
+        return make_units(deviation, self.rating_range is not None)
+
 
 class _SVDppTrainer(DescentTrainer):
     """Keeps p_u apart from ``factors``, whose user factors are what items meet."""
@@ -96,13 +100,13 @@ class _SVDppTrainer(DescentTrainer):
         self._kernels, n_items, k = kernels, ratings.n_items, model.n_factors
         state: dict[str, Float32Array] = {} if start is None else start.state
         apart = state.get("user_factors_alone", self.factors.user_factors)
-        self._apart = self.factors._replace(user_factors=in_huge_pages(apart, k))
+        self._apart = self._centred._replace(user_factors=in_huge_pages(apart, k))
         rate, strength = model.implicit_learning_rate, model.implicit_regularization
         self._implicit = Implicit(
             in_huge_pages(state.get("item_implicit_factors", np.zeros((n_items, k), np.float32)), k),
             state.get("item_implicit_squares", np.ones(n_items, np.float32)),
             np.float32(_IMPLICIT_SHARE if rate is None else rate / model.learning_rate),
-            np.float32(model.regularization if strength is None else strength),
+            make_strength(model.regularization if strength is None else strength, self._units),
         )
         self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))
         self.state |= {
@@ -114,8 +118,9 @@ class _SVDppTrainer(DescentTrainer):
     def run_epoch(self) -> Record:
         n_threads = self._model.n_threads
         step, waves = self._next_step(), shuffled_waves(self._grid, self._rng)
+        blocks, implicit, link = self._blocks, self._implicit, self._centred_link
         squared_error = self._kernels.run_svdpp_epoch(
-            self._rated, self._blocks, waves, self._apart, self._implicit, self.link, step, self._rows, n_threads
+            self._rated, blocks, waves, self._apart, implicit, link, step, self._rows, n_threads
         )
         self._kernels.add_implicit(
             self._rated, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads

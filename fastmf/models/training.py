@@ -9,6 +9,7 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import DataError, DivergenceError, ParameterError, named
 from fastmf.measuring.metrics import METRICS
+from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
@@ -111,5 +112,6 @@ def describe(ratings: Interactions) -> dict[str, Any]:
         "n_items": ratings.n_items,
         "n_ratings": ratings.n_ratings,
         "mean": float(ratings.ratings.mean(dtype=np.float64)),
+        "deviation": deviation_of(ratings),
         "fingerprint": f"crc32:{fingerprint:08x}",
     }

@@ -105,7 +105,7 @@ def test_turn(width: int) -> None:
 def test_tables(width: int) -> None:
     """Rows are copied and split four numbers at a time, and measured in float64."""
     copy = machine_code.compile_kernel(tables.make_copy(width), FLOATS, INT32S, FLOATS, INT32S)
-    split = machine_code.compile_kernel(tables.make_split(width), FLOATS, INT, FLOATS, FLOATS)
+    split = machine_code.compile_kernel(tables.make_split(width), FLOATS, INT, FLOAT, FLOATS, FLOATS)
     square = machine_code.compile_kernel(tables.make_square(width), FLOATS, types.float64[::1])
     for code in (copy, split, square):
         assert (code.stack, code.spills) == (0, 0)

@@ -374,14 +374,15 @@ def test_tables_are_the_arrays_themselves(kernels: Kernels, reference: Kernels) 
         variant.to_host(table, factors)
 
 
-def test_biases_are_split_off(kernels: Kernels, reference: Kernels) -> None:
-    """[p, b_u]·[q, 1] + b_i = p·q + b_u + b_i."""
+@pytest.mark.parametrize("unit", [1.0, 2.5])
+def test_biases_are_split_off(unit: float, kernels: Kernels, reference: Kernels) -> None:
+    """[p, b_u]·[q, c] + c·b_i = p·q + c·b_u + c·b_i."""
     rng = np.random.default_rng(0)
     users, items = rng.standard_normal((4, 3), np.float32), rng.standard_normal((5, 3), np.float32)
-    expected = users[:, :2] @ items[:, :2].T + users[:, 2:] + items[:, 2]
+    expected = users[:, :2] @ items[:, :2].T + unit * (users[:, 2:] + items[:, 2])
     for variant in (kernels, reference):
         before = items.copy()
-        fixed, offsets = variant.split_biases(items)
+        fixed, offsets = variant.split_biases(items, unit)
         np.testing.assert_allclose(users @ fixed.T + offsets, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(items, before)
 
@@ -400,9 +401,9 @@ def test_terms_of_tables(biases: bool, kernels: Kernels, reference: Kernels) -> 
     for variant in (kernels, reference):
         rows = np.zeros((4, 2), np.float32), np.zeros((3, 2), np.float32)
         empty = Factors(*rows, np.zeros(4, np.float32), np.zeros(3, np.float32), np.float32(3))
-        terms = variant.as_terms(users, items, empty)
+        terms = variant.as_terms(users, items, empty, 2.0)
         np.testing.assert_array_equal(terms.user_factors, users[:, :2])
         np.testing.assert_array_equal(terms.item_factors, items[:, :2])
-        np.testing.assert_array_equal(terms.user_biases, users[:, 2] if biases else 0)
-        np.testing.assert_array_equal(terms.item_biases, items[:, 2] if biases else 0)
+        np.testing.assert_array_equal(terms.user_biases, 2 * users[:, 2] if biases else 0)
+        np.testing.assert_array_equal(terms.item_biases, 2 * items[:, 2] if biases else 0)
         assert terms.global_mean == 3

@@ -37,10 +37,16 @@ def to_host(table: Table, factors: Float32Array) -> None:
         factors[:] = table
 
 
-def split_biases(table: Table) -> tuple[Table, Float32Array]:
-    """Return rows [q, 1] and offsets b of a table of rows [q, b]: what the other side is solved against.
+def split_biases(table: Table, unit: float) -> tuple[Table, Float32Array]:
+    """Return rows [q, c] and offsets c·b of a table of rows [q, b]: what the other side is solved against.
 
-    Since [p, b_u]·[q, 1] = p·q + b_u, the target of a rating r is r - μ - b.
+    Since [p, b_u]·[q, c] = p·q + c·b_u, the target of a rating r is r - μ - c·b_i.
+
+    Parameters
+    ----------
+    table : Table
+    unit : float
+        c: what biases in the table are measured in.
 
     Returns
     -------
@@ -50,8 +56,8 @@ def split_biases(table: Table) -> tuple[Table, Float32Array]:
         Where the table is.
     """
     fixed = table.copy()
-    fixed[:, -1] = 1
-    return fixed, table[:, -1].copy()
+    fixed[:, -1] = unit
+    return fixed, table[:, -1] * np.float32(unit)
 
 
 def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
@@ -59,7 +65,7 @@ def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
     return np.asarray(np.einsum("nf,nf->n", factors, factors, dtype=np.float64))
 
 
-def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
+def as_terms(users: Table, items: Table, factors: Factors, unit: float) -> Factors:
     """Return the terms of the prediction that two tables stand for, as ``squared_error`` takes them.
 
     Parameters
@@ -68,6 +74,8 @@ def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
         Rows p and q; or [p, b_u] and [q, b_i], of one number more than rows of ``factors``.
     factors : Factors
         Overwritten, unless the tables are on a device.
+    unit : float
+        What biases in the tables are measured in.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
         if table is not rows:
             rows[:] = table[:, :n_factors]
         if table.shape[1] > n_factors:
-            biases[:] = table[:, n_factors]
+            biases[:] = table[:, n_factors] * np.float32(unit)
     return factors
 
 

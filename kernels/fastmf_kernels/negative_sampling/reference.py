@@ -8,7 +8,7 @@ from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.negative_sampling.arrays import TRIES, Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.sgd.arrays import RowSteps, Step
-from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, move_bias, move_row, score_of, sides
+from fastmf_kernels.sgd.reference_rows import Norms, begin_block, descend, move_bias, move_row, score_of, sides, sigmoid
 from fastmf_kernels.sgd.schedule import Blocks
 
 
@@ -41,7 +41,7 @@ def run_bpr_epoch(
         for drawn in _draws(sampling, columns, user, place):
             p, q_i, q_j = (table.astype(np.float64) for table in _rows(factors, user, chosen, drawn))
             difference = p @ (q_i - q_j) + float(factors.item_biases[chosen]) - float(factors.item_biases[drawn])
-            _descend_pair(user, (chosen, drawn), float(1 / (1 + np.exp(difference))), factors, norms, step, rows)
+            _descend_pair(user, (chosen, drawn), sigmoid(-difference), factors, norms, step, rows)
             n_pairs, n_right = n_pairs + 1, n_right + int(difference > 0)
     return Ranked(n_pairs, n_right)
 
@@ -68,10 +68,10 @@ def run_logistic_epoch(
         user, chosen = int(blocks.users[place]), int(blocks.items[place])
         p = factors.user_factors[user]
         chosen_score = score_of(user, chosen, p, factors)
-        descend(user, chosen, p, 1 - 1 / (1 + np.exp(-chosen_score)), factors, norms, step, rows)
+        descend(user, chosen, p, 1 - sigmoid(chosen_score), factors, norms, step, rows)
         for drawn in _draws(sampling, columns, user, place):
             drawn_score = score_of(user, drawn, p, factors)
-            descend(user, drawn, p, -1 / (1 + np.exp(-drawn_score)), factors, norms, step, rows)
+            descend(user, drawn, p, -sigmoid(drawn_score), factors, norms, step, rows)
             n_pairs, n_right = n_pairs + 1, n_right + int(chosen_score > drawn_score)
     return Ranked(n_pairs, n_right)
 

@@ -31,7 +31,7 @@ def predict_pairs(
     score = factors.global_mean + np.einsum("nf,nf->n", p, q)
     score += np.where(known_user, factors.user_biases[users], 0) + np.where(known_item, factors.item_biases[items], 0)
     if link.span != 0:
-        score = link.low + link.span / (1 + np.exp(-score))
+        score = link.low + link.span * np.exp(-np.logaddexp(0, -score))
     return np.asarray(score, np.float32)
 
 

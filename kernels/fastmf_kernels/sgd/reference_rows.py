@@ -64,8 +64,13 @@ def predict(score: float, link: Link) -> tuple[float, float]:
     """Return r̂ and dr̂/ds."""
     if link.span == 0:
         return score, 1.0
-    sigmoid = 1 / (1 + np.exp(-score))
-    return float(link.low + link.span * sigmoid), float(link.span * sigmoid * (1 - sigmoid))
+    share = sigmoid(score)
+    return float(link.low + link.span * share), float(link.span * share * (1 - share))
+
+
+def sigmoid(score: float) -> float:
+    """Return 1/(1 + e^-s), also where e^-s is too large for a number."""
+    return float(np.exp(-np.logaddexp(0, -score)))
 
 
 def move(table: Float32Array, row: int, gradient: Float64Array | float, rate: float, regularization: float) -> None:

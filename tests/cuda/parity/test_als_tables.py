@@ -143,12 +143,14 @@ def test_squared_norms(n_factors: int, kernels: Kernels, reference: Kernels) -> 
         np.testing.assert_allclose(norms, expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize("unit", [1.0, 2.5])
 @pytest.mark.parametrize("n_factors", [1, 2, 5, 8, 66])
-def test_split_biases(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
+def test_split_biases(n_factors: int, unit: float, kernels: Kernels, reference: Kernels) -> None:
     table = drawn(19, n_factors)
     there = kernels.to_device(table, EXACTLY)
     for given, fetch in ((table, np.asarray), (there, at_home)):
-        (fixed, offsets), (expected, expected_offsets) = kernels.split_biases(given), reference.split_biases(table)
+        fixed, offsets = kernels.split_biases(given, unit)
+        expected, expected_offsets = reference.split_biases(table, unit)
         np.testing.assert_array_equal(fetch(fixed), expected)
         np.testing.assert_array_equal(memory.fetch(offsets) if given is there else offsets, expected_offsets)
         np.testing.assert_array_equal(fetch(given), table)
@@ -180,7 +182,7 @@ def test_squared_error_of_tables(
     there, here = (
         variant.squared_error(
             ratings,
-            variant.as_terms(*(variant.to_device(table, EXACTLY) for table in (users, items)), empty),
+            variant.as_terms(*(variant.to_device(table, EXACTLY) for table in (users, items)), empty, 2.0),
             link,
             None,
         )

@@ -86,9 +86,11 @@ def to_host(table: Table, factors: Float32Array) -> None:
         reference.to_host(table, factors)
 
 
-def split_biases(table: Table) -> tuple[Table, Float32Array]:
-    """Return rows [q, 1] and offsets b of a table of rows [q, b]; see the reference."""
-    return tables.split_table(table) if isinstance(table, DeviceTable) else reference.split_biases(table)
+def split_biases(table: Table, unit: float) -> tuple[Table, Float32Array]:
+    """Return rows [q, c] and offsets c·b of a table of rows [q, b]; see the reference."""
+    if isinstance(table, DeviceTable):
+        return tables.split_table(table, np.float32(unit))
+    return reference.split_biases(table, unit)
 
 
 def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
@@ -98,17 +100,18 @@ def squared_norms(factors: Table, n_threads: int | None = None) -> Float64Array:
     return reference.squared_norms(factors, n_threads)
 
 
-def as_terms(users: Table, items: Table, factors: Factors) -> Factors:
+def as_terms(users: Table, items: Table, factors: Factors, unit: float) -> Factors:
     """Return the terms of the prediction that two tables stand for; see the reference.
 
-    On the device with biases: p·q + b_u + b_i + μ = [p, 1]·[q, b_i] + b_u + μ, so that one table serves as it is.
+    On the device with biases in units of c: p·q + c·b_u + c·b_i + μ = [p, c]·[q, b_i] + c·b_u + μ, so that one table
+    serves as it is.
     """
     on_device = isinstance(users, DeviceTable)
     if not on_device:
-        return reference.as_terms(users, items, factors)
+        return reference.as_terms(users, items, factors, unit)
     if users.shape[1] == factors.user_factors.shape[1]:
         return factors._replace(user_factors=users, item_factors=items)
-    fixed, biases = split_biases(users)
+    fixed, biases = split_biases(users, unit)
     return Factors(fixed, items, biases, zeros(items.shape[0], np.float32), factors.global_mean)
 
 

@@ -11,7 +11,6 @@ from fastmf_kernels._cuda.rows import VECTOR, DeviceTable, fetch_rows, make_grou
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
 
 THREADS = 128
-_ONE = np.float32(1)
 
 
 def part_of(table: DeviceTable, start: int, stop: int) -> DeviceTable:
@@ -52,8 +51,8 @@ def fill_with_nan(table: DeviceTable) -> None:
         _copy(table.width, row, zeros(n_rows, np.int32), table.numbers, _put_places(np.arange(n_rows)))
 
 
-def split_table(table: DeviceTable) -> tuple[DeviceTable, DeviceArray]:
-    """Return the table with a last factor of 1 in each row, as a copy, and the last factors.
+def split_table(table: DeviceTable, unit: np.float32) -> tuple[DeviceTable, DeviceArray]:
+    """Return the table with ``unit`` for the last factor of each row, as a copy, and the last factors times ``unit``.
 
     Raises
     ------
@@ -64,7 +63,7 @@ def split_table(table: DeviceTable) -> tuple[DeviceTable, DeviceArray]:
     require_room(4 * n_rows * (width + 1), f"{n_rows} rows of {n_factors} factors without their biases")
     fixed, biases = zeros(n_rows * width, np.float32), zeros(n_rows, np.float32)
     if n_rows:
-        make_split(width)[_n_blocks(n_rows, width), THREADS](table.numbers, n_factors - 1, fixed, biases)
+        make_split(width)[_n_blocks(n_rows, width), THREADS](table.numbers, n_factors - 1, unit, fixed, biases)
     return table._replace(numbers=fixed), biases
 
 
@@ -108,25 +107,25 @@ def make_copy(width: int) -> Any:
 
 @functools.cache
 def make_split(width: int) -> Any:
-    """Return the kernel that copies rows [q, b] as [q, 1], and each b: a thread for four numbers."""
+    """Return the kernel that copies rows [q, b] as [q, c], and each c·b: a thread for four numbers."""
     lanes, threads = width // VECTOR, THREADS
 
     @kernel
-    def split(table: Float32Array, last: int, fixed: Float32Array, biases: Float32Array) -> None:
+    def split(table: Float32Array, last: int, unit: np.float32, fixed: Float32Array, biases: Float32Array) -> None:
         at = np.int64(cuda.blockIdx.x) * threads + cuda.threadIdx.x
         if at < biases.size * lanes:
             row, f = at // lanes, at % lanes * VECTOR
             four = isa.load4(table, row * width + f)
             if f <= last < f + VECTOR:
-                biases[row] = table[row * width + last]
+                biases[row] = unit * table[row * width + last]
             isa.store4(
                 fixed,
                 row * width + f,
                 (
-                    _ONE if f == last else four[0],
-                    _ONE if f + 1 == last else four[1],
-                    _ONE if f + 2 == last else four[2],
-                    _ONE if f + 3 == last else four[3],
+                    unit if f == last else four[0],
+                    unit if f + 1 == last else four[1],
+                    unit if f + 2 == last else four[2],
+                    unit if f + 3 == last else four[3],
                 ),
             )
 
