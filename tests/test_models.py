@@ -426,15 +426,17 @@ def test_an_epoch_of_sgd_is_the_gradient_step_of_its_formula() -> None:
         for n in (1, 2)
     )
 
-    mean, rate, bias_rate = 3.0, 0.1 * 0.5, 0.04 * 0.5  # the second epoch has the smaller step
+    mean, deviation = 3.0, 2.0
+    rate, bias_rate = 0.1 * 0.5 / deviation, 0.04 * 0.5  # the second epoch has the smaller step
+    of_user, of_item = (1 + rate * strength * deviation for strength in (0.3, 0.2))
     for n, rating in enumerate(ratings.ratings):
         p, q = before.user_factors[n], before.item_factors[n]
         b_u, b_i = before.user_biases[n], before.item_biases[n]
         error = rating - (mean + b_u + b_i + p @ q)
-        np.testing.assert_allclose(after.user_factors[n], p + rate * (error * q - 0.3 * p), rtol=1e-5)
-        np.testing.assert_allclose(after.item_factors[n], q + rate * (error * p - 0.2 * q), rtol=1e-5)
-        assert after.user_biases[n] == pytest.approx(b_u + bias_rate * (error - 0.7 * b_u), rel=1e-5)
-        assert after.item_biases[n] == pytest.approx(b_i + bias_rate * (error - 0.6 * b_i), rel=1e-5)
+        np.testing.assert_allclose(after.user_factors[n], (p + rate * error * q) / of_user, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(after.item_factors[n], (q + rate * error * p) / of_item, rtol=1e-5, atol=1e-7)
+        assert after.user_biases[n] == pytest.approx((b_u + bias_rate * error) / (1 + bias_rate * 0.7), rel=1e-5)
+        assert after.item_biases[n] == pytest.approx((b_i + bias_rate * error) / (1 + bias_rate * 0.6), rel=1e-5)
 
 
 def test_a_row_pays_its_regularization_once_or_for_every_rating() -> None:
@@ -474,8 +476,10 @@ def test_the_sigmoid_of_a_rating_range_is_in_the_gradient() -> None:
         b_u, p, q = before.user_biases[n], before.user_factors[n], before.item_factors[n]
         sigmoid = 1 / (1 + np.exp(-(b_u + before.item_biases[n] + p @ q)))  # the mean, 3, is in the middle: μ = 0
         gradient = (rating - (1 + 4 * sigmoid)) * 4 * sigmoid * (1 - sigmoid)
-        assert after.user_biases[n] == pytest.approx(b_u + 0.1 * (gradient - 0.05 * b_u), rel=1e-5)
-        np.testing.assert_allclose(after.user_factors[n], p + 0.1 * (gradient * q - 0.05 * p), rtol=1e-5, atol=1e-7)
+        gradient /= 2**2  # the square of the ratings' deviation
+        assert after.user_biases[n] == pytest.approx((b_u + 0.1 * gradient) / (1 + 0.1 * 0.05), rel=1e-5)
+        expected = (p + 0.1 * gradient * q) / (1 + 0.1 * 0.05)
+        np.testing.assert_allclose(after.user_factors[n], expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -511,9 +515,8 @@ def dense(ratings: Interactions) -> tuple[FloatArray, FloatArray]:
     return r, observed
 
 
-def squares(factors: npt.NDArray[np.float32], biases: npt.NDArray[np.float32] | None = None) -> FloatArray:
-    total = (factors.astype(np.float64) ** 2).sum(axis=1)
-    return total if biases is None else total + biases.astype(np.float64) ** 2
+def squares(factors: npt.NDArray[np.float32]) -> FloatArray:
+    return np.asarray((factors.astype(np.float64) ** 2).sum(axis=1))
 
 
 def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
@@ -540,8 +543,9 @@ def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.floa
         model.regularization * (observed.sum(axis=axis) if scaled else np.ones(observed.shape[1 - axis]))
         for axis in (1, 0)
     )
-    penalty = user_lambdas @ squares(model.user_factors, model.user_biases)
-    penalty += item_lambdas @ squares(q, model.item_biases)
+    deviation = float(ratings.ratings.std(dtype=np.float64))
+    penalty = user_lambdas @ (deviation * squares(model.user_factors) + model.user_biases.astype(np.float64) ** 2)
+    penalty += item_lambdas @ (deviation * squares(q) + model.item_biases.astype(np.float64) ** 2)
     return float((observed * (r - r_hat) ** 2).sum() + penalty)
 
 
@@ -788,10 +792,10 @@ def test_divergence_names_the_learning_rate_and_leaves_the_model_as_it_was() -> 
 
 
 def test_a_rising_loss_is_divergence_before_numbers_overflow() -> None:
-    model = SGD(n_factors=4, learning_rate=0.25, adaptive=False, regularization=0, n_epochs=30)
+    model = SGD(n_factors=4, learning_rate=0.38, adaptive=False, regularization=0, n_epochs=30)
 
     with pytest.raises(
-        DivergenceError, match=r"train_rmse rose from 1.5\d* to 1.\d* with learning_rate=0\.25; lower it"
+        DivergenceError, match=r"train_rmse rose from 1.5\d* to 1.\d* with learning_rate=0\.38; lower it, for .* 0\.01"
     ):
         model.fit(testing.power_law(200, 100, 6000, noise=2))
 

@@ -41,7 +41,7 @@ def run_bpr_epoch(
         for drawn in _draws(sampling, columns, user, place):
             p, q_i, q_j = (table.astype(np.float64) for table in _rows(factors, user, chosen, drawn))
             difference = p @ (q_i - q_j) + float(factors.item_biases[chosen]) - float(factors.item_biases[drawn])
-            _descend_pair(user, (chosen, drawn), sigmoid(-difference), factors, norms, step, rows)
+            _descend_pair(user, (chosen, drawn), sigmoid(float(-difference)), factors, norms, step, rows)
             n_pairs, n_right = n_pairs + 1, n_right + int(difference > 0)
     return Ranked(n_pairs, n_right)
 
