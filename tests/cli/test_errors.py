@@ -162,7 +162,7 @@ def test_training_that_diverges(data: Any, call_fastmf: Callable[..., Done], con
 
     done = call_fastmf("train", data.ratings, "--model", "sgd", "--output", "model", *options, status=1)
 
-    assert message_of(done, "train").endswith("learning_rate=1e+09; lower it")
+    assert message_of(done, "train").endswith("learning-rate=1e+09; lower it, for example to 0.1")
     assert contents() == {}
 
 
