@@ -903,6 +903,65 @@ def test_partial_fit_says_what_does_not_fit() -> None:
     assert arrays(model) == before
 
 
+CHANGES: list[tuple[type[Any], dict[str, Any], dict[str, Any], str]] = [
+    (SGD, {}, {"rating_range": (0.5, 5)}, "rating_range is (0.5, 5) but the model was trained with None"),
+    (SGD, {"rating_range": (0, 5)}, {"rating_range": None}, "rating_range is None but the model was trained with (0,"),
+    (SGD, {"rating_range": (0, 5)}, {"rating_range": (0, 6)}, "rating_range is (0, 6) but the model was trained with"),
+    (SGD, {}, {"loss": "logistic"}, "loss is 'logistic' but the model was trained with 'squared'"),
+    (SGD, {"loss": "logistic"}, {"loss": "squared"}, "loss is 'squared' but the model was trained with 'logistic'"),
+    (SGD, {"loss": "logistic"}, {"loss": "squared", "rating_range": (0, 1)}, "rating_range is (0, 1) but the model"),
+    (SVDpp, {}, {"rating_range": (0.5, 5)}, "rating_range is (0.5, 5) but the model was trained with None"),
+    *[
+        (kind, {"biases": was}, {"biases": not was}, f"biases is {not was} but")
+        for kind in (SGD, SVDpp, BPR)
+        for was in (True, False)
+    ],
+    *[(kind, {}, {"n_factors": 5}, "n_factors is 5 but the model has 3 factors") for kind in (SGD, SVDpp, BPR)],
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "after", "message"), CHANGES)
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["in memory", "loaded"])
+def test_what_going_on_cannot_change_is_refused_by_name(
+    kind: type[SGD], before: dict[str, Any], after: dict[str, Any], message: str, is_loaded: bool, tmp_path: Path
+) -> None:
+    model = kind(n_factors=3, n_epochs=1, **before).fit(small_ratings())
+    model.set_params(**after)
+    if is_loaded:  # saved with the parameters of the next fit, and still a fit with those before
+        model.save(tmp_path / "model")
+        loaded = fastmf.load(tmp_path / "model")
+        assert isinstance(loaded, kind)
+        model = loaded
+    known = arrays(model)
+
+    with pytest.raises(ParameterError) as error:
+        model.partial_fit(small_ratings(seed=1))
+
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith("set it back, or call fit")
+    assert arrays(model) == known
+    model.set_params(n_factors=3, **{name: getattr(kind(), name) for name in after if name != "n_factors"})
+    assert arrays(model.set_params(**before).partial_fit(small_ratings(seed=1))) != known
+
+
+@each_descent
+def test_what_going_on_can_change_is_taken(make: Make) -> None:
+    model = make(n_factors=3, n_epochs=1).fit(small_ratings())
+    free = {"learning_rate": 0.01, "regularization": 0.5, "n_epochs": 2, "init_scale": 0.2, "seed": 5, "adaptive": True}
+
+    model.set_params(**free, regularization_scaling="none", n_threads=1).partial_fit(small_ratings(seed=1))
+
+    assert len(model.history) == 2
+
+
+def test_a_range_given_in_another_form_is_the_same() -> None:
+    model = SGD(n_factors=3, n_epochs=1, rating_range=[0.5, 5]).fit(small_ratings())
+
+    model.set_params(rating_range=(np.float32(0.5), np.int64(5))).partial_fit(small_ratings(seed=1))
+
+    assert len(model.history) == 1
+
+
 def test_a_range_is_not_for_the_logistic_loss() -> None:
     with pytest.raises(ParameterError, match='loss is "logistic", which predicts probabilities; leave rating_range'):
         SGD(loss="logistic", rating_range=(1, 5))

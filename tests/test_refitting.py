@@ -238,5 +238,5 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as name:
         for model_class in MODELS.values():
-            stress(model_class, Path(name), n_fits=60)
+            stress(model_class, Path(name), n_fits=20)
     print(_jit.threading_layer())

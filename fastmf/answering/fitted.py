@@ -32,6 +32,8 @@ class Fitted:
         and the ``deviation`` that training measured ratings in.
     state : dict of str to float32 array
         What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
+    trained_with : dict
+        The parameters that a continued fit cannot change, as they were.
     """
 
     factors: Factors
@@ -41,6 +43,7 @@ class Fitted:
     seen: Rows
     data: dict[str, Any]
     state: dict[str, Float32Array] = field(default_factory=dict)
+    trained_with: dict[str, Any] = field(default_factory=dict)
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -75,6 +75,7 @@ def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: So
             "data": {**fitted.data, **(source or {})},
             "history": model.history,
             "state": sorted(fitted.state),
+            "trained_with": fitted.trained_with,
             "files": files,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -287,4 +288,5 @@ def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
     for name in manifest.get("state", []):  # models of before have none
         n_rows = n_users if name.startswith("user_") else n_items
         state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
-    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state)
+    trained_with = _parameters(manifest.get("trained_with", {}))
+    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state, trained_with)

@@ -86,6 +86,8 @@ class FactorModel(HyperParameters, ABC):
 
     kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Parameters of fits that between them call every kernel of the model; ``fastmf warmup`` runs them."""
+    fixed_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that a continued fit cannot change: the factors mean something else with others."""
 
     n_factors: int = 64
     n_epochs: int = 15
@@ -124,6 +126,11 @@ class FactorModel(HyperParameters, ABC):
         """Whether ratings say only what was chosen: the model then predicts no ratings."""
         return False
 
+    def fixed_params(self) -> dict[str, Any]:
+        """Return the parameters, by name, that a continued fit cannot change."""
+        values = {name: getattr(self, name) for name in self.fixed_parameters}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
     @abstractmethod
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         """Check the data, lay it out and draw the first factors."""
@@ -159,7 +166,7 @@ class FactorModel(HyperParameters, ABC):
         interactions.lay_out(self.n_threads)
         held_out = as_held_out_part(validation, self.patience)
         trainer = self._make_trainer(interactions, get_backend(self.backend))
-        return self._train(trainer, make_fitted(trainer, interactions), held_out, callbacks)
+        return self._train(trainer, make_fitted(trainer, interactions, self.fixed_params()), held_out, callbacks)
 
     def _train(
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]

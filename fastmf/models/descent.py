@@ -5,7 +5,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -81,6 +81,8 @@ class DescentModel(FactorModel):
         Size of the first factors: they are normal with standard deviation ``init_scale`` / √n_factors.
     """
 
+    fixed_parameters: ClassVar[tuple[str, ...]] = ("biases",)
+
     learning_rate: float = 0.1
     bias_learning_rate: float | None = None
     learning_rate_decay: float = 1.0
@@ -139,7 +141,8 @@ class DescentModel(FactorModel):
         DataError
             If the ratings do not suit the model, or their ids are of another type.
         ParameterError
-            If ``n_factors`` was changed after `fit`.
+            If a parameter was changed after `fit` that the factors depend on: ``n_factors``, ``biases``,
+            ``rating_range`` or ``loss``.
         DivergenceError
             As `fit`; the model then is as it was before.
 
@@ -152,11 +155,7 @@ class DescentModel(FactorModel):
         3
         """
         known, interactions = self.fitted, as_training_part(ratings)
-        n_factors = known.factors.user_factors.shape[1]
-        if n_factors != self.n_factors:
-            raise ParameterError(
-                f"n_factors is {self.n_factors} but the model has {n_factors} factors; set it back, or call fit"
-            )
+        self._require_unchanged(known)
         held_out = as_held_out_part(validation, self.patience)
         scale = self.init_scale * self._units(trained_deviation(known.data)).factors
         start, more = grow(known, interactions, scale, self.seed, self.n_threads)
@@ -167,6 +166,21 @@ class DescentModel(FactorModel):
     def _units(self, deviation: float) -> Units:
         """Return what training measures in: nothing in particular, where the values of ratings do not matter."""
         return Units()
+
+    def _require_unchanged(self, known: Fitted) -> None:
+        """Check the parameters that a continued fit cannot change."""
+        n_factors = known.factors.user_factors.shape[1]
+        if n_factors != self.n_factors:
+            raise ParameterError(
+                f"n_factors is {self.n_factors} but the model has {n_factors} factors; set it back, or call fit"
+            )
+        for name, value in self.fixed_params().items():
+            before = known.trained_with.get(name, value)
+            if value != before:
+                raise ParameterError(
+                    f"{name} is {value!r} but the model was trained with {before!r}, and going on cannot change it; "
+                    "set it back, or call fit"
+                )
 
     def _blame_for_divergence(self) -> str:
         return blame_for_divergence(self)

@@ -78,7 +78,9 @@ def grow(
         first = np.ones(len(space.ids), np.float32) if array.ndim == 1 else _zeros(len(space.ids), array.shape[1])
         state[name] = _spread(array, space, first)
     seen = _seen(fitted.seen, users, items, more)
-    return Fitted(factors, fitted.link, users.ids, items.ids, seen, _figures(fitted, more), state), more
+    return Fitted(
+        factors, fitted.link, users.ids, items.ids, seen, _figures(fitted, more), state, fitted.trained_with
+    ), more
 
 
 def _merged(known: pa.Array, given: pa.Array, column: str) -> _Space:

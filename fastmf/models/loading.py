@@ -1,5 +1,7 @@
 """Model directories to models: which class a directory is of."""
 
+import dataclasses
+
 from fastmf.errors import FastMFError
 from fastmf.keeping.model_directory import damaged, read
 from fastmf.models import MODELS
@@ -43,5 +45,8 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
         if isinstance(error, FastMFError):  # a parameter that makes no sense has its own message
             raise
         raise damaged(path, error) from error
-    model.restore(stored.fitted, stored.history)
+    fitted = stored.fitted
+    if not fitted.trained_with:  # saved by a version that did not write them
+        fitted = dataclasses.replace(fitted, trained_with=model.fixed_params())
+    model.restore(fitted, stored.history)
     return model

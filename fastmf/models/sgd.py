@@ -65,6 +65,7 @@ class SGD(DescentModel):
     """
 
     kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = ({"loss": "squared"}, {"loss": "logistic"})
+    fixed_parameters: ClassVar[tuple[str, ...]] = ("biases", "rating_range", "loss")
 
     n_factors: int = 64
     n_epochs: int = 15

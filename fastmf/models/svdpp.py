@@ -1,6 +1,7 @@
 """Rating prediction with SVD++."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -66,6 +67,8 @@ class SVDpp(DescentModel):
     >>> bool(1 <= model.predict([3], [3])[0] <= 5)
     True
     """
+
+    fixed_parameters: ClassVar[tuple[str, ...]] = ("biases", "rating_range")
 
     n_factors: int = 64
     n_epochs: int = 15

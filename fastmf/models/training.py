@@ -95,11 +95,11 @@ def diverged(epoch: int, reason: str) -> DivergenceError:
     return DivergenceError(f"training diverged in epoch {epoch}: {reason}")
 
 
-def make_fitted(trainer: Trainer, ratings: Interactions) -> Fitted:
+def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str, Any]) -> Fitted:
     """Return what a model becomes that is trained on these ratings; it has the trainer's own arrays."""
     seen = Rows(*ratings.by_user[:2])
     ids = ratings.user_ids, ratings.item_ids
-    return Fitted(trainer.factors, trainer.link, *ids, seen, describe(ratings), trainer.state)
+    return Fitted(trainer.factors, trainer.link, *ids, seen, describe(ratings), trainer.state, trained_with)
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:
