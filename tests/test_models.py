@@ -502,11 +502,11 @@ def test_the_item_held_out_of_a_checkerboard_is_recommended_first(parameters: di
 
 
 def weighted_ratings() -> Interactions:
-    """Counts with 0 among them, a user and an item without any, and some that are heavy."""
+    """Counts with 0 and dislikes among them, a user and an item without any, and some that are heavy."""
     rng = np.random.default_rng(5)
     observed = rng.random((30, 20)) < np.linspace(0, 0.8, 20)
     users, items = np.nonzero(observed)
-    return testing.from_indices(users, items, rng.integers(0, 6, len(users)), 31, 20)
+    return testing.from_indices(users, items, rng.integers(-2, 6, len(users)), 31, 20)
 
 
 def dense(ratings: Interactions) -> tuple[FloatArray, FloatArray]:
@@ -521,16 +521,18 @@ def squares(factors: npt.NDArray[np.float32]) -> FloatArray:
 
 def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
     """Evaluate the formula in the docstring of `ImplicitALS`, cell by cell."""
-    (r, observed), p, lam = dense(ratings), model.user_factors, model.regularization
-    r_hat = p.astype(np.float64) @ q.T.astype(np.float64)
+    (r, _), lam = dense(ratings), model.regularization
+    preference, observed = (r > 0).astype(np.float64), (r != 0).astype(np.float64)
+    r_hat = model.user_factors.astype(np.float64) @ q.T.astype(np.float64)
+    penalties = squares(model.user_factors), squares(q)
     if model.weighting == "hu":
-        c = 1 + (1 if model.alpha is None else model.alpha) * r
-        return float((c * (observed - r_hat) ** 2).sum() + lam * (squares(p).sum() + squares(q).sum()))
-    w = observed if model.alpha is None else model.alpha * r * observed
+        c = 1 + (1 if model.alpha is None else model.alpha) * np.abs(r)
+        return float((c * (preference - r_hat) ** 2).sum() + lam * sum(penalty.sum() for penalty in penalties))
+    w = observed if model.alpha is None else model.alpha * np.abs(r)
     a0, nu = model.unobserved_weight, model.regularization_exponent
-    penalty = ((observed.sum(axis=1) + a0 * ratings.n_items) ** nu) @ squares(p)
-    penalty += ((observed.sum(axis=0) + a0 * ratings.n_users) ** nu) @ squares(q)
-    return float((w * (1 - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
+    penalty = ((observed.sum(axis=1) + a0 * ratings.n_items) ** nu) @ penalties[0]
+    penalty += ((observed.sum(axis=0) + a0 * ratings.n_users) ** nu) @ penalties[1]
+    return float((w * (preference - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
 
 
 def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
@@ -1022,14 +1024,119 @@ def test_ratings_outside_the_range_are_refused_with_count_and_example() -> None:
     assert "2 ratings lie outside rating_range (1, 5), for example 0.5; widen the range" in str(error.value)
 
 
-def test_negative_weights_are_refused_with_count_and_example() -> None:
-    ratings = Interactions.from_arrays([1, 2, 3], [1, 2, 3], [1, -2, -3])
+# What was not chosen --------------------------------------------------------------------------------------------------
 
-    with pytest.raises(DataError) as error:
-        ImplicitALS().fit(ratings)
+IMPLICIT: list[Any] = [
+    pytest.param(lambda **kw: ImplicitALS(**kw), id="rendle"),
+    pytest.param(lambda **kw: ImplicitALS(alpha=2.0, **kw), id="rendle with alpha"),
+    pytest.param(lambda **kw: ImplicitALS(weighting="hu", **kw), id="hu"),
+    pytest.param(lambda **kw: ImplicitALS(weighting="hu", alpha=3.0, **kw), id="hu with alpha"),
+    pytest.param(lambda **kw: BPR(**kw), id="BPR"),
+    pytest.param(lambda **kw: SGD(loss="logistic", **kw), id="SGD, logistic"),
+]
+each_implicit = pytest.mark.parametrize("make", IMPLICIT)
 
-    assert "2 ratings are negative, for example -2; an implicit model takes them as weights" in str(error.value)
-    assert "drop those rows, or use ALS or SGD" in str(error.value)
+
+def clicks_and_others(others: float) -> tuple[Interactions, Interactions]:
+    """Clicks, and the same with ratings of another value for some pairs that were not clicked."""
+    users, items = np.nonzero(np.random.default_rng(3).random((40, 30)) < 0.2)
+    clicks = testing.from_indices(users, items, np.ones(len(users)), 40, 30)
+    free = np.argwhere(dense(clicks)[1] == 0)[::5]
+    users, items = np.concatenate([np.column_stack([clicks.users, clicks.items]), free]).T
+    ratings = np.concatenate([clicks.ratings, np.full(len(free), others)])
+    return clicks, testing.from_indices(users, items, ratings, 40, 30)
+
+
+@each_implicit
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
+def test_a_stored_0_is_learned_from_as_if_it_were_not_there(make: Make, solver: str) -> None:
+    clicks, with_zeros = clicks_and_others(0)
+    settings = {"solver": solver} if isinstance(make(), ImplicitALS) else {}
+
+    with_them, without = (make(n_factors=3, n_epochs=3, **settings).fit(part) for part in (with_zeros, clicks))
+
+    assert arrays(with_them) == arrays(without)
+    assert timeless(with_them.history) == timeless(without.history)
+
+
+@each_implicit
+@pytest.mark.parametrize("value", [0, -1, -0.5])
+def test_what_was_not_chosen_was_seen_all_the_same(make: Make, value: float) -> None:
+    _, ratings = clicks_and_others(value)
+
+    recommended = make(n_factors=3, n_epochs=1).fit(ratings).recommend(k=30).to_arrow()
+
+    pairs = set(zip(recommended["user_id"].to_pylist(), recommended["item_id"].to_pylist(), strict=True))
+    assert len(pairs) == 40 * 30 - ratings.n_ratings
+    assert not pairs & set(zip(ratings.users.tolist(), ratings.items.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("weighting", ["rendle", "hu"])
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
+def test_a_dislike_pulls_its_score_to_0_the_more_the_larger_it_is(weighting: str, solver: str) -> None:
+    clicks, _ = clicks_and_others(0)
+    settings = {"n_factors": 8, "n_epochs": 12, "alpha": 4.0, "weighting": weighting, "solver": solver}
+    means = []
+    for value in (0, -0.5, -5):
+        _, ratings = clicks_and_others(value)
+        model = ImplicitALS(**settings).fit(ratings)
+        others = ratings.ratings <= 0
+        means.append(np.abs(model.predict_indices(ratings.users[others], ratings.items[others])).mean())
+        chosen = model.predict_indices(clicks.users, clicks.items)
+        assert chosen.mean() > 0.4
+
+    assert means[0] > 1.1 * means[1] > 1.21 * means[2]
+
+
+@pytest.mark.parametrize("weighting", ["rendle", "hu"])
+def test_without_alpha_a_dislike_weighs_1_or_its_magnitude(weighting: str) -> None:
+    """For "rendle" every observation then weighs 1, whatever its size; for "hu" alpha is 1."""
+    settings = {"n_factors": 3, "n_epochs": 2, "weighting": weighting}
+    small, large = (ImplicitALS(**settings).fit(clicks_and_others(value)[1]) for value in (-1, -7))
+    explicitly = ImplicitALS(**settings, alpha=1.0).fit(clicks_and_others(-1)[1])
+
+    assert (arrays(small) == arrays(large)) == (weighting == "rendle")
+    for name in ("user_factors", "item_factors"):
+        np.testing.assert_allclose(getattr(small, name), getattr(explicitly, name), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", IMPLICIT[4:])
+@pytest.mark.parametrize("value", [0, -3])
+def test_an_item_that_was_not_chosen_may_be_drawn(make: Make, value: float) -> None:
+    # Everybody has chosen all items but one, which all have rated low: nothing else is left to be drawn.
+    users, items = np.divmod(np.arange(20 * 8), 8)
+    ratings = testing.from_indices(users, items, np.where(items == 5, value, 1.0), 20, 8)
+
+    model = make(n_factors=2, n_epochs=30).fit(ratings)
+
+    scores = model.predict(users, items).reshape(20, 8)
+    assert (scores[:, 5] < scores[:, [0, 1, 2, 3, 4, 6, 7]].min(axis=1)).all()
+
+
+@pytest.mark.parametrize("make", IMPLICIT[4:])
+def test_going_on_draws_items_that_are_no_longer_chosen(make: Make) -> None:
+    users, items = np.divmod(np.arange(20 * 8), 8)
+    chosen = testing.from_indices(users, items, np.ones(160), 20, 8)
+    model = make(n_factors=2, n_epochs=30).fit(chosen)
+
+    model.partial_fit(testing.from_indices(users, items, np.where(items == 5, 0.0, 1.0), 20, 8))
+
+    scores = model.predict(users, items).reshape(20, 8)
+    assert (scores[:, 5] < scores[:, [0, 1, 2, 3, 4, 6, 7]].min(axis=1)).all()
+
+
+@each_implicit
+@pytest.mark.parametrize("values", [[0, 0, 0], [-1, -2, -3], [0, -1, 0]], ids=str)
+def test_data_in_which_nothing_was_chosen_is_refused(make: Make, values: list[float]) -> None:
+    model = make(n_factors=2, n_epochs=1).fit(Interactions.from_arrays([1, 2, 3], [1, 2, 3]))
+    ratings = Interactions.from_arrays([1, 2, 3], [1, 2, 3], values)
+
+    message = f"none of 3 ratings is above 0, the largest is {max(values)}; an implicit model learns from what was"
+    with pytest.raises(DataError, match=message):
+        model.fit(ratings)
+    if not isinstance(model, ImplicitALS):
+        with pytest.raises(DataError, match=message):
+            model.partial_fit(ratings)
     assert np.isfinite(ALS(n_epochs=1).fit(ratings).predict([1], [1]))
 
 

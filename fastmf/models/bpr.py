@@ -19,7 +19,11 @@ class BPR(DescentModel):
     The score of an item is s_ui = b_i + p_u·q_i. Minimises Σ -log σ(s_ui - s_uj) + ½λ(‖p_u‖² + ‖q_i‖² + ‖q_j‖²) +
     ½λ_b(b_i² + b_j²) over pairs of an item i that user u has rated and an item j, drawn anew in each epoch, that he has
     not (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback",
-    UAI 2009). The values of ratings do not matter.
+    UAI 2009).
+
+    A rating above 0 says that the user has chosen the item, whatever its size. A stored rating of 0 or below says that
+    he has not: the item may be drawn for him like one that is not stored. It was seen all the same, and is not
+    recommended to him, like all items of the training ratings.
 
     Parameters
     ----------

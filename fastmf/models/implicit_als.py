@@ -7,7 +7,6 @@ import numpy as np
 
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_number
-from fastmf.errors import DataError
 from fastmf.models.base import FactorModel
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
@@ -17,7 +16,7 @@ from fastmf.models.least_squares import (
     make_solver,
     require_solver,
 )
-from fastmf.models.training import Record, Trainer
+from fastmf.models.training import Record, Trainer, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
@@ -31,23 +30,29 @@ class ImplicitALS(FactorModel):
 
     With ``weighting="rendle"`` it minimises
 
-        Σ_S w(1 - r̂)² + α₀ Σ_all r̂² + λ(Σ_u (|S_u| + α₀ n_items)^ν ‖p_u‖² + Σ_i (|S_i| + α₀ n_users)^ν ‖q_i‖²),
+        Σ_S w(p - r̂)² + α₀ Σ_all r̂² + λ(Σ_u (|S_u| + α₀ n_items)^ν ‖p_u‖² + Σ_i (|S_i| + α₀ n_users)^ν ‖q_i‖²),
 
-    where S are the observed cells, r̂_ui = p_u·q_i, and w is 1, or alpha·r where alpha is given (Rendle, Krichene,
-    Zhang, Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys 2022). With
-    ``weighting="hu"`` it minimises
+    where S are the observed cells, r̂_ui = p_u·q_i, p is the preference, and w is 1, or alpha·|r| where alpha is given
+    (Rendle, Krichene, Zhang, Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys
+    2022). With ``weighting="hu"`` it minimises
 
         Σ_all c(p - r̂)² + λ(‖P‖² + ‖Q‖²),
 
-    with p = 1 and c = 1 + alpha·r on observed cells, p = 0 and c = 1 elsewhere (Hu, Koren, Volinsky, "Collaborative
-    Filtering for Implicit Feedback Datasets", ICDM 2008).
+    with c = 1 + alpha·|r| on observed cells and c = 1 elsewhere (Hu, Koren, Volinsky, "Collaborative Filtering for
+    Implicit Feedback Datasets", ICDM 2008).
+
+    The preference p is 1 where the rating r is above 0, and 0 elsewhere. A stored 0 is no observation: it counts like a
+    cell that is not stored. A negative rating is a dislike: an observation of preference 0, which weighs by its
+    magnitude like any other, so w = 1 if alpha is None ("rendle"). Items with a stored 0 and disliked ones were seen:
+    they are not recommended, like all items of the training ratings.
 
     Parameters
     ----------
     unobserved_weight : float
         Weight of every cell, observed or not, at least 0, for "rendle": α₀.
     alpha : float, optional
-        Weight of one unit of rating, above 0. None: every rating weighs 1 ("rendle"), or alpha is 1 ("hu").
+        Weight of one unit of rating, above 0. None: every rating weighs 1, whatever its size ("rendle"), or alpha is 1
+        ("hu").
     regularization_exponent : float
         Exponent of the amount of a row's data in its L2 strength, at least 0, for "rendle": ν. With 0, λ is the same in
         every row; with 1, it is in proportion to the data.
@@ -120,13 +125,10 @@ class ImplicitALS(FactorModel):
         require_number("init_scale", self.init_scale, minimum=0)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        negative = np.flatnonzero(ratings.ratings < 0)
-        if len(negative):
-            raise DataError(
-                f"{len(negative)} ratings are negative, for example {ratings.ratings[negative[0]]:g}; an implicit "
-                "model takes them as weights, expected at least 0: drop those rows, or use ALS or SGD for ratings"
-            )
-        return _ImplicitTrainer(self, ratings, kernels)
+        require_chosen(ratings)
+        is_observed = ratings.ratings != 0
+        observed = ratings if is_observed.all() else ratings.take(np.flatnonzero(is_observed))
+        return _ImplicitTrainer(self, observed, kernels)
 
 
 class _ImplicitTrainer:
@@ -146,21 +148,22 @@ class _ImplicitTrainer:
         self._users = self._make_side(ratings.by_user, self.factors.user_factors, ratings.n_items)
         self._items = self._make_side(ratings.by_item, self.factors.item_factors, ratings.n_users)
         self._weighting = self._make_weighting()
-        _, _, target, target_slope = (float(term) for term in self._weighting)
-        values = ratings.by_user.values
-        self._total_target = target * len(values) + target_slope * float(values.sum(dtype=np.float64))
+        liked = ratings.by_user.values[ratings.by_user.values > 0]
+        target, target_slope = float(self._weighting.target), float(self._weighting.target_slope)
+        # Σ_S w p², of which p is 0 for what is disliked.
+        self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
         self._unobserved_weight = 1.0 if model.weighting == "hu" else model.unobserved_weight
 
     def _make_weighting(self) -> Weighting:
-        """Bring both papers to one form: the observed entry adds w q qᵀ and t q to what all cells contribute."""
+        """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells contribute."""
         model = self._model
-        if model.weighting == "hu":  # all cells count 1, an observed one alpha·r more
+        if model.weighting == "hu":  # all cells count 1, an observed one alpha·|r| more
             alpha = 1.0 if model.alpha is None else model.alpha
-            terms = (0.0, alpha, 1.0, alpha)
+            terms = (0.0, alpha, 1.0, alpha, 0.0)
         elif model.alpha is None:
-            terms = (1.0, 0.0, 1.0, 0.0)
+            terms = (1.0, 0.0, 1.0, 0.0, 0.0)
         else:
-            terms = (0.0, model.alpha, 0.0, model.alpha)
+            terms = (0.0, model.alpha, 0.0, model.alpha, 0.0)
         return Weighting(*(np.float32(term) for term in terms))
 
     def _make_side(self, rows: CSR, factors: Float32Array, n_others: int) -> Side:

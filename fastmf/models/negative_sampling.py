@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import difference, rows_of_pairs
 from fastmf.backend import Kernels
 from fastmf.models.descent import DescentModel, DescentTrainer
-from fastmf.models.training import Record
+from fastmf.models.training import Record, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
@@ -20,7 +21,10 @@ RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int 
 
 
 class SampledTrainer(DescentTrainer):
-    """Trains with the kernel ``run_epoch``; a task has two columns of blocks, to draw items from both."""
+    """Trains with the kernel ``run_epoch``; a task has two columns of blocks, to draw items from both.
+
+    Ratings above 0 are what was chosen. Items that a user has rated 0 or below may be drawn for him.
+    """
 
     def __init__(
         self,
@@ -33,14 +37,28 @@ class SampledTrainer(DescentTrainer):
         run_epoch: RunEpoch,
         n_negatives: int,
     ) -> None:
-        grid = make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings, width=2)
-        super().__init__(model, ratings, kernels, start, link, mean_score, grid)
+        chosen, others = _parted(ratings, model.n_threads)
+        grid = make_grid(chosen.n_users, chosen.n_items, chosen.n_ratings, width=2)
+        super().__init__(model, chosen, kernels, start, link, mean_score, grid)
         self._run_epoch, self._n_negatives = run_epoch, n_negatives
-        self._seen = Rows(*ratings.by_user[:2]) if start is None else start.seen
+        self._not_drawn = Rows(*chosen.by_user[:2])
+        if start is not None:
+            self._not_drawn = start.seen if others is None else difference(start.seen, others, chosen.n_items)
 
     def run_epoch(self) -> Record:
         """Take the steps of an epoch; ``train_auc`` compares each rated item with those drawn, before their step."""
         step, strata = self._next_epoch()
-        sampling = Sampling(*self._seen, self._n_negatives, self._rng.integers(2**64, dtype=np.uint64))
+        sampling = Sampling(*self._not_drawn, self._n_negatives, self._rng.integers(2**64, dtype=np.uint64))
         ranked = self._run_epoch(self._blocks, strata, self.factors, step, self._rows, sampling, self._model.n_threads)
         return {"train_auc": ranked.n_right / max(ranked.n_pairs, 1)}
+
+
+def _parted(ratings: Interactions, n_threads: int | None) -> tuple[Interactions, Rows | None]:
+    """Return the ratings that say what was chosen, and the items of each user that others name, if there are any."""
+    require_chosen(ratings)
+    is_chosen = ratings.ratings > 0
+    if is_chosen.all():
+        return ratings, None
+    chosen, others = ratings.take(np.flatnonzero(is_chosen)), ratings.take(np.flatnonzero(~is_chosen))
+    chosen.lay_out(n_threads)
+    return chosen, rows_of_pairs(others.users, others.items, ratings.n_users, ratings.n_items)

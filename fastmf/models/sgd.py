@@ -27,10 +27,11 @@ class SGD(DescentModel):
     deviation; with ``rating_range`` λσ² and λ_bσ² stand in the place of λσ and λ_b. So λ and γ mean the same on every
     scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
 
-    With ``loss="logistic"`` ratings say only what was chosen, their values do not matter, and r̂ = σ(μ + b_u + b_i +
-    p_u·q_i) is a probability. Minimises Σ -log r̂ over what was chosen and -log(1 - r̂) over items drawn anew in every
-    epoch, ``n_negatives`` beside each (Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", NIPS
-    workshop 2014).
+    With ``loss="logistic"`` ratings say only what was chosen, and r̂ = σ(μ + b_u + b_i + p_u·q_i) is a probability.
+    Minimises Σ -log r̂ over what was chosen and -log(1 - r̂) over items drawn anew in every epoch, ``n_negatives`` beside
+    each (Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", NIPS workshop 2014). A rating above 0
+    says that the user has chosen the item, whatever its size; a stored rating of 0 or below says that he has not, and
+    the item may be drawn for him like one that is not stored.
 
     Parameters
     ----------

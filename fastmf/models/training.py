@@ -53,6 +53,21 @@ def as_training_part(ratings: Any) -> Interactions:
     return interactions
 
 
+def require_chosen(ratings: Interactions) -> None:
+    """Check that some ratings say what was chosen.
+
+    Raises
+    ------
+    DataError
+        If none is above 0.
+    """
+    if not (ratings.ratings > 0).any():
+        raise DataError(
+            f"none of {ratings.n_ratings} ratings is above 0, the largest is {ratings.ratings.max():g}; an implicit "
+            "model learns from what was chosen: expected some ratings above 0, or a model of ratings (ALS, SGD, SVDpp)"
+        )
+
+
 def as_held_out_part(validation: Any, patience: int | None) -> Interactions | None:
     """Return ratings to be measured on, if there are any.
 

@@ -73,9 +73,9 @@ BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {
         table(user_id=(1, 1, 1), item_id=(10, 20, 10)),
         ("1 ratings repeat a (user, item) pair, for example (1, 10)", 'choose duplicates="first", "last"'),
     ),
-    "negative weight": (
-        table(rating=(5.0, -3.0, -4.0)),
-        ("2 ratings are negative, for example -3; an implicit model takes them as weights", "use ALS or SGD"),
+    "nothing chosen": (
+        table(rating=(0.0, -3.0, -4.0)),
+        ("none of 3 ratings is above 0, the largest is 0; an implicit model learns from what was chosen", "ALS, SGD"),
     ),
 }
 MORE_BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {

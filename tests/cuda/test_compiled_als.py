@@ -25,7 +25,7 @@ def of(kind: type, *members: Any) -> Any:
     return types.NamedTuple(members, kind)
 
 
-PROBLEM = of(DeviceSweep, INT64S, INT32S, *[FLOATS] * 5, of(Weighting, *[FLOAT] * 4), INT, FLOAT)
+PROBLEM = of(DeviceSweep, INT64S, INT32S, *[FLOATS] * 5, of(Weighting, *[FLOAT] * 5), INT, FLOAT)
 SOLUTION = of(Solution, FLOATS, FLOATS, types.boolean[::1])
 
 

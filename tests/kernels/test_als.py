@@ -47,7 +47,12 @@ def hu(rng: np.random.Generator, fixed_factors: Float32Array) -> tuple[Float32Ar
     return gram(fixed_factors), np.zeros(len(fixed_factors), np.float32), weighting(0, 2, 1, 2)
 
 
-WEIGHTINGS = {"explicit": explicit, "rendle": rendle, "hu": hu}
+def disliked(rng: np.random.Generator, fixed_factors: Float32Array) -> tuple[Float32Array, Float32Array, Weighting]:
+    """A cell weighs 1, and 1 + 2·|r| where it was observed; negative values are dislikes."""
+    return gram(fixed_factors), np.zeros(len(fixed_factors), np.float32), weighting(0, 2, 1, 2, 0)
+
+
+WEIGHTINGS = {"explicit": explicit, "rendle": rendle, "hu": hu, "disliked": disliked}
 
 
 def weighting(*terms: float) -> Weighting:
@@ -70,11 +75,11 @@ def make_problem(
     rng = np.random.default_rng(seed)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     indices = [rng.choice(n_fixed, count, replace=count > n_fixed) for count in counts]
-    rows = CSR(
-        indptr,
-        np.concatenate([np.zeros(0), *indices]).astype(np.int32),
-        rng.integers(1, 6, indptr[-1]).astype(np.float32),
-    )
+    values = rng.integers(1, 6, indptr[-1]).astype(np.float32)
+    if kind == "disliked":  # some of each row, but for its first entry: of dislikes alone the solution is 0
+        firsts = indptr[:-1][np.diff(indptr) > 0]
+        values *= np.where(np.isin(np.arange(len(values)), firsts) | (values > 2), 1, -1).astype(np.float32)
+    rows = CSR(indptr, np.concatenate([np.zeros(0), *indices]).astype(np.int32), values)
     fixed_factors = rng.standard_normal((n_fixed, n_factors), np.float32)
     matrix, offsets, weights = WEIGHTINGS[kind](rng, fixed_factors)
     strengths = np.linspace(regularization, 3 * regularization, len(counts)).astype(np.float32)
@@ -157,8 +162,9 @@ def objective(problem: HalfSweep, factors: Float32Array) -> Float64Array:
     x, rows, weights = factors.astype(np.float64), problem.rows, problem.weighting
     row, values = rows.row_of_each_entry(), rows.values.astype(np.float64)
     score = np.einsum("nf,nf->n", problem.fixed_factors[rows.indices].astype(np.float64), x[row])
-    target = weights.target + weights.target_slope * values - problem.fixed_offsets[rows.indices]
-    terms = (weights.weight + weights.weight_slope * values) * score**2 - 2 * target * score
+    target = np.where(values < weights.disliked_below, 0, weights.target + weights.target_slope * values)
+    target = target - problem.fixed_offsets[rows.indices]
+    terms = (weights.weight + weights.weight_slope * np.abs(values)) * score**2 - 2 * target * score
     everywhere = np.einsum("rf,fg,rg->r", x, problem.gram.astype(np.float64), x)
     penalty = problem.regularization * (x**2).sum(axis=1)
     return np.asarray(np.bincount(row, terms, minlength=len(x)) + everywhere + penalty)
@@ -230,8 +236,8 @@ def test_solution_minimises_the_weighted_squares(kind: str, kernels: Kernels, re
             weights[columns], targets[columns] = 1, 1
             terms = [(q, weights, targets), (q, np.full(40, 0.1), np.zeros(40))]
         else:
-            weights[:], targets[columns] = 1, 1
-            weights[columns] += 2 * values
+            weights[:], targets[columns] = 1, values > 0
+            weights[columns] += 2 * np.abs(values)
             terms = [(q, weights, targets)]
         terms.append((np.eye(6), np.full(6, float(strengths[u])), np.zeros(6)))
         left = np.concatenate([np.sqrt(w)[:, None] * vectors for vectors, w, _ in terms])

@@ -147,7 +147,7 @@ def half_sweeps(draw: st.DrawFn) -> HalfSweep:
     q = rng.standard_normal((n_fixed, n_factors), np.float32)
     offsets = rng.standard_normal(n_fixed, np.float32) * np.float32(draw(st.booleans()))
     gram = (draw(st.sampled_from([0, 0.1, 1])) * (q.T @ q)).astype(np.float32)
-    weighting = draw(st.sampled_from([(1, 0, -3, 1), (1, 0, 1, 0), (0, 2, 1, 2)]))
+    weighting = draw(st.sampled_from([(1, 0, -3, 1), (1, 0, 1, 0), (0, 2, 1, 2), (0, 2, 1, 2, 3)]))
     strength = draw(st.sampled_from([0.01, 1, 100]))
     return HalfSweep(
         rows, q, offsets, gram, np.full(n_rows, strength, np.float32), Weighting(*(np.float32(w) for w in weighting))
@@ -159,8 +159,9 @@ def objective(problem: HalfSweep, factors: Float32Array) -> Float64Array:
     x = factors.astype(np.float64)
     rows, weighting = problem.rows, problem.weighting
     row, values = rows.row_of_each_entry(), rows.values.astype(np.float64)
-    weight = weighting.weight + weighting.weight_slope * values
-    target = weighting.target + weighting.target_slope * values - problem.fixed_offsets[rows.indices]
+    weight = weighting.weight + weighting.weight_slope * np.abs(values)
+    target = np.where(values < weighting.disliked_below, 0, weighting.target + weighting.target_slope * values)
+    target = target - problem.fixed_offsets[rows.indices]
     score = np.einsum("nf,nf->n", problem.fixed_factors[rows.indices].astype(np.float64), x[row])
     observed = np.bincount(row, weight * score**2 - 2 * target * score, minlength=len(x))
     everywhere = np.einsum("rf,fg,rg->r", x, problem.gram.astype(np.float64), x)

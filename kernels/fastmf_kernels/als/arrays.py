@@ -13,20 +13,23 @@ or, of "cuda", what ``to_device`` has made of one."""
 
 
 class Weighting(NamedTuple):
-    """What an observed value v contributes to its row's normal equations, both parts linear in v.
+    """What an observed value v contributes to its row's normal equations.
 
     Attributes
     ----------
     weight, weight_slope : float32
-        The observation adds (weight + weight_slope·v) q qᵀ to the matrix; that weight is at least 0.
+        The observation adds (weight + weight_slope·|v|) q qᵀ to the matrix; that weight is at least 0.
     target, target_slope : float32
         The observation adds (target + target_slope·v - offset) q to the right side.
+    disliked_below : float32
+        An observation below it adds -offset·q in place of that: its weight pulls its score to 0.
     """
 
     weight: np.float32
     weight_slope: np.float32
     target: np.float32
     target_slope: np.float32
+    disliked_below: np.float32 = np.float32(-np.inf)
 
 
 class HalfSweep(NamedTuple):

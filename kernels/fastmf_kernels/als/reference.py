@@ -147,8 +147,9 @@ def _make_equations(problem: HalfSweep, u: int) -> _Equations:
     entries = slice(rows.indptr[u], rows.indptr[u + 1])
     q = problem.fixed_factors[rows.indices[entries]].astype(np.float64)
     value = rows.values[entries].astype(np.float64)
-    weight = weighting.weight + weighting.weight_slope * value
-    target = weighting.target + weighting.target_slope * value - problem.fixed_offsets[rows.indices[entries]]
+    weight = weighting.weight + weighting.weight_slope * np.abs(value)
+    target = np.where(value < weighting.disliked_below, 0, weighting.target + weighting.target_slope * value)
+    target = target - problem.fixed_offsets[rows.indices[entries]]
     matrix = problem.gram + (q.T * weight) @ q + problem.regularization[u] * np.eye(q.shape[1])
     return _Equations(matrix, q.T @ target, len(q))
 

@@ -121,9 +121,11 @@ def gather(
     for t in range(n):
         entry = np.uint64(first + t)
         fixed, value = indices[entry], values[entry]
-        weight = max(weighting.weight + weighting.weight_slope * value, _SMALLEST_WEIGHT)
-        target = weighting.target + weighting.target_slope * value - problem.fixed_offsets[np.uint64(fixed)]
-        targets[t], roots[t] = target, weight
+        weight = max(weighting.weight + weighting.weight_slope * abs(value), _SMALLEST_WEIGHT)
+        target = weighting.target + weighting.target_slope * value
+        if value < weighting.disliked_below:
+            target = np.float32(0)
+        targets[t], roots[t] = target - problem.fixed_offsets[np.uint64(fixed)], weight
     for t in range(n):  # a loop of its own: sixteen at a time
         roots[t] = np.sqrt(roots[t])
         targets[t] /= roots[t]

@@ -69,7 +69,7 @@ class Solution(NamedTuple):
 @device
 def weigh(problem: DeviceSweep, entry: int) -> tuple[np.float32, np.float32]:
     """Return √w and 1/√w of an entry."""
-    weight = problem.weighting.weight + problem.weighting.weight_slope * problem.values[np.uint64(entry)]
+    weight = problem.weighting.weight + problem.weighting.weight_slope * abs(problem.values[np.uint64(entry)])
     weight = max(weight, _SMALLEST_WEIGHT)
     inverse = isa.reciprocal_root(weight)
     return weight * inverse, inverse
@@ -79,5 +79,8 @@ def weigh(problem: DeviceSweep, entry: int) -> tuple[np.float32, np.float32]:
 def scaled_target(problem: DeviceSweep, entry: int, inverse: np.float32) -> np.float32:
     """Return t̃ of an entry, of which 1/√w is known."""
     at = np.uint64(entry)
-    target = problem.weighting.target + problem.weighting.target_slope * problem.values[at]
+    value = problem.values[at]
+    target = problem.weighting.target + problem.weighting.target_slope * value
+    if value < problem.weighting.disliked_below:
+        target = np.float32(0)
     return (target - problem.fixed_offsets[np.uint64(problem.indices[at])]) * inverse  # type: ignore[no-any-return]
