@@ -1,8 +1,8 @@
-"""A backend is a table of kernels; models and scoring call those and never ask where they run."""
+"""A backend is a table of kernels. Models and scoring call kernels, and never ask where they run."""
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -19,45 +19,69 @@ from fastmf_kernels.svdpp.arrays import Implicit
 from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, TopK
 
 BACKENDS = ("cpu", "reference", "cuda")
-_OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
-# What the backend "cuda" does on the host, and the models that it has no kernels for.
+# Operations that the backend "cuda" runs on the host, and those that it lacks, with the models that need them.
 _ON_THE_HOST = ("layout",)
 _NOT_ON_CUDA = {"negative_sampling": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
 class Kernels(NamedTuple):
-    """The operations of one backend; their contracts are in the ``reference.py`` of each operation."""
+    """The kernels of one backend. Each stands beside its place: the operation, and the function of its variants.
+
+    The contract of a kernel is in the ``reference.py`` of its operation. A new kernel is one line here.
+    """
 
     name: str
-    group_by: Callable[[Int32Array, int, int | None], Groups]
-    coo_to_csr: Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR]
-    transpose: Callable[[CSR, int, int | None], CSR]
-    predict_pairs: Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array]
-    squared_error: Callable[[CSR, Factors, Link, int | None], float]
-    make_grid: Callable[[int, int, int], Grid]
-    training_to_device: Callable[[Blocks, Factors, RowSteps, str], TrainingState]
-    training_to_host: Callable[[TrainingState, Factors, RowSteps], None]
-    run_epoch: Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float]
-    run_bpr_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
-    run_logistic_epoch: Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
-    run_svdpp_epoch: Callable[[CSR, Blocks, Int32Array, Factors, Implicit, Link, Step, RowSteps, int | None], float]
-    add_implicit: Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None]
-    to_device: Callable[[Float32Array, Solver], Table]
-    to_host: Callable[[Table, Float32Array], None]
-    split_biases: Callable[[Table, float], tuple[Table, Float32Array]]
-    squared_norms: Callable[[Table, int | None], Float64Array]
-    as_terms: Callable[[Table, Table, Factors, float], Factors]
-    gram: Callable[[Table, int | None], Float64Array]
-    run_half_sweep: Callable[[HalfSweep, Table, int | None, Solver], Float64Array]
-    index_items: Callable[[Float32Array, bool, int | None], ItemIndex]
-    top_k: Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found]
-    count_better: Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts]
-    mark_hits: Callable[[Int32Array, int, Pairs, int | None], BoolArray]
-    top_k_among: Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK]
+    group_by: Annotated[Callable[[Int32Array, int, int | None], Groups], "layout.group_by"]
+    coo_to_csr: Annotated[Callable[[Int32Array, Int32Array, Float32Array, int, int | None], CSR], "layout.coo_to_csr"]
+    transpose: Annotated[Callable[[CSR, int, int | None], CSR], "layout.transpose"]
+    predict_pairs: Annotated[
+        Callable[[Int32Array, Int32Array, Factors, Link, int | None], Float32Array], "predict.predict_pairs"
+    ]
+    squared_error: Annotated[Callable[[CSR, Factors, Link, int | None], float], "predict.squared_error"]
+    make_grid: Annotated[Callable[[int, int, int], Grid], "sgd.make_grid"]
+    training_to_device: Annotated[Callable[[Blocks, Factors, RowSteps, str], TrainingState], "sgd.to_device"]
+    training_to_host: Annotated[Callable[[TrainingState, Factors, RowSteps], None], "sgd.to_host"]
+    run_epoch: Annotated[
+        Callable[[Blocks, Int32Array, Factors, Link, Step, RowSteps, int | None], float], "sgd.run_epoch"
+    ]
+    run_bpr_epoch: Annotated[
+        Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked],
+        "negative_sampling.run_bpr_epoch",
+    ]
+    run_logistic_epoch: Annotated[
+        Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked],
+        "negative_sampling.run_logistic_epoch",
+    ]
+    run_svdpp_epoch: Annotated[
+        Callable[[CSR, Blocks, Int32Array, Factors, Implicit, Link, Step, RowSteps, int | None], float],
+        "svdpp.run_epoch",
+    ]
+    add_implicit: Annotated[
+        Callable[[CSR, Float32Array, Float32Array, Float32Array, int | None], None], "svdpp.add_implicit"
+    ]
+    to_device: Annotated[Callable[[Float32Array, Solver], Table], "als.to_device"]
+    to_host: Annotated[Callable[[Table, Float32Array], None], "als.to_host"]
+    split_biases: Annotated[Callable[[Table, float], tuple[Table, Float32Array]], "als.split_biases"]
+    squared_norms: Annotated[Callable[[Table, int | None], Float64Array], "als.squared_norms"]
+    as_terms: Annotated[Callable[[Table, Table, Factors, float], Factors], "als.as_terms"]
+    gram: Annotated[Callable[[Table, int | None], Float64Array], "als.gram"]
+    run_half_sweep: Annotated[Callable[[HalfSweep, Table, int | None, Solver], Float64Array], "als.run_half_sweep"]
+    index_items: Annotated[Callable[[Float32Array, bool, int | None], ItemIndex], "topk.index_items"]
+    top_k: Annotated[Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found], "topk.top_k"]
+    count_better: Annotated[Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts], "topk.count_better"]
+    mark_hits: Annotated[Callable[[Int32Array, int, Pairs, int | None], BoolArray], "topk.mark_hits"]
+    top_k_among: Annotated[
+        Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK], "topk.top_k_among"
+    ]
+
+
+_PLACES: dict[str, str] = {
+    name: kind.__metadata__[0] for name, kind in Kernels.__annotations__.items() if hasattr(kind, "__metadata__")
+}
 
 
 def get_backend(name: str) -> Kernels:
-    """Look up a backend; this is when its kernels are imported.
+    """Look up a backend, and import its kernels.
 
     Parameters
     ----------
@@ -77,42 +101,18 @@ def get_backend(name: str) -> Kernels:
     require_choice("backend", name, BACKENDS)
     if name == "cuda":
         _require_device()
-    layout, predict, sgd, negative_sampling, svdpp, als, topk = (
-        _variant(operation, name)
-        for operation in ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
-    )
-    return Kernels(
-        name,
-        layout.group_by,
-        layout.coo_to_csr,
-        layout.transpose,
-        predict.predict_pairs,
-        predict.squared_error,
-        sgd.make_grid,
-        sgd.to_device,
-        sgd.to_host,
-        sgd.run_epoch,
-        negative_sampling.run_bpr_epoch,
-        negative_sampling.run_logistic_epoch,
-        svdpp.run_epoch,
-        svdpp.add_implicit,
-        als.to_device,
-        als.to_host,
-        als.split_biases,
-        als.squared_norms,
-        als.as_terms,
-        als.gram,
-        als.run_half_sweep,
-        topk.index_items,
-        topk.top_k,
-        topk.count_better,
-        topk.mark_hits,
-        topk.top_k_among,
-    )
+    variants: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for kernel, place in _PLACES.items():
+        operation, _, function = place.partition(".")
+        if operation not in variants:
+            variants[operation] = _variant(operation, name)
+        found[kernel] = getattr(variants[operation], function)
+    return Kernels(name=name, **found)
 
 
 def as_float32(array: Any, backend: str) -> Float32Array:
-    """Return an array as kernels take it; one that is on a GPU as a copy, for the backend "cuda" only.
+    """Return an array as kernels take it. An array on a GPU is copied to the host, for the backend "cuda" only.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def as_float32(array: Any, backend: str) -> Float32Array:
 
 
 def to_kind_of(given: Any, top: TopK) -> TopK:
-    """Return an answer in arrays like the one that was given: on the GPU, of the same library, if that was."""
+    """Return an answer in arrays of the kind that was given: on the GPU and of the same library, or NumPy arrays."""
     from fastmf_kernels._cuda import exchange
 
     return TopK(*(exchange.to_kind_of(given, array) for array in top)) if exchange.is_on_gpu(given) else top
@@ -156,7 +156,7 @@ def _variant(operation: str, backend: str) -> Any:
 
 
 class _Missing:
-    """An operation that the backend "cuda" does not have: its kernels say so when they are called."""
+    """Stands for an operation that the backend "cuda" lacks; its kernels raise an error when they are called."""
 
     def __init__(self, models: str) -> None:
         self._models = models
