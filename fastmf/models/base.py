@@ -2,15 +2,13 @@
 
 import copy
 import dataclasses
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
 
 from fastmf.answering.answers import Recommendations, Similar
 from fastmf.answering.fitted import Fitted
@@ -18,12 +16,13 @@ from fastmf.answering.scoring import ItemFilter, Scorer, similar
 from fastmf.backend import BACKENDS, Kernels, get_backend
 from fastmf.common.parameters import as_rows, require_choice, require_integer, require_number
 from fastmf.common.progress import Progress
-from fastmf.errors import DataError, NotFittedError, ParameterError, named
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
 from fastmf.models.hyper_parameters import HyperParameters
+from fastmf.models.learned import Learned, LearnedState
 from fastmf.models.training import (
     Callback,
     Record,
@@ -43,22 +42,8 @@ from fastmf_kernels._types import Float32Array, Int32Array
 _VALIDATION_K = 10
 
 
-class Learned(NamedTuple):
-    """What a fit leaves behind, read and replaced as one: other threads may use the model meanwhile.
-
-    Attributes
-    ----------
-    fitted : Fitted
-    history : list of dict
-        One an epoch.
-    """
-
-    fitted: Fitted
-    history: list[Record]
-
-
 @dataclass(kw_only=True, eq=False)
-class FactorModel(HyperParameters, ABC):
+class FactorModel(HyperParameters, LearnedState, ABC):
     """Base of the models: the parameters that all of them have, the fit loop, and what a fitted model answers.
 
     Parameters
@@ -97,9 +82,6 @@ class FactorModel(HyperParameters, ABC):
     backend: str = "cpu"
     n_threads: int | None = None
     verbose: bool = False
-    # What the last fit has left, and what the fits that are running have come to, by the number of their thread.
-    _kept: Learned | None = field(default=None, init=False, repr=False)
-    _in_training: dict[int, Learned] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_integer("n_factors", self.n_factors, minimum=1)
@@ -111,10 +93,6 @@ class FactorModel(HyperParameters, ABC):
             require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
         if self.n_threads is not None:
             require_integer("n_threads", self.n_threads, minimum=1, otherwise="None for all cores")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of: what the model has learned is read once, and is the copy's own."""
-        return {**self.__dict__, "_kept": self._learned(), "_in_training": {}}
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
@@ -172,14 +150,17 @@ class FactorModel(HyperParameters, ABC):
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
     ) -> Self:
         """Run epochs; ``fitted`` is what the model becomes, and its arrays are those that the trainer changes."""
-        try:
-            self._kept = self._run(trainer, fitted, held_out, list(callbacks))
-        finally:
-            self._in_training.pop(threading.get_ident(), None)
+        with self._in_progress() as show:
+            self._keep(self._run(trainer, fitted, held_out, list(callbacks), show))
         return self
 
     def _run(
-        self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: list[Callback]
+        self,
+        trainer: Trainer,
+        fitted: Fitted,
+        held_out: Interactions | None,
+        callbacks: list[Callback],
+        show: Callable[[Learned], None],
     ) -> Learned:
         history: list[Record] = []
         best = fitted
@@ -190,7 +171,7 @@ class FactorModel(HyperParameters, ABC):
                 if held_out is not None or callbacks or epoch == self.n_epochs:
                     trainer.to_host()
                 # A new `Fitted`: one keeps what it derives from the factors, and they have changed in place.
-                self._in_training[threading.get_ident()] = Learned(dataclasses.replace(fitted), history)
+                show(Learned(dataclasses.replace(fitted), history))
                 record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
                 self._require_progress(record)
                 if held_out is not None:
@@ -204,16 +185,6 @@ class FactorModel(HyperParameters, ABC):
                 if any(answers):
                     break
         return Learned(dataclasses.replace(best), history)
-
-    def _learned(self) -> Learned | None:
-        """Return what the model has learned: to a thread that is fitting it, what that fit has come to."""
-        return self._in_training.get(threading.get_ident(), self._kept)
-
-    @property
-    def history(self) -> list[Record]:
-        """A record for each epoch of the last fit; empty before `fit`. The class says what is in a record."""
-        learned = self._learned()
-        return [] if learned is None else learned.history
 
     @property
     def best_epoch(self) -> int | None:
@@ -231,55 +202,6 @@ class FactorModel(HyperParameters, ABC):
     def _validate(self, validation: Interactions) -> Record:
         figures = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
         return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
-
-    @property
-    def fitted(self) -> Fitted:
-        """What `fit` left behind.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
-        learned = self._learned()
-        if learned is None:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit(ratings) first")
-        return learned.fitted
-
-    @property
-    def user_factors(self) -> Float32Array:
-        """User factors p, float32, shape (n_users, n_factors), C order."""
-        return self.fitted.factors.user_factors
-
-    @property
-    def item_factors(self) -> Float32Array:
-        """Item factors q, float32, shape (n_items, n_factors), C order."""
-        return self.fitted.factors.item_factors
-
-    @property
-    def user_biases(self) -> Float32Array:
-        """User biases b_u, float32, shape (n_users,); zeros in a model without biases."""
-        return self.fitted.factors.user_biases
-
-    @property
-    def item_biases(self) -> Float32Array:
-        """Item biases b_i, float32, shape (n_items,); zeros in a model without biases."""
-        return self.fitted.factors.item_biases
-
-    @property
-    def global_mean(self) -> float:
-        """μ of the prediction; with a rating range it stands inside the sigmoid. 0 in a model without biases."""
-        return float(self.fitted.factors.global_mean)
-
-    @property
-    def user_ids(self) -> pa.Array:
-        """Outside id of each row of `user_factors`."""
-        return self.fitted.user_ids
-
-    @property
-    def item_ids(self) -> pa.Array:
-        """Outside id of each row of `item_factors`."""
-        return self.fitted.item_ids
 
     def predict(self, user_ids: Any, item_ids: Any) -> Float32Array:
         """Predict the rating (explicit models) or preference (implicit models) of each pair.
@@ -430,10 +352,6 @@ class FactorModel(HyperParameters, ABC):
         Similar
         """
         return similar(self.fitted, user_ids, k, "user", self.backend, self.n_threads)
-
-    def restore(self, fitted: Fitted, history: list[Record]) -> None:
-        """Take over the result of an earlier fit, as `fastmf.load` does."""
-        self._kept = Learned(fitted, history)
 
     def save(self, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
         """Write the model to a directory, whole or not at all; `fastmf.load` reads it back.
