@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Train, save, and print the figures of the epoch whose factors were kept."""
+    """Train, save, and print the metrics of the epoch whose factors were kept."""
     import fastmf
     from fastmf.cli.model_options import make_model
     from fastmf.keeping.model_directory import require_replaceable

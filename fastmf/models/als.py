@@ -31,7 +31,8 @@ class ALS(FactorModel):
     """Matrix factorisation of explicit ratings by alternating least squares.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u λ_u(σ‖p_u‖² + b_u²) + Σ_i λ_i(σ‖q_i‖² + b_i²) over observed
-    ratings is minimised in all (p_u, b_u), then in all (q_i, b_i), and so on, σ being the ratings' standard deviation.
+    ratings is minimised over all (p_u, b_u), then over all (q_i, b_i), and so on; σ is the standard deviation of the
+    ratings. A missing cell is unknown, not 0.
     With ``regularization_scaling="count"``, λ_u = λ·(ratings of u): ALS-WR (Zhou, Wilkinson, Schreiber, Pan,
     "Large-Scale Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008). So λ means the same on every
     scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
@@ -64,7 +65,8 @@ class ALS(FactorModel):
     user_factors, item_factors, user_biases, item_biases, global_mean
         The terms of the prediction.
     history : list of dict
-        One an epoch: ``epoch``, ``seconds``, ``train_rmse``, ``objective``, and validation figures.
+        A record for each epoch: ``epoch``, ``seconds``, ``train_rmse``, ``objective`` (the sum above), and validation
+        metrics.
 
     Examples
     --------
@@ -140,7 +142,7 @@ class _ExplicitTrainer:
     def run_epoch(self) -> Record:
         self._half_sweep(self._users, self._items)
         self._half_sweep(self._items, self._users)
-        # What the half sweep knows of its loss will not do: where ratings are fitted well it is a small difference of
+        # The loss of the half sweep is not precise enough: where ratings are fitted well, it is a small difference of
         # large sums.
         terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._units.factors)
         squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)

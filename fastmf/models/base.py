@@ -1,4 +1,4 @@
-"""What all models share: parameters, the fit loop, and the way from a fitted model to answers."""
+"""What all models share: parameters, the fit loop, and the methods of a fitted model."""
 
 import copy
 import dataclasses
@@ -101,7 +101,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether ratings say only what was chosen: the model then predicts no ratings."""
+        """Whether ratings only say what was chosen; such a model predicts preferences, not ratings."""
         return False
 
     def fixed_params(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
 
     @abstractmethod
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        """Check the data, lay it out and draw the first factors."""
+        """Check the data, lay it out as sparse rows, and draw the first factors."""
 
     def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
         """Train on ratings.
@@ -120,9 +120,12 @@ class FactorModel(HyperParameters, LearnedState, ABC):
 
         Parameters
         ----------
-        ratings : Interactions or SciPy sparse matrix (users × items)
-        validation : Interactions, optional
-            Evaluated after every epoch; the figures go to `history`, their names starting with ``validation_``.
+        ratings : Interactions, table or SciPy sparse matrix
+            Ratings to train on. A table, of pyarrow, pandas or polars, has the columns ``user_id``, ``item_id`` and
+            ``rating``; `Interactions.from_arrow` takes other names. A sparse matrix is users × items.
+        validation : Interactions, table or SciPy sparse matrix, optional
+            Ratings to measure the model on after every epoch. The metrics go to `history`; their names start with
+            ``validation_``.
         callbacks : iterable of callable
             Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
             returns a true value, training stops there.
@@ -149,7 +152,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
     def _train(
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
     ) -> Self:
-        """Run epochs; ``fitted`` is what the model becomes, and its arrays are those that the trainer changes."""
+        """Run epochs. The trainer changes the arrays of ``fitted`` in place."""
         with self._in_progress() as show:
             self._keep(self._run(trainer, fitted, held_out, list(callbacks), show))
         return self
@@ -167,12 +170,12 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
             for epoch in range(1, self.n_epochs + 1):
                 started = time.perf_counter()
-                figures = trainer.run_epoch()
+                metrics = trainer.run_epoch()
                 if held_out is not None or callbacks or epoch == self.n_epochs:
                     trainer.to_host()
-                # A new `Fitted`: one keeps what it derives from the factors, and they have changed in place.
+                # A new `Fitted` for each epoch: it caches what it derives from the factors, and these have changed.
                 show(Learned(dataclasses.replace(fitted), history))
-                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **figures}
+                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **metrics}
                 self._require_progress(record)
                 if held_out is not None:
                     record |= self._validate(held_out)
@@ -188,7 +191,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch whose factors a fit with ``patience`` has left; None without."""
+        """The epoch whose factors a fit with ``patience`` has kept, from 1; None for a fit without."""
         measured = self.history if self.patience else []
         return int(best_record(measured, self.validation_metrics[0])["epoch"]) if measured else None
 
@@ -200,8 +203,8 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         return f"{named('regularization')}={self.regularization:g}; raise it"
 
     def _validate(self, validation: Interactions) -> Record:
-        figures = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
-        return {f"validation_{name}": value for name, value in figures.items() if not name.startswith("n_")}
+        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
+        return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}
 
     def predict(self, user_ids: Any, item_ids: Any) -> Float32Array:
         """Predict the rating (explicit models) or preference (implicit models) of each pair.
@@ -209,8 +212,8 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         Parameters
         ----------
         user_ids, item_ids : array-like, shape (n,)
-            Outside ids. For those that are unknown, only the terms that are known count: the mean and the other
-            side's bias, or 0 in an implicit model.
+            Outside ids. Of an unknown user or item, the prediction has neither bias nor factors: what is left is the
+            mean and the bias of the other side, or 0 in a model without them.
 
         Returns
         -------
@@ -308,8 +311,8 @@ class FactorModel(HyperParameters, LearnedState, ABC):
     ) -> int:
         """Write the k best items of each user to Parquet, in bounded memory: a file, or ``partitioned`` a directory.
 
-        It has the columns of `Recommendations.to_arrow` and appears whole or not at all; the same call again goes on
-        where an interrupted one has stopped. Other parameters are those of `recommend`.
+        The output has the columns of `Recommendations.to_arrow`. It appears whole or not at all: a call that was
+        interrupted goes on where it stopped when it is made again. The other parameters are those of `recommend`.
 
         Returns
         -------
@@ -326,7 +329,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
     def similar_items(self, item_ids: Any, k: int = 10) -> Similar:
-        """Find the k items whose factors point most nearly the same way (cosine), the item itself left out.
+        """Find the k items whose factors have the largest cosine with those of an item, the item itself left out.
 
         Parameters
         ----------
@@ -340,7 +343,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         return similar(self.fitted, item_ids, k, "item", self.backend, self.n_threads)
 
     def similar_users(self, user_ids: Any, k: int = 10) -> Similar:
-        """Find the k users whose factors point most nearly the same way (cosine), the user himself left out.
+        """Find the k users whose factors have the largest cosine with those of a user, the user left out.
 
         Parameters
         ----------

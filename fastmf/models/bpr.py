@@ -14,16 +14,16 @@ from fastmf_kernels.predict.arrays import make_link
 
 @dataclass(kw_only=True, eq=False)
 class BPR(DescentModel):
-    """Matrix factorisation that ranks what a user has chosen above what he has not (Bayesian Personalized Ranking).
+    """Matrix factorisation that ranks chosen items above others (Bayesian Personalized Ranking).
 
     The score of an item is s_ui = b_i + p_u·q_i. Minimises Σ -log σ(s_ui - s_uj) + ½λ(‖p_u‖² + ‖q_i‖² + ‖q_j‖²) +
-    ½λ_b(b_i² + b_j²) over pairs of an item i that user u has rated and an item j, drawn anew in each epoch, that he has
-    not (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from Implicit Feedback",
-    UAI 2009).
+    ½λ_b(b_i² + b_j²) over pairs of an item i that user u has chosen and an item j, drawn anew in each epoch, that the
+    user has not chosen (Rendle, Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian Personalized Ranking from
+    Implicit Feedback", UAI 2009).
 
-    A rating above 0 says that the user has chosen the item, whatever its size. A stored rating of 0 or below says that
-    he has not: the item may be drawn for him like one that is not stored. It was seen all the same, and is not
-    recommended to him, like all items of the training ratings.
+    A rating above 0 is a choice, whatever its size. A stored rating of 0 or below is none: the item may be drawn for
+    this user like one that is not stored. The user has seen it all the same; like all items of the training ratings, it
+    is not recommended.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class BPR(DescentModel):
     user_factors, item_factors, item_biases
         The terms of the score.
     history : list of dict
-        One an epoch: ``epoch``, ``seconds``, ``train_auc`` (the share of pairs in the right order, each seen just
-        before its own step), and validation figures.
+        A record for each epoch: ``epoch``, ``seconds``, ``train_auc`` (the share of pairs in the right order, each
+        compared just before its own step), and validation metrics.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class BPR(DescentModel):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether ratings say only what was chosen."""
+        """Whether ratings only say what was chosen."""
         return True
 
     def __post_init__(self) -> None:

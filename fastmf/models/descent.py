@@ -1,4 +1,4 @@
-"""What the models trained by stochastic gradient descent share."""
+"""Parameters, steps and the continued fit of models that are trained by stochastic gradient descent."""
 
 import dataclasses
 import math
@@ -32,10 +32,11 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step, first_row_steps
 from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 
-# Biases are one number where factors are many, and see every error whole: of 0.01 to 0.1 with factors at 0.1, steps of
-# 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings (docs/decisions/0011-steps-of-sgd.md).
+# A bias is one number and takes the whole error of a rating; factors share it. Of steps of 0.01 to 0.1 for biases, with
+# 0.1 for factors, 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings
+# (docs/decisions/0011-steps-of-sgd.md).
 _BIAS_SHARE = 0.2
-# Training errors that go up by some percent do no harm; steps that are too large drive them up by more.
+# Training errors that rise by some percent do no harm; steps that are too large raise them by more.
 _LARGEST_RISE = 1.1
 # Errors below this share of the ratings' deviation rise and fall by rounding.
 _ROUNDING = 0.01
@@ -112,21 +113,22 @@ class DescentModel(FactorModel):
 
     @abstractmethod
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
-        """Check the data, lay it out, and draw the first factors or go on from those of ``start``."""
+        """Check the data, lay it out, and draw the first factors or take those of ``start``."""
 
     def partial_fit(
         self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()
     ) -> Self:
-        """Go on training with more ratings, from the factors as they are.
+        """Continue the fit with more ratings, from the factors as they are.
 
-        Takes ``n_epochs`` epochs over the new ratings alone. Users and items that the model does not know are admitted.
-        With ``adaptive``, rows that have seen much keep taking small steps, and new ones take large ones; otherwise
-        steps begin with ``learning_rate`` again. The mean μ stays. `history` is of these epochs.
+        Runs ``n_epochs`` epochs over the new ratings alone. Users and items that the model does not know get rows of
+        factors. With ``adaptive``, rows of many ratings go on taking small steps, and new rows take large ones;
+        otherwise steps start with ``learning_rate`` again. The mean μ stays. `history` has the records of these epochs.
 
         Parameters
         ----------
-        ratings : Interactions or SciPy sparse matrix (users × items)
-            Matched to the model by outside ids. Ratings of pairs that were in training before count as new ones.
+        ratings : Interactions, table or SciPy sparse matrix
+            As in `fit`; matched to the model by outside ids. Ratings of pairs that were in training before count as
+            new ones.
         validation, callbacks
             As in `fit`.
 
@@ -187,7 +189,7 @@ class DescentModel(FactorModel):
 
 
 class DescentTrainer:
-    """What trainers of such models share: ratings in blocks, factors, and the steps of rows."""
+    """Base of the trainers of these models: ratings in blocks, factors, and the steps of rows."""
 
     def __init__(
         self,
@@ -242,10 +244,16 @@ class DescentTrainer:
         return math.hypot(spread, float(values.mean(dtype=np.float64)) - r_hat)
 
     def to_host(self) -> None:
-        """Nothing: kernels work on the factors themselves, unless a trainer says otherwise."""
+        """Do nothing: kernels change the factors in place. Trainers with tables on a device override it."""
 
     def _error(self, squared_error: float) -> Record:
-        """Return the figure of an epoch of ratings, unless it says that steps are too large."""
+        """Return the training error of an epoch.
+
+        Raises
+        ------
+        DivergenceError
+            If it has risen so much that steps must be too large.
+        """
         error = math.sqrt(squared_error / self._ratings.n_ratings)
         if error > max(_LARGEST_RISE * self._lowest_error, _ROUNDING * self._units.deviation):
             rise = f"train_rmse rose from {self._lowest_error:.4g} to {error:.4g}"
@@ -317,7 +325,7 @@ def make_strength(strength: float, units: Units) -> np.float32:
 
 
 def make_row_steps(model: DescentModel, by_user: CSR, n_items: int) -> RowSteps:
-    """Return what the steps of each row start with."""
+    """Return the accumulators of all rows before the first step, and the share of λ that a rating pays."""
     rows = first_row_steps(len(by_user.indptr) - 1, n_items)
     if model.regularization_scaling == "none":
         user_counts, item_counts = np.diff(by_user.indptr), np.bincount(by_user.indices, minlength=n_items)

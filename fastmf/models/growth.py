@@ -1,4 +1,4 @@
-"""A fitted model made ready for more ratings: of users and items it knows, and of new ones."""
+"""Growing a fitted model: rows for the users and items of more ratings that it does not know yet."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from fastmf_kernels.topk.arrays import Rows
 
 
 class _Space(NamedTuple):
-    """Ids of both, and where those of the model and those of the ratings stand among them."""
+    """The ids of a model and of more ratings merged, and the positions of either among them."""
 
     ids: pa.Array
     of_model: Int32Array
@@ -28,17 +28,17 @@ class _Space(NamedTuple):
 def grow(
     fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_threads: int | None
 ) -> tuple[Fitted, Interactions]:
-    """Bring a model and more ratings to one id space.
+    """Bring a fitted model and more ratings to one id space.
 
     Parameters
     ----------
     fitted : Fitted
     ratings : Interactions
     init_scale : float
-        Size of the factors that new users and items begin with; their biases begin at 0.
+        Size of the first factors of new users and items; their first biases are 0.
     seed : int
     n_threads : int, optional
-        That lay the ratings out; all cores if None.
+        Number of threads that lay the ratings out; None: all cores.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def grow(
     state = {}
     for name, array in fitted.state.items():
         space = users if name.startswith("user_") else items
-        # What adds up per row starts at 1, as in `fastmf_kernels.sgd.arrays.RowSteps`; further factors start at 0.
+        # Accumulators of rows start at 1, as in `fastmf_kernels.sgd.arrays.RowSteps`; further factors start at 0.
         first = np.ones(len(space.ids), np.float32) if array.ndim == 1 else _zeros(len(space.ids), array.shape[1])
         state[name] = _spread(array, space, first)
     seen = _seen(fitted.seen, users, items, more)

@@ -78,7 +78,7 @@ class ImplicitALS(FactorModel):
     user_factors, item_factors
         p and q. There are no biases.
     history : list of dict
-        One an epoch: ``epoch``, ``seconds``, ``objective`` (the sum above), and validation figures.
+        A record for each epoch: ``epoch``, ``seconds``, ``objective`` (the sum above), and validation metrics.
 
     Examples
     --------
@@ -111,7 +111,7 @@ class ImplicitALS(FactorModel):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether ratings say only what was chosen."""
+        """Whether ratings only say what was chosen."""
         return True
 
     def __post_init__(self) -> None:
@@ -150,12 +150,12 @@ class _ImplicitTrainer:
         self._weighting = self._make_weighting()
         liked = ratings.by_user.values[ratings.by_user.values > 0]
         target, target_slope = float(self._weighting.target), float(self._weighting.target_slope)
-        # Σ_S w p², of which p is 0 for what is disliked.
+        # Σ_S w p², where p is 0 for dislikes.
         self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
         self._unobserved_weight = 1.0 if model.weighting == "hu" else model.unobserved_weight
 
     def _make_weighting(self) -> Weighting:
-        """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells contribute."""
+        """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells together add."""
         model = self._model
         if model.weighting == "hu":  # all cells count 1, an observed one alpha·|r| more
             alpha = 1.0 if model.alpha is None else model.alpha
@@ -195,7 +195,7 @@ class _ImplicitTrainer:
         return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
     def _objective(self, item_losses: Float64Array) -> float:
-        """Evaluate the sum in the class docstring, of which the half sweep has found most.
+        """Evaluate the sum in the class docstring from the losses of the half sweep.
 
         With the users fixed, the sum is Σ_i (q_iᵀA q_i - 2bᵀq_i) + Σ_S t + Σ_u λ_u‖p_u‖², with A and b of item i's
         normal equations: A holds all cells and the item's own penalty.

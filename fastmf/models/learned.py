@@ -15,13 +15,13 @@ from fastmf_kernels._types import Float32Array
 
 
 class Learned(NamedTuple):
-    """What a fit leaves behind, read and replaced as one: other threads may use the model meanwhile.
+    """The result of a fit, or the state of one in progress.
 
     Attributes
     ----------
     fitted : Fitted
     history : list of dict
-        One an epoch.
+        A record for each epoch.
     """
 
     fitted: Fitted
@@ -72,7 +72,7 @@ class LearnedState:
 
     @property
     def fitted(self) -> Fitted:
-        """What `fit` left behind.
+        """The result of `fit`: factors, ids, and what each user has seen.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What explicit and implicit alternating least squares share."""
+"""Parameters, solvers and tables that explicit and implicit alternating least squares share."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -17,20 +17,20 @@ KERNEL_VARIANTS: tuple[dict[str, Any], ...] = (*({"solver": solver} for solver i
 
 
 class Side(NamedTuple):
-    """Users or items in a run of training.
+    """The users or the items of a training run.
 
     Attributes
     ----------
     rows : CSR
-        The ratings of each of them.
+        The ratings of each user or item.
     home : float32 array, shape (n_rows, n_factors)
-        Their factors on the host.
+        The factors on the host.
     table : Table
-        The same factors where kernels work on them: on the CPU the same array.
+        The same factors on the device of the kernels; on the CPU the same array.
     strengths : float64 array, shape (n_rows,)
         λ of each row.
     regularization : float32 array, shape (n_rows,)
-        The same λ, rounded, as kernels take them.
+        The same λ, rounded to what kernels take.
     """
 
     rows: CSR
@@ -41,7 +41,7 @@ class Side(NamedTuple):
 
 
 def make_side(rows: CSR, factors: Float32Array, strengths: Float64Array, kernels: Kernels, solver: Solver) -> Side:
-    """Return a side whose factors are where kernels work on them."""
+    """Move the factors of a side to the device of the kernels."""
     return Side(rows, factors, kernels.to_device(factors, solver), strengths, strengths.astype(np.float32))
 
 
@@ -61,7 +61,7 @@ def require_solver(solver: str, cg_steps: int, block_size: int, nonnegative: boo
     Raises
     ------
     ParameterError
-        If one is wrong, or factors shall not be negative and the solver is not the exact one.
+        If one is wrong, or ``nonnegative`` is set and the solver is not the exact one.
     """
     require_choice("solver", solver, SOLVERS)
     require_integer("cg_steps", cg_steps, minimum=1)
@@ -76,7 +76,7 @@ def require_solver(solver: str, cg_steps: int, block_size: int, nonnegative: boo
 
 
 def make_solver(model: _Parameters, n_free: int = 0) -> Solver:
-    """Return the solver of a model, of whose factors the last ``n_free`` may be negative in any case."""
+    """Return the solver of a model. The last ``n_free`` coordinates of a row may be negative in any case."""
     if model.nonnegative:
         return Solver("nonnegative", n_free)
     return Solver(model.solver, {"cholesky": 0, "cg": model.cg_steps, "subspace": model.block_size}[model.solver])

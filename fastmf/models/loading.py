@@ -1,4 +1,4 @@
-"""Model directories to models: which class a directory is of."""
+"""Loading a model directory: finds the class of the model and restores it."""
 
 import dataclasses
 
@@ -13,15 +13,15 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     """Read a model directory.
 
     Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
-    copy. Changing a mapped array changes this process's copy of the page, never the file. A model may be saved anew
-    while it is loaded: the answer is the old one or the new one.
+    copy. A change of a mapped array stays in this process; it never reaches the file. A model may be saved at the same
+    path while it is loaded: the result is the old model or the new one.
 
     Parameters
     ----------
     path : path-like
         What `save` wrote.
     verify : bool
-        Also compare every file with its checksum, which reads them whole.
+        Whether to compare every file with its checksum, too. This reads the files whole.
 
     Returns
     -------

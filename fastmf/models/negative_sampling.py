@@ -1,4 +1,4 @@
-"""Training on what was chosen beside items drawn at random: what BPR and the logistic loss share."""
+"""Training on chosen items beside items drawn at random: shared by BPR and the logistic loss of SGD."""
 
 from collections.abc import Callable
 
@@ -21,9 +21,9 @@ RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int 
 
 
 class SampledTrainer(DescentTrainer):
-    """Trains with the kernel ``run_epoch``; a task has two columns of blocks, to draw items from both.
+    """Trains with the kernel ``run_epoch``. A task has two columns of blocks, and items are drawn from both.
 
-    Ratings above 0 are what was chosen. Items that a user has rated 0 or below may be drawn for him.
+    Ratings above 0 are choices. An item that a user has rated 0 or below may be drawn for this user.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SampledTrainer(DescentTrainer):
 
 
 def _parted(ratings: Interactions, n_threads: int | None) -> tuple[Interactions, Rows | None]:
-    """Return the ratings that say what was chosen, and the items of each user that others name, if there are any."""
+    """Return the ratings above 0, and for each user the items of the other ratings; None if there are no others."""
     require_chosen(ratings)
     is_chosen = ratings.ratings > 0
     if is_chosen.all():

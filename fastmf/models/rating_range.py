@@ -1,4 +1,4 @@
-"""What the models share whose predictions can be kept in a range of ratings."""
+"""Checks and the first mean of models that can keep predictions in a range of ratings."""
 
 import math
 
@@ -15,7 +15,7 @@ _MEAN_MARGIN, _DEVIATION_MARGIN = 1e-3, 1e-2
 
 
 def require_range(rating_range: object) -> None:
-    """Check the parameter of that name."""
+    """Check the parameter ``rating_range``."""
     if rating_range is None:
         return
     if isinstance(rating_range, (tuple, list)) and len(rating_range) == 2:

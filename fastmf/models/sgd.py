@@ -27,11 +27,11 @@ class SGD(DescentModel):
     deviation; with ``rating_range`` λσ² and λ_bσ² stand in the place of λσ and λ_b. So λ and γ mean the same on every
     scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
 
-    With ``loss="logistic"`` ratings say only what was chosen, and r̂ = σ(μ + b_u + b_i + p_u·q_i) is a probability.
+    With ``loss="logistic"`` ratings only say what was chosen, and r̂ = σ(μ + b_u + b_i + p_u·q_i) is a probability.
     Minimises Σ -log r̂ over what was chosen and -log(1 - r̂) over items drawn anew in every epoch, ``n_negatives`` beside
     each (Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", NIPS workshop 2014). A rating above 0
-    says that the user has chosen the item, whatever its size; a stored rating of 0 or below says that he has not, and
-    the item may be drawn for him like one that is not stored.
+    is a choice, whatever its size. A stored rating of 0 or below is none: the item may be drawn for this user like one
+    that is not stored.
 
     Parameters
     ----------
@@ -53,8 +53,9 @@ class SGD(DescentModel):
     user_factors, item_factors, user_biases, item_biases, global_mean
         The terms of the prediction.
     history : list of dict
-        One an epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
-        validation figures. For "logistic" ``train_auc``, the share of drawn items that scored below the chosen one.
+        A record for each epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
+        validation metrics. For "logistic", ``train_auc`` in place of ``train_rmse``: the share of drawn items that
+        score below the chosen one.
 
     Examples
     --------
@@ -95,7 +96,7 @@ class SGD(DescentModel):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether ratings say only what was chosen."""
+        """Whether ratings only say what was chosen."""
         return self.loss == "logistic"
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:

@@ -27,13 +27,13 @@ _IMPLICIT_SHARE = 0.1
 
 @dataclass(kw_only=True, eq=False)
 class SVDpp(DescentModel):
-    """SVD++: biased matrix factorisation in which a user is also what he has rated, whatever the ratings.
+    """SVD++: biased matrix factorisation whose user factors also depend on which items the user has rated.
 
     r̂_ui = μ + b_u + b_i + q_i·(p_u + |N(u)|^-½ Σ_j y_j) over the items j in N(u), those that user u has rated; with
     ``rating_range`` r̂ = low + (high - low)·sigmoid(...) of that. Minimises
     Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_y‖y_i‖² + λ_b(b_u² + b_i²) over observed ratings only (Koren, "Factorization
     meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008), by stochastic gradient descent;
-    y_j takes one step a user, along the sum of the gradients of all his ratings.
+    y_j takes one step for each user, along the sum of the gradients of all ratings of the user.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class SVDpp(DescentModel):
     Attributes
     ----------
     user_factors
-        p_u + |N(u)|^-½ Σ_j y_j: all that items meet of a user.
+        p_u + |N(u)|^-½ Σ_j y_j: what item factors are multiplied with.
     item_factors, user_biases, item_biases, global_mean
         The other terms of the prediction.
     history : list of dict
-        One an epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
-        validation figures.
+        A record for each epoch: ``epoch``, ``seconds``, ``train_rmse`` (each error taken just before its own step), and
+        validation metrics.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class SVDpp(DescentModel):
 
 
 class _SVDppTrainer(DescentTrainer):
-    """Keeps p_u apart from ``factors``, whose user factors are what items meet."""
+    """Keeps p_u apart from ``factors``, whose user factors are p_u + |N(u)|^-½ Σ_j y_j."""
 
     def __init__(self, model: SVDpp, ratings: Interactions, kernels: Kernels, start: Fitted | None) -> None:
         grid = make_waves(ratings.n_users, ratings.n_items, ratings.n_ratings)

@@ -1,4 +1,4 @@
-"""What a training run is made of, for all models."""
+"""The parts of a training run that all models share."""
 
 import zlib
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import Rows
 
 Record = dict[str, Any]
-# Called after every epoch as callback(model, record); a true answer ends training.
+# Called after every epoch as callback(model, record); training ends when it returns a true value.
 Callback = Callable[[Any, Record], object]
 
 
 class Trainer(Protocol):
-    """One run of training: holds the factors and improves them epoch by epoch, in place.
+    """One run of training, which improves the factors epoch by epoch, in place.
 
-    ``state`` is what else training needs to go on later: arrays with a row for each user or item, their names starting
-    with ``user_`` or ``item_``.
+    ``state`` holds what a continued fit needs beside the factors: float32 arrays with a row for each user or item.
+    Their names start with ``user_`` or ``item_``.
     """
 
     factors: Factors
@@ -33,10 +33,10 @@ class Trainer(Protocol):
     state: dict[str, Float32Array]
 
     def run_epoch(self) -> Record:
-        """Go over the data once, and return figures of the epoch."""
+        """Go over the data once, and return the training metrics of the epoch."""
 
     def to_host(self) -> None:
-        """Write what kernels have changed on a device into ``factors`` and ``state``."""
+        """Copy the factors and the state from the device, where kernels have changed them; a no-op on the CPU."""
 
 
 def as_training_part(ratings: Any) -> Interactions:
@@ -69,7 +69,7 @@ def require_chosen(ratings: Interactions) -> None:
 
 
 def as_held_out_part(validation: Any, patience: int | None) -> Interactions | None:
-    """Return ratings to be measured on, if there are any.
+    """Return the validation ratings, or None if there are none.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def as_held_out_part(validation: Any, patience: int | None) -> Interactions | No
 
 
 def best_record(history: list[Record], metric: str) -> Record:
-    """Return the record with the best validation figure of a metric; of equal ones the earliest."""
+    """Return the record with the best value of a validation metric; of equal ones the earliest."""
     name = next(name for name in history[0] if name.partition("@")[0] == f"validation_{metric}")
     best = max if METRICS[metric].higher_is_better else min
     return best(history, key=lambda record: record[name])
@@ -100,25 +100,25 @@ def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator
 
 
 def in_one_line(record: Record) -> str:
-    """Write the figures of an epoch as progress shows them."""
+    """Write the metrics of an epoch as progress shows them."""
     shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
     return ", ".join(f"{name} {record[name]:.4g}" for name in shown)
 
 
 def diverged(epoch: int, reason: str) -> DivergenceError:
-    """Return the error of an epoch after which training is of no use."""
+    """Return the error of a training run that has diverged in an epoch."""
     return DivergenceError(f"training diverged in epoch {epoch}: {reason}")
 
 
 def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str, Any]) -> Fitted:
-    """Return what a model becomes that is trained on these ratings; it has the trainer's own arrays."""
+    """Return the fitted state of a model; it shares the arrays of the trainer, which changes them."""
     seen = Rows(*ratings.by_user[:2])
     ids = ratings.user_ids, ratings.item_ids
     return Fitted(trainer.factors, trainer.link, *ids, seen, describe(ratings), trainer.state, trained_with)
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:
-    """Figures that tell one data set from another, for the manifest."""
+    """Return counts, mean and checksum of a data set, which tell it from others in a manifest."""
     fingerprint = 0
     for array in ratings.by_user:
         fingerprint = zlib.crc32(array.view(np.uint8).data, fingerprint)
