@@ -14,12 +14,13 @@ import pytest
 import fastmf
 from fastmf import ALS, BPR, SGD, ImplicitALS, Interactions, SVDpp, testing
 from fastmf.errors import BackendError, DataError, DivergenceError, FastMFError, NotFittedError, ParameterError
+from fastmf.models import MODELS as REGISTRY
 from fastmf.models import FactorModel
 
 Model = SGD | SVDpp | BPR | ALS | ImplicitALS
 FloatArray = npt.NDArray[np.float64]
 
-MODELS = [SGD, SVDpp, BPR, ALS, ImplicitALS]
+MODELS = [*REGISTRY.values()]
 each_model = pytest.mark.parametrize("kind", MODELS)
 
 

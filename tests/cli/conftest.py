@@ -13,6 +13,7 @@ import fastmf
 import fastmf_bench
 import fastmf_kernels
 from fastmf.cli import main
+from fastmf.cli.model_options import models_by_command_name
 
 Done = subprocess.CompletedProcess[str]
 
@@ -38,13 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     train, test = fastmf.split.per_user(ratings, test_fraction=0.2)
     train.to_parquet(folder / "ratings.parquet")
     test.to_parquet(folder / "test.parquet")
-    models = {
-        "implicit-als": fastmf.ImplicitALS,
-        "als": fastmf.ALS,
-        "sgd": fastmf.SGD,
-        "svdpp": fastmf.SVDpp,
-        "bpr": fastmf.BPR,
-    }
+    models = models_by_command_name()
     for name, model in models.items():
         model(n_factors=4, n_epochs=2).fit(fastmf.read_parquet(folder / "ratings.parquet")).save(folder / name)
     return Data(folder / "ratings.parquet", folder / "test.parquet", {name: folder / name for name in models})

@@ -13,15 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastmf
+from fastmf.cli.model_options import models_by_command_name
 
 Done = CompletedProcess[str]
-CLASSES = {
-    "implicit-als": fastmf.ImplicitALS,
-    "als": fastmf.ALS,
-    "sgd": fastmf.SGD,
-    "svdpp": fastmf.SVDpp,
-    "bpr": fastmf.BPR,
-}
+CLASSES = models_by_command_name()
 SMALL = ("--factors", 4, "--epochs", 2)
 
 
