@@ -56,7 +56,7 @@ def test_every_option_keeps_its_name() -> None:
     actions = actions_of_train()
 
     assert {flag: actions[flag].dest for flag in FLAGS} == FLAGS
-    assert sorted(model_options.models_by_command_name()) == ["als", "bpr", "implicit-als", "sgd", "svdpp"]
+    assert {"als", "bpr", "implicit-als", "sgd", "svdpp"} <= model_options.models_by_command_name().keys()
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.__name__)
