@@ -83,3 +83,7 @@ class OutputError(FastMFError, OSError):
 
 class BackendError(FastMFError, RuntimeError):
     """A backend was asked for that this machine or this installation does not have."""
+
+
+class OutOfMemoryError(FastMFError, MemoryError):
+    """The work needs more memory than the system gives."""

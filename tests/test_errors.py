@@ -15,6 +15,7 @@ ALSO = {
     "DataError": ValueError,
     "DivergenceError": ArithmeticError,
     "NotFittedError": RuntimeError,
+    "OutOfMemoryError": MemoryError,
     "OutputError": OSError,
     "OutputExistsError": FileExistsError,
     "ParameterError": ValueError,

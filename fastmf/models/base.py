@@ -5,6 +5,7 @@ import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ from fastmf.answering.answers import Recommendations, Similar
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.scoring import ItemFilter, Scorer, similar
 from fastmf.backend import BACKENDS, Kernels, get_backend
+from fastmf.common.memory import needing
 from fastmf.common.parameters import as_rows, require_choice, require_integer, require_number
 from fastmf.common.progress import Progress
 from fastmf.errors import DataError, ParameterError, named
@@ -40,6 +42,8 @@ from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
 
 _VALIDATION_K = 10
+# The ratings as sparse rows of users and of items, and as the blocks or tasks of a trainer.
+_BYTES_PER_RATING = 28
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,6 +77,9 @@ class FactorModel(HyperParameters, LearnedState, ABC):
     """Parameters of fits that between them call every kernel of the model; ``fastmf warmup`` runs them."""
     fixed_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that a continued fit cannot change: the factors mean something else with others."""
+
+    factor_copies: ClassVar[int] = 3
+    """About how many tables as large as the factors of users and items a fit needs: these, and what it works on."""
 
     n_factors: int = 64
     n_epochs: int = 15
@@ -142,12 +149,22 @@ class FactorModel(HyperParameters, LearnedState, ABC):
             If ``patience`` is set and there is no validation set.
         DivergenceError
             If factors stop being finite. The model then is as it was before.
+        OutOfMemoryError
+            If there is too little memory; the message says about how much the fit needs.
         """
         interactions = as_training_part(ratings)
-        interactions.lay_out(self.n_threads)
         held_out = as_held_out_part(validation, self.patience)
-        trainer = self._make_trainer(interactions, get_backend(self.backend))
-        return self._train(trainer, make_fitted(trainer, interactions, self.fixed_params()), held_out, callbacks)
+        with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
+            interactions.lay_out(self.n_threads)
+            trainer = self._make_trainer(interactions, get_backend(self.backend))
+            return self._train(trainer, make_fitted(trainer, interactions, self.fixed_params()), held_out, callbacks)
+
+    def _needing_memory(self, n_users: int, n_items: int, n_ratings: int) -> AbstractContextManager[None]:
+        """Return a context in which want of memory is an error that says about how much the fit needs."""
+        copies = self.factor_copies + (self.patience is not None)
+        n_bytes = 4 * (n_users + n_items) * (self.n_factors + 2) * copies + _BYTES_PER_RATING * n_ratings
+        sizes = f"{self.n_factors} factors of {n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
+        return needing(n_bytes, f"training {type(self).__name__} ({sizes})")
 
     def _train(
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]

@@ -82,6 +82,7 @@ class DescentModel(FactorModel):
         Size of the first factors: they are normal with standard deviation ``init_scale`` / √n_factors.
     """
 
+    factor_copies: ClassVar[int] = 2
     fixed_parameters: ClassVar[tuple[str, ...]] = ("biases",)
 
     learning_rate: float = 0.1
@@ -145,7 +146,7 @@ class DescentModel(FactorModel):
         ParameterError
             If a parameter was changed after `fit` that the factors depend on: ``n_factors``, ``biases``,
             ``rating_range`` or ``loss``.
-        DivergenceError
+        DivergenceError, OutOfMemoryError
             As `fit`; the model then is as it was before.
 
         Examples
@@ -159,11 +160,14 @@ class DescentModel(FactorModel):
         known, interactions = self.fitted, as_training_part(ratings)
         self._require_unchanged(known)
         held_out = as_held_out_part(validation, self.patience)
-        scale = self.init_scale * self._units(trained_deviation(known.data)).factors
-        start, more = grow(known, interactions, scale, self.seed, self.n_threads)
-        trainer = self._make_trainer(more, get_backend(self.backend), start)
-        fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
-        return self._train(trainer, fitted, held_out, callbacks)
+        # At least so many: which users and items are new is found out on the way.
+        n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
+        with self._needing_memory(n_users, n_items, interactions.n_ratings):
+            scale = self.init_scale * self._units(trained_deviation(known.data)).factors
+            start, more = grow(known, interactions, scale, self.seed, self.n_threads)
+            trainer = self._make_trainer(more, get_backend(self.backend), start)
+            fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
+            return self._train(trainer, fitted, held_out, callbacks)
 
     def _units(self, deviation: float) -> Units:
         """Return what training measures in: nothing in particular, where the values of ratings do not matter."""

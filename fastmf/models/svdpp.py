@@ -68,6 +68,7 @@ class SVDpp(DescentModel):
     True
     """
 
+    factor_copies: ClassVar[int] = 3
     fixed_parameters: ClassVar[tuple[str, ...]] = ("biases", "rating_range")
 
     n_factors: int = 64

@@ -127,9 +127,14 @@ def run_tasks(
         except BaseException as failure:
             failures.append(failure)
 
-    helpers = [threading.Thread(target=work, daemon=True) for _ in range(1, count)]
-    for helper in helpers:
-        helper.start()
+    helpers: list[threading.Thread] = []
+    for _ in range(1, count):
+        helper = threading.Thread(target=work, daemon=True)
+        try:
+            helper.start()
+        except RuntimeError:  # the system starts no more threads: fewer do the work
+            break
+        helpers.append(helper)
     work()
     for helper in helpers:
         helper.join()

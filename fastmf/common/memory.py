@@ -1,0 +1,46 @@
+"""Errors for want of memory, in words."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastmf.errors import FastMFError, OutOfMemoryError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the system gave no memory, whichever library raises it."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+
+
+@contextmanager
+def needing(n_bytes: int, work: str) -> Iterator[None]:
+    """Turn errors for want of memory into an `OutOfMemoryError` that says how much the work needs.
+
+    Parameters
+    ----------
+    n_bytes : int
+        About what the work needs.
+    work : str
+        What is being done: "reading 5 ratings".
+    """
+    try:
+        yield
+    except FastMFError:
+        raise
+    except (MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or "allocation failed").splitlines()[0]
+        raise OutOfMemoryError(
+            f"{work} needs about {in_words(n_bytes)} of memory, and there was less ({reason}); free some, lift the "
+            "limit of the process, or use a larger machine"
+        ) from error
+
+
+def in_words(n_bytes: float) -> str:
+    """Word a number of bytes with three digits or fewer."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" or n_bytes >= 10 else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.0f} TB" if n_bytes >= 10 else f"{n_bytes:.1f} TB"
