@@ -963,6 +963,21 @@ def test_what_going_on_can_change_is_taken(make: Make) -> None:
     assert len(model.history) == 2
 
 
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_changed_loss_takes_effect_at_the_next_fit_and_not_before(loss: str) -> None:
+    train, test = fastmf.split.random(small_ratings(), 0.2, seed=0)
+    model = SGD(n_factors=3, n_epochs=1, loss=loss).fit(train)
+    before = fastmf.evaluate(model, test)
+    other = "logistic" if loss == "squared" else "squared"
+
+    model.set_params(loss=other)
+
+    assert fastmf.evaluate(model, test) == before
+    model.fit(train, validation=test)
+    assert model.is_implicit == (other == "logistic")
+    assert ("validation_rmse" in model.history[-1]) == (other == "squared")
+
+
 def test_a_range_given_in_another_form_is_the_same() -> None:
     model = SGD(n_factors=3, n_epochs=1, rating_range=[0.5, 5]).fit(small_ratings())
 

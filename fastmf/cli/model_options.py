@@ -28,7 +28,7 @@ class _Option(NamedTuple):
 
     @property
     def doc(self) -> ParameterDoc:
-        return next(iter(self.models.values())).parameter_docs[self.parameter]
+        return _doc_of(next(iter(self.models.values())), self.parameter)
 
     @property
     def default(self) -> Any:
@@ -41,13 +41,12 @@ class _Option(NamedTuple):
         return _SPECIAL_FLAGS.get(self.parameter, f"--no-{name}" if self.default is True else f"--{name}")
 
     @property
-    def type(self) -> type:
-        """The type of a value, or of the two values of a pair."""
+    def types(self) -> tuple[type, ...]:
+        """The type of the value, or those of the values of a pair; None is not counted."""
         model = next(iter(self.models.values()))
         declared = next(field.type for field in dataclasses.fields(model) if field.name == self.parameter)
-        plain = [kind for kind in typing.get_args(declared) if kind is not type(None)]
-        found = plain[0] if plain else declared
-        return typing.cast("type", typing.get_args(found)[0] if typing.get_args(found) else found)
+        plain = [kind for kind in typing.get_args(declared) if kind is not type(None)] or [declared]
+        return typing.get_args(plain[0]) or (typing.cast("type", plain[0]),)
 
 
 def models_by_command_name() -> dict[str, type[FactorModel]]:
@@ -94,34 +93,40 @@ def _options() -> list[_Option]:
     """Return an option for each parameter of any model, in the order of the models and of their parameters."""
     options: dict[str, _Option] = {}
     for name, model in models_by_command_name().items():
-        for parameter in model.parameter_docs:
-            if parameter not in _NOT_OF_MODELS:
-                options.setdefault(parameter, _Option(parameter, {})).models[name] = model
+        for field in dataclasses.fields(model):
+            if field.init and field.name not in _NOT_OF_MODELS:
+                options.setdefault(field.name, _Option(field.name, {})).models[name] = model
     return list(options.values())
 
 
 def _settings(option: _Option) -> dict[str, Any]:
     """Return what argparse has to know of the values of an option."""
-    if option.type is bool:
+    kind, *others = option.types
+    if kind is bool:
         return {"action": "store_const", "const": not option.default}
     if option.doc.choices:
         return {"choices": option.doc.choices}
-    if option.doc.names_of_values:
+    if others:
         names = tuple(name.upper() for name in option.doc.names_of_values)
-        return {"type": option.type, "nargs": len(names), "metavar": names}
-    return {"type": positive_integer, "metavar": "N"} if option.type is int else {"type": option.type, "metavar": "X"}
+        return {"type": kind, "nargs": len(option.types), "metavar": names or "X"}
+    return {"type": positive_integer, "metavar": "N"} if kind is int else {"type": kind, "metavar": "X"}
 
 
 def _help(option: _Option) -> str:
     """Say what the parameter means, for the models that have it; where it means different things, for each."""
     models_of: dict[str, list[str]] = {}
     for name, model in option.models.items():
-        models_of.setdefault(_lower(model.parameter_docs[option.parameter].summary), []).append(name)
+        models_of.setdefault(_lower(_doc_of(model, option.parameter).summary), []).append(name)
     if len(option.models) == len(MODELS) and len(models_of) == 1:
         text = next(iter(models_of))
     else:
         text = "; ".join(f"{', '.join(names)}: {summary}" for summary, names in models_of.items())
-    return f"set {option.parameter}={not option.default}. {text}" if option.type is bool else text
+    return f"set {option.parameter}={not option.default}. {text}" if option.types[0] is bool else text
+
+
+def _doc_of(model: type[FactorModel], parameter: str) -> ParameterDoc:
+    """Return what a parameter means; ``python -OO`` has no docstrings to say so."""
+    return model.parameter_docs.get(parameter, ParameterDoc("", ""))
 
 
 def _lower(text: str) -> str:

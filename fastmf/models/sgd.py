@@ -83,7 +83,7 @@ class SGD(DescentModel):
         require_integer("n_negatives", self.n_negatives, minimum=1)
         require_choice("storage", self.storage, ("float32", "float16"))
         require_range(self.rating_range)
-        if self.rating_range is not None and self.is_implicit:
+        if self.rating_range is not None and self.loss == "logistic":
             raise ParameterError(
                 f'{named("rating_range")} is {self.rating_range!r} and {named("loss")} is "logistic", which predicts '
                 f"probabilities; leave {named('rating_range')} out"
@@ -96,18 +96,20 @@ class SGD(DescentModel):
 
     @property
     def is_implicit(self) -> bool:
-        """Whether ratings only say what was chosen."""
-        return self.loss == "logistic"
+        """Whether ratings only say what was chosen: in the fit of a fitted model, whatever ``loss`` is by now."""
+        learned = self._learned()
+        loss = self.loss if learned is None else learned.fitted.trained_with.get("loss", self.loss)
+        return bool(loss == "logistic")
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)
-        if self.storage == "float16" and (kernels.name == "cpu" or self.is_implicit):
+        if self.storage == "float16" and (kernels.name == "cpu" or self.loss == "logistic"):
             raise ParameterError(
                 f'{named("storage")} is "float16" with {named("backend")} "{kernels.name}" and {named("loss")} '
                 f'"{self.loss}"; expected {named("backend")} "cuda" and {named("loss")} "squared", or '
                 f'{named("storage")} "float32"'
             )
-        if self.is_implicit:
+        if self.loss == "logistic":
             # A chosen item comes up once and drawn ones n times: μ is the score at which both pull alike.
             mean = -math.log(self.n_negatives) if self.biases else 0.0
             link = make_link((0.0, 1.0))

@@ -1,14 +1,19 @@
 """The options of ``fastmf train`` that are hyper-parameters come from the models."""
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 import fastmf
+import fastmf_kernels
 from fastmf.cli import make_parser, model_options
 from fastmf.models import MODELS
 
@@ -110,6 +115,22 @@ def test_a_model_that_joins_the_registry_is_an_option(
     model = fastmf.load(tmp_path / "model")
     assert isinstance(model, SecondALS)
     assert (model.n_turns, model.is_calm, model.cg_steps) == (5, False, 4)
+
+
+def test_options_do_not_depend_on_docstrings(data: Any, tmp_path: Any) -> None:
+    options = ("--model", "sgd", "--output", str(tmp_path / "model"), "--rating-range", "0", "6", "--factors", "2")
+    packages = (Path(str(package.__file__)).parents[1] for package in (fastmf, fastmf_kernels))
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "fastmf", "train", str(data.ratings), *options, "--no-biases", "--epochs", "1"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, packages))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    model = fastmf.load(tmp_path / "model")
+    assert model.get_params().items() >= {"rating_range": (0.0, 6.0), "n_factors": 2, "biases": False}.items()
 
 
 def test_commands_that_train_nothing_do_not_wait_for_the_models(run_fastmf: Callable[..., Done]) -> None:
