@@ -153,7 +153,7 @@ def _error(model: fastmf.SGD, train: fastmf.Interactions, test: fastmf.Interacti
             model.fit(train)
     except DivergenceError:
         return float("inf")
-    return fastmf.evaluate(model.set_params(backend="cpu"), test, metrics=["rmse"])["rmse"]
+    return float(fastmf.evaluate(model.set_params(backend="cpu"), test, metrics=["rmse"])["rmse"])
 
 
 if __name__ == "__main__":

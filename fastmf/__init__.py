@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fastmf import errors, metrics, split, testing
     from fastmf._version import __version__
     from fastmf.answering.answers import Recommendations, Similar
-    from fastmf.answering.scoring import index_items, top_k
+    from fastmf.answering.plain_arrays import index_items, top_k
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
     from fastmf.models.loading import load
@@ -28,10 +28,10 @@ _MODULE_OF = {
     "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
     "evaluate": "fastmf.measuring.evaluation",
-    "index_items": "fastmf.answering.scoring",
+    "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
     "read_parquet": "fastmf.reading.interactions",
-    "top_k": "fastmf.answering.scoring",
+    "top_k": "fastmf.answering.plain_arrays",
 }
 _SUBMODULES = ("errors", "metrics", "split", "testing")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from fastmf.common.arrays import as_numbers
 from fastmf.common.parameters import require_choice
 from fastmf.errors import BackendError, ParameterError
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
@@ -111,18 +112,18 @@ def get_backend(name: str) -> Kernels:
     return Kernels(name=name, **found)
 
 
-def as_float32(array: Any, backend: str) -> Float32Array:
+def as_float32(array: Any, name: str, backend: str) -> Float32Array:
     """Return an array as kernels take it. An array on a GPU is copied to the host, for the backend "cuda" only.
 
     Raises
     ------
     ParameterError
-        If it is on a GPU, and the backend is another.
+        If it has other things than numbers, or some beyond float32; or if it is on a GPU, and the backend is another.
     """
     from fastmf_kernels._cuda import exchange
 
     if not exchange.is_on_gpu(array):
-        return np.ascontiguousarray(array, np.float32)
+        return as_numbers(array, name)
     if backend != "cuda":
         raise ParameterError(
             f'got a {type(array).__name__} on a GPU with backend "{backend}"; expected NumPy arrays, or backend="cuda"'

@@ -110,11 +110,12 @@ def by_formulas(recommended: np.ndarray, relevant: Lists, k: int) -> dict[str, f
 
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[np.ndarray, Lists, int]:
-    """Lists with items that occur twice, have large or negative numbers, and users without relevant items."""
+    """Items with large or negative numbers, relevant ones that occur twice, and users without relevant items."""
     step, dtype = draw(st.sampled_from([(1, "i1"), (1, "u8"), (1, "f8"), (1000, "i4"), (2**40 + 1, "i8")]))
     items = st.integers(0 if dtype == "u8" else -2, 12).map(lambda item: item * step)
     n_users, width = draw(st.integers(1, 8)), draw(st.integers(1, 6))
-    recommended = draw(st.lists(st.lists(items, min_size=width, max_size=width), min_size=n_users, max_size=n_users))
+    lists = st.lists(items, min_size=width, max_size=width, unique=True)
+    recommended = draw(st.lists(lists, min_size=n_users, max_size=n_users))
     rows = st.lists(st.lists(items, max_size=9), min_size=n_users, max_size=n_users)
     return np.array(recommended, dtype), draw(rows.filter(any)), draw(st.integers(1, width))
 

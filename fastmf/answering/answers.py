@@ -1,4 +1,4 @@
-"""What a model answers, with the outside ids: recommendations and neighbours, as arrays and as tables."""
+"""Recommendations and neighbours with their outside ids, as arrays and as tables."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fastmf.reading.parquet import PathLike, write_table
 from fastmf_kernels._types import Float32Array, Int32Array
 from fastmf_kernels.topk.arrays import Scan
 
-_NOTHING = Scan(0, 0, 0)
+_NO_WORK = Scan(0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,17 +20,20 @@ class Recommendations:
     Attributes
     ----------
     users : int32 array, shape (n,)
-        Rows of the model's user factors.
+        Indices of the users: their rows in the model's user factors.
     user_ids : Arrow array, length n
         The outside ids of those users.
     items : int32 array, shape (n, k)
         Positions in ``item_ids``; -1 where a user has fewer than k candidates.
     scores : float32 array, shape (n, k)
-        What the model predicts; -inf where ``items`` is -1.
+        Predictions of the model; the share of the users who rated an item where popular items fill in for a user
+        without training ratings. -inf where ``items`` is -1.
     item_ids : Arrow array
         The outside ids of the catalogue.
     scan : Scan
-        How much of the catalogue was looked at: tiles of users and items that were screened or skipped, pairs scored.
+        Work of the search: tiles of users and items that were screened or skipped, pairs that were scored.
+    n_cold_users : int
+        How many of these users have no training rating. Unless ``cold`` says otherwise they get no items.
     """
 
     users: Int32Array
@@ -38,7 +41,8 @@ class Recommendations:
     items: Int32Array
     scores: Float32Array
     item_ids: pa.Array
-    scan: Scan = _NOTHING
+    scan: Scan = _NO_WORK
+    n_cold_users: int = 0
 
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""
@@ -62,7 +66,7 @@ class Similar:
     Attributes
     ----------
     ids : Arrow array, length n
-        Whose neighbours they are.
+        The items (or users) that were asked for.
     neighbours : int32 array, shape (n, k)
         Positions in ``all_ids``; -1 where there are fewer than k.
     scores : float32 array, shape (n, k)
@@ -71,6 +75,8 @@ class Similar:
         The outside ids of all items (or users).
     kind : str
         "item" or "user".
+    n_cold : int
+        How many of ``ids`` have no training rating, and thus no neighbours.
     """
 
     ids: pa.Array
@@ -78,6 +84,7 @@ class Similar:
     scores: Float32Array
     all_ids: pa.Array
     kind: str
+    n_cold: int = 0
 
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``)."""
@@ -89,13 +96,15 @@ class Similar:
 class Batches:
     """Recommendations for ``n_users`` users, computed batch by batch as they are asked for.
 
-    ``fingerprint()`` is the same for two requests only if their answers are.
+    ``fingerprint()`` is the same for two requests only if their answers are. ``n_cold_users`` of the users have no
+    training rating.
     """
 
     n_users: int
     batch_size: int
     compute: Callable[[int], Recommendations]
     fingerprint: Callable[[], str]
+    n_cold_users: int = 0
 
     @property
     def n_batches(self) -> int:
@@ -108,8 +117,8 @@ class Batches:
 
 
 def add_scans(scans: Iterable[Scan]) -> Scan:
-    """Return what several searches have looked at together."""
-    return Scan(*(sum(counts) for counts in zip(_NOTHING, *scans, strict=True)))
+    """Return the work of several searches together."""
+    return Scan(*(sum(counts) for counts in zip(_NO_WORK, *scans, strict=True)))
 
 
 def _long_form(

@@ -1,7 +1,6 @@
-"""What a fit leaves behind, and everything scoring needs to know of a model."""
+"""The result of a fit: factors, ids, and what each user has seen. Everything that answers is computed from it."""
 
 import dataclasses
-import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +8,72 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.backend import Kernels
-from fastmf_kernels._types import Float32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import ItemIndex, Rows
+
+_COUNTED_AT_ONCE = 1 << 22
+
+
+class TrainingCounts:
+    """How many training ratings users and items have; counted at the first question, and kept.
+
+    A user or item without any is cold: its factors say nothing.
+
+    Parameters
+    ----------
+    seen : Rows
+        The items of each user in the training data.
+    n_items : int
+    """
+
+    def __init__(self, seen: Rows, n_items: int) -> None:
+        self.seen = seen
+        self._n_items = n_items
+        self._of_items: Int64Array | None = None
+        self._warm_items: tuple[Int32Array | None] | None = None
+        self._places: Int32Array | None = None
+
+    @property
+    def of_items(self) -> Int64Array:
+        """Ratings of each item, int64, shape (n_items,)."""
+        counts = self._of_items
+        if counts is None:
+            counts, indices = np.zeros(self._n_items, np.int64), self.seen.indices
+            for start in range(0, len(indices), _COUNTED_AT_ONCE):
+                counts += np.bincount(indices[start : start + _COUNTED_AT_ONCE], minlength=self._n_items)
+            self._of_items = counts
+        return counts
+
+    @property
+    def is_cold_user(self) -> BoolArray:
+        """Whether a user has no rating, shape (n_users,)."""
+        return np.asarray(np.diff(self.seen.indptr) == 0)
+
+    def are_cold(self, users: Int32Array) -> BoolArray:
+        """Tell which of some users have no rating, shape (n,)."""
+        return np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users])
+
+    @property
+    def warm_items(self) -> Int32Array | None:
+        """Indices of the items that have ratings, ascending; None if all have."""
+        if self._warm_items is None:
+            warm = np.flatnonzero(self.of_items).astype(np.int32)
+            self._warm_items = (None if len(warm) == self._n_items else warm,)
+        return self._warm_items[0]
+
+    @property
+    def places_of_items(self) -> Int32Array:
+        """The place of each item among those that have ratings, -1 for others, int32, shape (n_items,)."""
+        if self._places is None:
+            is_warm = self.of_items > 0
+            self._places = np.where(is_warm, np.cumsum(is_warm) - 1, -1).astype(np.int32)
+        return self._places
+
+    @property
+    def share_of_users(self) -> Float64Array:
+        """For each item, the share of the users with ratings who have rated it, shape (n_items,)."""
+        return np.asarray(self.of_items / max(1, int(np.count_nonzero(~self.is_cold_user))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +96,8 @@ class Fitted:
         What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
     trained_with : dict
         The parameters that a continued fit cannot change, as they were.
+    counts : TrainingCounts
+        Made of ``seen``, unless those of the same ``seen`` are given.
     """
 
     factors: Factors
@@ -44,7 +108,14 @@ class Fitted:
     data: dict[str, Any]
     state: dict[str, Float32Array] = field(default_factory=dict)
     trained_with: dict[str, Any] = field(default_factory=dict)
+    counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
+    # Both are filled at first use. Two threads may fill one entry at a time; they make the same.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
+    _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.counts is None or self.counts.seen is not self.seen:
+            object.__setattr__(self, "counts", TrainingCounts(self.seen, self.n_items))
 
     @property
     def n_users(self) -> int:
@@ -56,41 +127,63 @@ class Fitted:
         """Number of items: the catalogue."""
         return len(self.item_ids)
 
-    @functools.cached_property
+    @property
     def items_with_biases(self) -> Float32Array:
-        """Item factors with their biases as a last column, or as they are in a model without: what queries meet."""
-        _, item_factors, _, item_biases, _ = self.factors
-        return np.column_stack([item_factors, item_biases]) if item_biases.any() else item_factors
+        """Item factors with their biases as a last column, or as they are in a model without biases."""
+        if "with biases" not in self._items:
+            factors, biases = self.factors.item_factors, self.factors.item_biases
+            self._items["with biases"] = np.column_stack([factors, biases]) if biases.any() else factors
+        return self._items["with biases"]
 
     def index(self, kind: str, kernels: Kernels, n_threads: int | None, pruning: bool = True) -> ItemIndex:
-        """Return what queries are searched in, laid out for a backend at its first use, and kept.
+        """Return an index to search, laid out for a backend at its first use, and kept.
 
         Parameters
         ----------
-        kind : {"items", "item directions", "user directions"}
-            Items with their biases; items or users of length 1, whose products are cosines.
+        kind : {"warm items", "all items", "item directions", "user directions"}
+            Items with their biases, those that have training ratings or all; items or users that have training
+            ratings, scaled to length 1, so that products are cosines. Positions in an index of warm rows count warm
+            rows only.
         kernels : Kernels
         n_threads : int, optional
-            That lay it out; all cores if None.
+            Number of threads that lay it out; all cores if None.
         pruning : bool
-            Whether what cannot be among the best may be left out.
+            Whether items that cannot be among the best may be skipped.
         """
+        if kind == "warm items" and self.counts.warm_items is None:
+            kind = "all items"
         key = kernels.name, kind, pruning
-        if key not in self._indexes:  # two threads may both come here: they make the same
+        if key not in self._indexes:
             self._indexes[key] = kernels.index_items(self._rows(kind), pruning, n_threads)
         return self._indexes[key]
 
+    def warm_users(self) -> Int32Array:
+        """Return the indices of the users that have training ratings, ascending."""
+        return np.flatnonzero(~self.counts.is_cold_user).astype(np.int32)
+
     def _rows(self, kind: str) -> Float32Array:
-        if kind == "items":
+        warm_items = self.counts.warm_items
+        if kind == "all items":
             return self.items_with_biases
-        factors = self.factors.item_factors if kind == "item directions" else self.factors.user_factors
+        if kind == "warm items":
+            return np.asarray(self.items_with_biases[warm_items])
+        if kind == "item directions":
+            factors = self.factors.item_factors if warm_items is None else self.factors.item_factors[warm_items]
+        else:
+            factors = self.factors.user_factors[self.warm_users()]
         norms = np.linalg.norm(factors, axis=1, keepdims=True)
         return np.asarray(np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0))
 
     def copy(self) -> "Fitted":
         """Copy what training changes."""
-        user_factors, item_factors, user_biases, item_biases, global_mean = self.factors
-        factors = Factors(user_factors.copy(), item_factors.copy(), user_biases.copy(), item_biases.copy(), global_mean)
+        ours = self.factors
+        factors = Factors(
+            ours.user_factors.copy(),
+            ours.item_factors.copy(),
+            ours.user_biases.copy(),
+            ours.item_biases.copy(),
+            ours.global_mean,
+        )
         state = {name: array.copy() for name, array in self.state.items()}
         return dataclasses.replace(self, factors=factors, state=state)
 

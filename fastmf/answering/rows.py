@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._types import Int32Array, Int64Array
+from fastmf_kernels._types import BoolArray, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Rows
 
 IndexArray = npt.NDArray[np.integer[Any]]
+# Pairs that are searched for together, so that what a step makes of them stays in the cache.
+_SEARCHED_AT_ONCE = 1 << 15
 
 
 def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns: int) -> Rows:
@@ -23,7 +25,7 @@ def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns:
 
 
 def sorted_rows(indptr: Int64Array, indices: npt.NDArray[Any], n_columns: int) -> Rows:
-    """Make rows that are ascending and without repetition of rows that may be so already."""
+    """Sort each row and drop repetitions; rows that are sorted and distinct are returned as they are."""
     rises = indices[1:] > indices[:-1]
     borders = indptr[1:-1]
     rises[borders[(borders > 0) & (borders < len(indices))] - 1] = True
@@ -33,16 +35,16 @@ def sorted_rows(indptr: Int64Array, indices: npt.NDArray[Any], n_columns: int) -
     return rows_of_pairs(np.repeat(np.arange(n_rows), np.diff(indptr)), indices, n_rows, n_columns)
 
 
-def take_rows(rows: Rows, wanted: Int32Array) -> Rows:
-    """Return the rows numbered ``wanted``, in that order; nothing is copied of rows that follow one another."""
-    n_rows = len(wanted)
-    if n_rows and wanted[-1] - wanted[0] == n_rows - 1 and np.all(np.diff(wanted) == 1):
-        offsets = rows.indptr[wanted[0] : wanted[-1] + 2]
+def take_rows(rows: Rows, users: Int32Array) -> Rows:
+    """Return the rows of some users, in that order. Rows of consecutive users are a view, without a copy."""
+    n_rows = len(users)
+    if n_rows and users[-1] - users[0] == n_rows - 1 and np.all(np.diff(users) == 1):
+        offsets = rows.indptr[users[0] : users[-1] + 2]
         return Rows(offsets - offsets[0], rows.indices[offsets[0] : offsets[-1]])
-    counts = rows.indptr[wanted + 1] - rows.indptr[wanted]
-    indptr = np.zeros(len(wanted) + 1, np.int64)
+    counts = rows.indptr[users + 1] - rows.indptr[users]
+    indptr = np.zeros(len(users) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
-    positions = np.arange(indptr[-1]) + np.repeat(rows.indptr[wanted] - indptr[:-1], counts)
+    positions = np.arange(indptr[-1]) + np.repeat(rows.indptr[users] - indptr[:-1], counts)
     return Rows(indptr, np.asarray(rows.indices[positions], np.int32))
 
 
@@ -62,6 +64,58 @@ def difference(a: Rows, b: Rows, n_items: int) -> Rows:
     kept = a.indices < n_items
     kept[kept] = ~np.isin(rows[kept] * n_items + a.indices[kept], others * n_items + b.indices)
     return rows_of_pairs(rows[kept], a.indices[kept], n_rows, n_items)
+
+
+def renumber_columns(rows: Rows, numbers: Int32Array) -> Rows:
+    """Give the columns of rows other numbers, which rise with the old ones; a negative number drops a column."""
+    columns = numbers[rows.indices]
+    kept = columns >= 0
+    if kept.all():
+        return Rows(rows.indptr, columns)
+    n_kept = np.concatenate([[0], np.cumsum(kept)])
+    return Rows(n_kept[rows.indptr].astype(np.int64, copy=False), columns[kept])
+
+
+def keep_columns(rows: Rows, columns: Int32Array, n_columns: int) -> Rows:
+    """Keep only some columns of rows."""
+    numbers = np.full(n_columns, -1, np.int32)
+    numbers[columns] = columns
+    return renumber_columns(rows, numbers)
+
+
+def contains(rows: Rows, row: IndexArray, columns: IndexArray) -> BoolArray:
+    """Tell which (row, column) pairs are among rows: a binary search for all pairs at once.
+
+    Parameters
+    ----------
+    rows : Rows
+        Ascending inside a row.
+    row, columns : int arrays, shape (n,)
+        Those that are negative are not contained.
+
+    Returns
+    -------
+    bool array, shape (n,)
+    """
+    found = np.zeros(len(row), np.bool_)
+    for start in range(0, len(row), _SEARCHED_AT_ONCE):
+        chunk = slice(start, start + _SEARCHED_AT_ONCE)
+        found[chunk] = _contains(rows, row[chunk], columns[chunk])
+    return found
+
+
+def _contains(rows: Rows, row: IndexArray, columns: IndexArray) -> BoolArray:
+    if not len(rows.indices):
+        return np.zeros(len(row), np.bool_)
+    known = (row >= 0) & (columns >= 0)
+    low = np.where(known, rows.indptr[row], 0)
+    end = np.where(known, rows.indptr[row + known], 0)
+    high = end.copy()
+    while np.any(low < high):
+        middle = (low + high) >> 1
+        goes_right = (low < high) & (rows.indices[np.minimum(middle, len(rows.indices) - 1)] < columns)
+        low, high = np.where(goes_right, middle + 1, low), np.where(goes_right | (low >= high), high, middle)
+    return np.asarray((low < end) & (rows.indices[np.minimum(low, len(rows.indices) - 1)] == columns))
 
 
 def same_for_all(items: Int32Array, n_users: int) -> Rows:

@@ -1,7 +1,7 @@
 """The k best items of each user: batches of users against all items, and filters."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,148 +11,21 @@ import pyarrow as pa
 from fastmf._version import __version__
 from fastmf.answering.answers import Batches, Recommendations, Similar, add_scans
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.rows import rows_of_pairs, same_for_all, sorted_rows, take_rows, union
-from fastmf.backend import Kernels, as_float32, get_backend, to_kind_of
-from fastmf.common.parameters import require_integer
+from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
+from fastmf.answering.rows import keep_columns, renumber_columns, rows_of_pairs, same_for_all, take_rows, union
+from fastmf.backend import get_backend
+from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
-from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, no_rows, without_layout
+from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, TopK, no_rows
 
-ItemFilter = Sequence[Any] | Mapping[Any, Sequence[Any]] | Interactions | None
-# Users that are answered together, and most answers of theirs.
+ItemFilter = Iterable[Any] | Mapping[Any, Iterable[Any]] | Interactions | None
+COLD = ("skip", "popular", "include")
+"""What to do with users without training ratings: give them nothing, popular items, or what their factors say."""
+# Most users of a batch, and most places of their answers together.
 _BATCH, _CELLS = 8192, 1 << 20
-# Up to so many queries are quicker than laying the items out for them.
-_FEW = 8
-
-
-def index_items(
-    items: Float32Array, *, pruning: bool = True, backend: str = "cpu", n_threads: int | None = None
-) -> ItemIndex:
-    """Lay items out once for many calls of `top_k`.
-
-    Parameters
-    ----------
-    items : float32 array, shape (n_items, n_factors)
-    pruning : bool
-        Whether items that cannot be among the best may be left out before they are scored. The answers are the same.
-    backend : {"cpu", "reference", "cuda"}
-        That of the calls.
-    n_threads : int, optional
-        All cores if None.
-
-    Returns
-    -------
-    ItemIndex
-        What `top_k` takes in place of the items.
-
-    Examples
-    --------
-    >>> import numpy as np, fastmf
-    >>> index = fastmf.index_items(np.array([[1, 2], [3, 4]]))
-    >>> fastmf.top_k(np.array([1, 0]), index, k=1).indices.tolist()
-    [[1]]
-    """
-    items = as_float32(items, backend)
-    if items.ndim != 2:
-        raise ParameterError(f"items have shape {items.shape}; expected (n_items, n_factors)")
-    return get_backend(backend).index_items(items, pruning, n_threads)
-
-
-def top_k(
-    queries: Float32Array,
-    items: Float32Array | ItemIndex,
-    k: int,
-    *,
-    exclude: tuple[Int64Array, Int32Array] | None = None,
-    pruning: bool = True,
-    backend: str = "cpu",
-    n_threads: int | None = None,
-) -> TopK:
-    """Find the k items with the largest dot product for every query, on plain arrays: the kernel for services.
-
-    Safe to call from many threads; it releases the GIL, and a single query starts no parallel work.
-
-    Parameters
-    ----------
-    queries : float32 array, shape (n_queries, n_factors) or (n_factors,)
-        For "cuda" also on the GPU (``__cuda_array_interface__``, DLPack), as are the answers then; likewise items.
-    items : float32 array, shape (n_items, n_factors), or ItemIndex
-        What `index_items` has made of them is several times as fast for few queries.
-    k : int
-        At least 1; it may be larger than ``n_items``.
-    exclude : (indptr, indices), optional
-        Items not to return to query r: ``indices[indptr[r]:indptr[r + 1]]``.
-    pruning : bool
-        Whether items that cannot be among the best may be left out before they are scored. The answers are the same;
-        with an `ItemIndex` it was settled there.
-    backend : {"cpu", "reference", "cuda"}
-    n_threads : int, optional
-        All cores if None.
-
-    Returns
-    -------
-    scores : float32 array, shape (n_queries, k)
-        Summed in float64 and rounded once.
-    indices : int32 array, shape (n_queries, k)
-        Best first, of equal scores the lower index; -1, with score -inf, where there are no more candidates.
-
-    Raises
-    ------
-    ParameterError
-        If the widths differ, or an excluded index is not that of an item.
-
-    Examples
-    --------
-    >>> import numpy as np, fastmf
-    >>> scores, indices = fastmf.top_k(np.array([[1, 0]]), np.array([[1, 2], [3, 4]]), k=1)
-    >>> int(indices[0, 0]), float(scores[0, 0])
-    (1, 3.0)
-    """
-    require_integer("k", k, minimum=1)
-    given, kernels = queries, get_backend(backend)
-    queries = np.atleast_2d(as_float32(queries, backend))
-    factors = items.factors if isinstance(items, ItemIndex) else as_float32(items, backend)
-    if queries.ndim != 2 or factors.ndim != 2 or queries.shape[1] != factors.shape[1]:
-        raise ParameterError(
-            f"queries have shape {queries.shape} and items {factors.shape}; expected (n_queries, n_factors) and "
-            "(n_items, n_factors), with the same n_factors"
-        )
-    rows = no_rows(len(queries)) if exclude is None else _checked_rows(exclude, len(queries), len(factors))
-    index = items if isinstance(items, ItemIndex) else _index_for(len(queries), factors, kernels, n_threads, pruning)
-    return to_kind_of(given, kernels.top_k(queries, index, int(k), rows, n_threads).top)
-
-
-def _index_for(
-    n_queries: int, items: Float32Array, kernels: Kernels, n_threads: int | None, pruning: bool = True
-) -> ItemIndex:
-    """Lay items out, unless there are so few queries that it would take longer than they do."""
-    return without_layout(items) if n_queries <= _FEW else kernels.index_items(items, pruning, n_threads)
-
-
-def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_items: int) -> Rows:
-    if not (isinstance(exclude, (tuple, list)) and len(exclude) == 2):
-        raise ParameterError(f"exclude is a {type(exclude).__name__}; expected (indptr, indices), as in a CSR matrix")
-    given = [np.asarray(part) for part in exclude]
-    if any(part.ndim != 1 or (part.size and part.dtype.kind not in "iu") for part in given):
-        raise ParameterError(
-            f"exclude has an indptr of {given[0].dtype} {given[0].shape} and indices of {given[1].dtype} "
-            f"{given[1].shape}; expected two integer arrays of one dimension"
-        )
-    indptr = given[0].astype(np.int64)
-    indices = given[1].astype(np.int32 if given[1].dtype == np.int32 else np.int64, copy=False)
-    valid_indptr = indptr.shape == (n_queries + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
-    if not valid_indptr or np.any(np.diff(indptr) < 0):
-        raise ParameterError(
-            f"exclude has an indptr of shape {indptr.shape} for {n_queries} queries and {len(indices)} indices; "
-            f"expected {n_queries + 1} offsets that rise from 0 to {len(indices)}"
-        )
-    if len(indices) and not (indices.min() >= 0 and indices.max() < n_items):
-        raise ParameterError(
-            f"exclude names items {indices.min()} to {indices.max()}; expected indices of the {n_items} items, from 0"
-        )
-    return sorted_rows(indptr, indices, n_items)
 
 
 class _Filter(NamedTuple):
@@ -162,23 +35,64 @@ class _Filter(NamedTuple):
     rows: Rows | None
 
 
-class _Request(NamedTuple):
-    """What is looked for: for each user, the k best items of a catalogue that no filter takes away."""
+class _Pool(NamedTuple):
+    """The items to choose from, ascending, and the place of each item of the model among them, -1 for others.
 
-    k: int
-    catalogue: ItemIndex
-    listed: Int32Array | None
+    Both are None for all items.
+    """
+
+    items: Int32Array | None
+    places: Int32Array | None
+
+
+class _Catalogue(NamedTuple):
+    """Items to score: their pool, a row of factors for each item of the model, and an index of the pool's rows."""
+
+    pool: _Pool
+    factors: Float32Array
+    item_index: ItemIndex
+
+
+class _Filters(NamedTuple):
+    """Which items of the pool each user may be given; rows are those of all users of the model.
+
+    Attributes
+    ----------
+    exclude : Rows
+    allowed_rows : Rows or None
+        Candidates for each user; the whole pool if None.
+    denied : int32 array or None
+        Items that nobody is given, and that are in the pool all the same.
+    denied_rows : Rows or None
+    """
+
     exclude: Rows
     allowed_rows: Rows | None
     denied: Int32Array | None
     denied_rows: Rows | None
 
 
+class _Request(NamedTuple):
+    """A checked request for the k best items of each user.
+
+    ``popular`` is the catalogue for users without training ratings, None if they are not answered by popularity.
+    """
+
+    k: int
+    cold: str
+    filters: _Filters
+    catalogue: _Catalogue
+    popular: _Catalogue | None
+
+
 class Scorer:
     """Answers "which items next" for the users of a fitted model.
 
-    Biases are folded into the factors, [p, 1]·[q, b_i]: the user's own bias and the mean do not change the order and
-    are added, and the link applied, to the few scores that are returned.
+    Biases are folded into the factors, [p, 1]·[q, b_i]. The user's own bias and the mean do not change the order: they
+    are added, and the link is applied, to the few scores that are returned.
+
+    Items without training ratings are not recommended, and users without any get nothing, unless ``cold`` says so: see
+    `fastmf.models.FactorModel.recommend`.
 
     Parameters
     ----------
@@ -199,9 +113,10 @@ class Scorer:
         exclude: str | Interactions | None,
         allow: ItemFilter = None,
         deny: ItemFilter = None,
+        cold: str = "skip",
     ) -> Recommendations:
         """Find the k best items of each user; see `fastmf.models.FactorModel.recommend`."""
-        parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny)
+        parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
         batches = [parts.compute(number) for number in range(parts.n_batches)]
         if len(batches) == 1:
             return batches[0]
@@ -213,6 +128,7 @@ class Scorer:
             np.concatenate([batch.scores for batch in batches]) if batches else np.empty((0, k), np.float32),
             self._fitted.item_ids,
             add_scans(batch.scan for batch in batches),
+            parts.n_cold_users,
         )
 
     def recommend_in_batches(
@@ -223,9 +139,11 @@ class Scorer:
         exclude: str | Interactions | None,
         allow: ItemFilter = None,
         deny: ItemFilter = None,
+        cold: str = "skip",
     ) -> Batches:
         """Check the request and return its answers as batches still to be computed."""
         require_integer("k", k, minimum=1)
+        require_choice("cold", cold, COLD)
         if k > self._fitted.n_items:
             raise ParameterError(
                 f"k is {k}, but the catalogue has {self._fitted.n_items} items; expected at most as many"
@@ -233,47 +151,87 @@ class Scorer:
         if users is None:
             indices = np.arange(self._fitted.n_users, dtype=np.int32)
         else:
-            indices = ids.require_known(self._fitted.user_ids, users, "users")
+            indices = ids.require_known(self._fitted.user_ids, read_once(users), "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
-        request = self._request(indices, int(k), *filters)
+        n_cold_users = int(np.count_nonzero(self._fitted.counts.are_cold(indices)))
+        request = self._request(len(indices), n_cold_users, int(k), cold, *filters)
         size = max(1, min(_BATCH, _CELLS // k))
 
         def compute(number: int) -> Recommendations:
             return self._answer(request, indices[number * size : (number + 1) * size])
 
-        return Batches(len(indices), size, compute, partial(self._fingerprint, request, indices, size))
+        return Batches(len(indices), size, compute, partial(self._fingerprint, request, indices, size), n_cold_users)
 
-    def _request(self, users: Int32Array, k: int, exclude: Rows, allow: _Filter, deny: _Filter) -> _Request:
-        """Choose the catalogue: globally excluded items are dropped up front if enough users share the index."""
-        listed, denied = allow.items, deny.items
-        if denied is not None and allow.rows is None and len(users) > _FEW:
-            everything = np.arange(self._fitted.n_items, dtype=np.int32) if listed is None else listed
-            listed, denied = np.setdiff1d(everything, denied), None
-        if listed is None:
-            return _Request(
-                k,
-                self._fitted.index("items", self._kernels, self._n_threads),
-                None,
-                exclude,
-                allow.rows,
-                denied,
-                deny.rows,
-            )
-        index = _index_for(len(users), self._items[listed], self._kernels, self._n_threads)
-        return _Request(k, index, listed, exclude, allow.rows, denied, deny.rows)
+    def _request(
+        self, n_users: int, n_cold: int, k: int, cold: str, exclude: Rows, allow: _Filter, deny: _Filter
+    ) -> _Request:
+        """Choose the pool: globally excluded items are dropped up front if enough users share the index."""
+        items, denied, allowed_rows = allow.items, deny.items, allow.rows
+        warm = None if cold == "include" else self._fitted.counts.warm_items
+        if warm is not None:
+            items = warm if items is None else np.intersect1d(items, warm)
+            allowed_rows = None if allow.rows is None else keep_columns(allow.rows, warm, self._fitted.n_items)
+        if denied is not None and allow.rows is None and n_users > MOST_QUERIES_WITHOUT_INDEX:
+            everything = np.arange(self._fitted.n_items, dtype=np.int32) if items is None else items
+            items, denied = np.setdiff1d(everything, denied), None
+        if items is warm:
+            catalogue = self._whole_catalogue(cold)
+        else:
+            index = index_for(n_users, self._items[items], self._kernels, self._n_threads)
+            catalogue = _Catalogue(self._pool(items), self._items, index)
+        popular = self._popular(catalogue.pool, n_cold) if cold == "popular" and n_cold else None
+        return _Request(k, cold, _Filters(exclude, allowed_rows, denied, deny.rows), catalogue, popular)
 
-    def top_items(self, users: Int32Array, k: int, exclude: Rows) -> Int32Array:
-        """Return the indices of the k best items of users given by index, shape (n, k), padded with -1."""
-        index = self._fitted.index("items", self._kernels, self._n_threads)
-        return self._kernels.top_k(self._queries(users), index, k, exclude, self._n_threads).top.indices
+    def top(self, users: Int32Array, k: int, exclude: Rows, cold: str) -> TopK:
+        """Find the k best items of users given by index, with scores that only order the items of a user.
 
-    def count_better(self, users: Int32Array, wanted: Rows, exclude: Rows) -> Counts:
-        """Count, for items of users given by index, the other items that score higher, and those that score the same.
+        Parameters
+        ----------
+        users : int32 array, shape (n,)
+            -1 asks for the most popular items.
+        k : int
+        exclude : Rows
+            A row for each of ``users``.
+        cold : str
+            "include" also ranks items without training ratings.
 
-        ``wanted`` and ``exclude`` have a row for each of ``users``.
+        Returns
+        -------
+        TopK
         """
-        index = self._fitted.index("items", self._kernels, self._n_threads, pruning=False)
-        return self._kernels.count_better(self._queries(users), index, wanted, exclude, self._n_threads)
+        top = _empty(len(users), k)
+        for rows, catalogue, queries in self._parts(users, cold):
+            found = self._search(catalogue, queries, k, take_rows(exclude, rows)).top
+            top.scores[rows], top.indices[rows] = found
+        return top
+
+    def count_better(self, users: Int32Array, relevant: Rows, exclude: Rows, cold: str) -> Counts:
+        """Count, for relevant items of users, the other items that score higher, and those that score the same.
+
+        Parameters are those of `top`; ``relevant`` and ``exclude`` have a row for each of ``users``, and all relevant
+        items are among those that are ranked.
+        """
+        counts = Counts(np.zeros(len(relevant.indices), np.int64), np.zeros(len(relevant.indices), np.int64))
+        row_of_pair = np.repeat(np.arange(len(users)), np.diff(relevant.indptr))
+        for rows, catalogue, queries in self._parts(users, cold, pruning=False):
+            compared, left_out = take_rows(relevant, rows), take_rows(exclude, rows)
+            if catalogue.pool.places is not None:
+                compared, left_out = (renumber_columns(each, catalogue.pool.places) for each in (compared, left_out))
+            found = self._kernels.count_better(queries, catalogue.item_index, compared, left_out, self._n_threads)
+            pairs = np.isin(row_of_pair, rows, kind="table")
+            counts.higher[pairs], counts.equal[pairs] = found
+        return counts
+
+    def _parts(
+        self, users: Int32Array, cold: str, pruning: bool = True
+    ) -> Iterator[tuple[Int32Array, _Catalogue, Float32Array]]:
+        """Part rows of users into those who are answered by the model, and those by popularity (-1)."""
+        by_model, by_popularity = (np.flatnonzero(chosen).astype(np.int32) for chosen in (users >= 0, users < 0))
+        if len(by_model):
+            yield by_model, self._whole_catalogue(cold, pruning), self._queries(users[by_model])
+        if len(by_popularity):
+            catalogue = self._popular(self._warm_pool(), None, pruning)
+            yield by_popularity, catalogue, np.ones((len(by_popularity), 1), np.float32)
 
     def exclusion(self, exclude: str | Interactions | None) -> Rows:
         """Resolve an ``exclude`` argument to item indices for every user of the model."""
@@ -285,48 +243,102 @@ class Scorer:
             return self._rows_of(exclude)
         raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
 
+    def _pool(self, items: Int32Array | None) -> _Pool:
+        if items is None:
+            return _Pool(None, None)
+        places = np.full(self._fitted.n_items, -1, np.int32)
+        places[items] = np.arange(len(items), dtype=np.int32)
+        return _Pool(items, places)
+
+    def _warm_pool(self) -> _Pool:
+        counts = self._fitted.counts
+        return _Pool(None, None) if counts.warm_items is None else _Pool(counts.warm_items, counts.places_of_items)
+
+    def _whole_catalogue(self, cold: str, pruning: bool = True) -> _Catalogue:
+        kind, pool = ("all items", _Pool(None, None)) if cold == "include" else ("warm items", self._warm_pool())
+        return _Catalogue(pool, self._items, self._fitted.index(kind, self._kernels, self._n_threads, pruning))
+
+    def _popular(self, pool: _Pool, n_users: int | None, pruning: bool = True) -> _Catalogue:
+        """Return items with one factor, the share of users who have rated them: a query of 1 ranks by popularity."""
+        shares = self._fitted.counts.share_of_users.astype(np.float32)[:, np.newaxis]
+        rows = shares if pool.items is None else shares[pool.items]
+        if n_users is None:
+            return _Catalogue(pool, shares, self._kernels.index_items(rows, pruning, self._n_threads))
+        return _Catalogue(pool, shares, index_for(n_users, rows, self._kernels, self._n_threads, pruning))
+
     def _answer(self, request: _Request, users: Int32Array) -> Recommendations:
-        barred = take_rows(request.exclude, users)
-        if request.denied is not None:
-            barred = union(barred, same_for_all(request.denied, len(users)), self._fitted.n_items)
-        if request.denied_rows is not None:
-            barred = union(barred, take_rows(request.denied_rows, users), self._fitted.n_items)
-        found = self._best(request, users, barred)
+        filters, n_items = request.filters, self._fitted.n_items
+        excluded = take_rows(filters.exclude, users)
+        if filters.denied is not None:
+            excluded = union(excluded, same_for_all(filters.denied, len(users)), n_items)
+        if filters.denied_rows is not None:
+            excluded = union(excluded, take_rows(filters.denied_rows, users), n_items)
+        is_cold = self._fitted.counts.are_cold(users)
+        if request.cold == "include" or not is_cold.any():
+            found = self._best(request.catalogue, self._queries(users), request, users, excluded)
+            top, scan = TopK(self._predictions(users, found.top.scores), found.top.indices), found.scan
+        else:
+            top, scan = self._answer_warm_and_cold(request, users, excluded, is_cold)
         return Recommendations(
             users,
             self._fitted.user_ids.take(pa.array(users)),
-            found.top.indices,
-            self._predictions(users, found.top.scores),
+            top.indices,
+            top.scores,
             self._fitted.item_ids,
-            found.scan,
+            scan,
+            int(np.count_nonzero(is_cold)),
         )
 
-    def _best(self, request: _Request, users: Int32Array, barred: Rows) -> Found:
-        queries, listed = self._queries(users), request.listed
-        if request.allowed_rows is not None:
-            candidates = take_rows(request.allowed_rows, users)
-            top = self._kernels.top_k_among(queries, self._items, request.k, candidates, barred, self._n_threads)
-            return Found(top, Scan(0, 0, len(candidates.indices)))
-        if listed is None:
-            return self._kernels.top_k(queries, request.catalogue, request.k, barred, self._n_threads)
-        # The order of the listed items is kept, so ties go to the lower index as ever.
-        position = np.full(self._fitted.n_items, -1, np.int32)
-        position[listed] = np.arange(len(listed), dtype=np.int32)
-        rows = np.repeat(np.arange(len(users)), np.diff(barred.indptr))
-        kept = position[barred.indices] >= 0
-        among = rows_of_pairs(rows[kept], position[barred.indices[kept]], len(users), len(listed))
-        found = self._kernels.top_k(queries, request.catalogue, request.k, among, self._n_threads)
-        real = found.top.indices >= 0
-        found.top.indices[real] = listed[found.top.indices[real]]
+    def _answer_warm_and_cold(
+        self, request: _Request, users: Int32Array, excluded: Rows, is_cold: Any
+    ) -> tuple[TopK, Scan]:
+        top, scans = _empty(len(users), request.k), []
+        warm, cold = (np.flatnonzero(chosen).astype(np.int32) for chosen in (~is_cold, is_cold))
+        if len(warm):
+            queries = self._queries(users[warm])
+            found = self._best(request.catalogue, queries, request, users[warm], take_rows(excluded, warm))
+            top.scores[warm] = self._predictions(users[warm], found.top.scores)
+            top.indices[warm] = found.top.indices
+            scans.append(found.scan)
+        if request.popular is not None:
+            queries = np.ones((len(cold), 1), np.float32)
+            found = self._best(request.popular, queries, request, users[cold], take_rows(excluded, cold))
+            top.scores[cold], top.indices[cold] = found.top
+            scans.append(found.scan)
+        return top, add_scans(scans)
+
+    def _best(
+        self, catalogue: _Catalogue, queries: Float32Array, request: _Request, users: Int32Array, excluded: Rows
+    ) -> Found:
+        allowed_rows = request.filters.allowed_rows
+        if allowed_rows is None:
+            return self._search(catalogue, queries, request.k, excluded)
+        candidates = take_rows(allowed_rows, users)
+        factors = catalogue.factors
+        top = self._kernels.top_k_among(queries, factors, request.k, candidates, excluded, self._n_threads)
+        return Found(top, Scan(0, 0, len(candidates.indices)))
+
+    def _search(self, catalogue: _Catalogue, queries: Float32Array, k: int, excluded: Rows) -> Found:
+        pool = catalogue.pool
+        if pool.items is None or pool.places is None:
+            return self._kernels.top_k(queries, catalogue.item_index, k, excluded, self._n_threads)
+        # The pool keeps the order of the items: ties go to the lower index.
+        excluded = renumber_columns(excluded, pool.places)
+        found = self._kernels.top_k(queries, catalogue.item_index, k, excluded, self._n_threads)
+        indices = found.top.indices
+        indices[indices >= 0] = pool.items[indices[indices >= 0]]
         return found
 
     def _fingerprint(self, request: _Request, users: Int32Array, size: int) -> str:
         """Hash everything that the answers depend on."""
-        digest = hashlib.blake2b(f"{__version__} {pa.__version__} {request.k} {size}".encode(), digest_size=12)
-        rows = (request.exclude, request.allowed_rows, request.denied_rows)
+        request_in_words = f"{__version__} {pa.__version__} {request.k} {size} {request.cold}"
+        digest = hashlib.blake2b(request_in_words.encode(), digest_size=12)
+        filters, pool = request.filters, request.catalogue.pool
+        rows = (filters.exclude, filters.allowed_rows, filters.denied_rows)
         of_rows = (array for lists in rows for array in (() if lists is None else lists))
-        listed = (array for array in (request.listed, request.denied) if array is not None)
-        for array in (*self._fitted.factors, *self._fitted.link, users, *of_rows, *listed):
+        popularity = None if request.popular is None else request.popular.factors
+        others = (array for array in (pool.items, filters.denied, popularity) if array is not None)
+        for array in (*self._fitted.factors, *self._fitted.link, users, *of_rows, *others):
             digest.update(f"{np.shape(array)} ".encode() + np.ascontiguousarray(array).tobytes())
         for vocabulary in (self._fitted.user_ids, self._fitted.item_ids):
             digest.update(pa.RecordBatch.from_arrays([vocabulary], ["id"]).serialize())
@@ -352,15 +364,10 @@ class Scorer:
         if isinstance(items, Interactions):
             return _Filter(None, self._rows_of(items))
         if isinstance(items, Mapping):
-            for user, row in items.items():
-                if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
-                    raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of item ids")
-            users = [user for user, listed in items.items() for _ in listed]
-            listed = [item for row in items.values() for item in row]
-            return _Filter(None, self._rows_of_ids(users, listed, name))
-        if isinstance(items, (str, bytes)):
+            return _Filter(None, self._rows_of_lists(items, name))
+        if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
             raise ParameterError(f"{name} is {items!r}; expected a list of item ids, a dict or Interactions")
-        found = ids.look_up(self._fitted.item_ids, items, name)
+        found = ids.look_up(self._fitted.item_ids, read_once(items), name)
         return _Filter(np.unique(found[found >= 0]), None)
 
     def _rows_of(self, pairs: Interactions) -> Rows:
@@ -371,7 +378,15 @@ class Scorer:
         item_of = ids.look_up(self._fitted.item_ids, pairs.item_ids, "item_ids")
         return self._known_pairs(user_of[pairs.users], item_of[pairs.items])
 
-    def _rows_of_ids(self, user_ids: Any, item_ids: Any, name: str) -> Rows:
+    def _rows_of_lists(self, lists: Mapping[Any, Iterable[Any]], name: str) -> Rows:
+        user_ids: list[Any] = []
+        item_ids: list[Any] = []
+        for user, row in lists.items():
+            if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
+                raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of item ids")
+            before = len(item_ids)
+            item_ids.extend(row)
+            user_ids.extend([user] * (len(item_ids) - before))
         return self._known_pairs(
             ids.look_up(self._fitted.user_ids, user_ids, name),
             ids.look_up(self._fitted.item_ids, item_ids, name),
@@ -382,13 +397,15 @@ class Scorer:
         return rows_of_pairs(users[known], items[known], self._fitted.n_users, self._fitted.n_items)
 
 
-def similar(fitted: Fitted, wanted_ids: Any, k: int, kind: str, backend: str, n_threads: int | None) -> Similar:
+def similar(fitted: Fitted, asked_ids: Any, k: int, kind: str, backend: str, n_threads: int | None) -> Similar:
     """Find the items (or users) whose factors are nearest to those of some of them by cosine, themselves left out.
+
+    Those without training ratings have no neighbours and are nobody's neighbour.
 
     Parameters
     ----------
     fitted : Fitted
-    wanted_ids : id or array-like of ids
+    asked_ids : id or array-like of ids
     k : int
         At most n - 1.
     kind : {"item", "user"}
@@ -403,8 +420,27 @@ def similar(fitted: Fitted, wanted_ids: Any, k: int, kind: str, backend: str, n_
     require_integer("k", k, minimum=1)
     if k >= len(all_ids):
         raise ParameterError(f"k is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
-    wanted = ids.require_known(all_ids, wanted_ids, f"{kind}_ids")
-    index = fitted.index(f"{kind} directions", kernels, n_threads)
-    itself = Rows(np.arange(len(wanted) + 1, dtype=np.int64), wanted)
-    top = kernels.top_k(index.factors[wanted], index, int(k), itself, n_threads).top
-    return Similar(all_ids.take(pa.array(wanted)), top.indices, top.scores, all_ids, kind)
+    asked = ids.require_known(all_ids, read_once(asked_ids), f"{kind}_ids")
+    warm = fitted.warm_users() if kind == "user" else fitted.counts.warm_items
+    if warm is None:
+        warm = np.arange(len(all_ids), dtype=np.int32)
+    # A cold one would get the place of another.
+    place = np.minimum(np.searchsorted(warm, asked), max(0, len(warm) - 1)).astype(np.int32)
+    rows = np.flatnonzero(warm[place] == asked).astype(np.int32)
+    index, itself = fitted.index(f"{kind} directions", kernels, n_threads), place[rows]
+    exclude = Rows(np.arange(len(rows) + 1, dtype=np.int64), itself)
+    found = kernels.top_k(index.factors[itself], index, int(k), exclude, n_threads).top
+    top = _empty(len(asked), int(k))
+    top.scores[rows] = found.scores
+    top.indices[rows] = np.where(found.indices >= 0, warm[found.indices], -1)
+    n_cold = len(asked) - len(rows)
+    return Similar(all_ids.take(pa.array(asked)), top.indices, top.scores, all_ids, kind, n_cold)
+
+
+def read_once(values: Any) -> Any:
+    """Return the values of an iterator as a list, so that they can be read again; anything else as it is."""
+    return list(values) if isinstance(values, Iterator) else values
+
+
+def _empty(n_rows: int, k: int) -> TopK:
+    return TopK(np.full((n_rows, k), -np.inf, np.float32), np.full((n_rows, k), -1, np.int32))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmf.common.arrays import as_plain_array, without_write_protection
 from fastmf.errors import ParameterError, named
 from fastmf_kernels._types import Int32Array
 
@@ -54,7 +55,7 @@ def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:
     ParameterError
         If they are not one-dimensional integers from -1 to ``n_rows`` - 1.
     """
-    rows = np.asarray(given)
+    rows = as_plain_array(given, named(name))
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise ParameterError(
             f"{named(name)} are {rows.dtype} of shape {rows.shape}; expected integers in one dimension"
@@ -63,7 +64,7 @@ def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:
         raise ParameterError(
             f"{named(name)} run from {rows.min()} to {rows.max()}; expected rows from 0 to {n_rows - 1}, or -1"
         )
-    return rows.astype(np.int32, copy=False)
+    return without_write_protection(np.require(rows, np.int32, ["C", "A"]))
 
 
 def _is_integer(value: object) -> bool:

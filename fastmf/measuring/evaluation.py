@@ -1,31 +1,33 @@
 """How good a model is on ratings it has not seen."""
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.rows import difference, rows_of_pairs, take_rows, union
-from fastmf.answering.scoring import Scorer
+from fastmf.answering.rows import contains, difference, keep_columns, rows_of_pairs, take_rows, union
+from fastmf.answering.scoring import COLD, Scorer, read_once
 from fastmf.backend import get_backend
-from fastmf.common.parameters import require_integer
+from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import DataError, ParameterError
 from fastmf.measuring.metrics import METRICS, Input, Metric
+from fastmf.measuring.ties import find_groups, has_ties, hits_of
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions, as_interactions
-from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import Pairs, Rows
+from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
+from fastmf_kernels.topk.arrays import Pairs, Rows, TopK
 from fastmf_kernels.topk.hits import Hits
 
+Evaluation = dict[str, Any]
+"""Metrics and counts by name; None is a metric that is undefined."""
 # Makes an input of metrics when it is called.
 _Makers = dict[Input, Callable[[], Any]]
+# Users that are ranked together.
 _BATCH = 8192
 # With so large a share of users to be ranked, all are: rows that follow one another need no copy.
-_MOST = 0.9
+_SHARE_THAT_RANKS_ALL = 0.9
 
 
 class Measurable(Protocol):
@@ -36,22 +38,11 @@ class Measurable(Protocol):
 
     @property
     def fitted(self) -> Fitted:
-        """What `fit` left behind."""
-
-    @property
-    def user_ids(self) -> pa.Array:
-        """Outside id of each user."""
-
-    @property
-    def item_ids(self) -> pa.Array:
-        """Outside id of each item."""
+        """The result of a fit."""
 
     @property
     def is_implicit(self) -> bool:
         """Whether ratings say only what was chosen."""
-
-    def predict_indices(self, users: Int32Array, items: Int32Array) -> Float32Array:
-        """Predict ratings of users and items given as rows of the factors; -1 stands for an unknown one."""
 
 
 def evaluate(
@@ -60,10 +51,14 @@ def evaluate(
     *,
     exclude: str | Interactions | None = "seen",
     k: int | Sequence[int] = 10,
-    metrics: Sequence[str] | None = None,
+    metrics: Iterable[str] | None = None,
     min_relevant_rating: float | None = None,
-) -> dict[str, float]:
+    cold: str = "skip",
+) -> Evaluation:
     """Measure a fitted model on test ratings.
+
+    A user or item without a training rating is cold: nothing is known of it, whether or not the model has its id. The
+    metrics are thus the same for a split in memory, which keeps all ids, and for the same two parts read from files.
 
     Parameters
     ----------
@@ -84,23 +79,30 @@ def evaluate(
         need is computed.
     min_relevant_rating : float, optional
         Test items count as relevant from this rating on; all of them if None.
+    cold : {"skip", "popular", "include"}
+        Cold users are not ranked, or are ranked by the number of training ratings of items. Neither ranks cold items:
+        they can only be missed. "include" ranks cold users and items of the model by their factors, as any others.
 
     Returns
     -------
     dict
         ``rmse``, ``mae``, ``auc``, ``mean_percentile_rank`` as named; the others with their cut-off, as ``ndcg@10``:
-        means over the users known to the model that have a relevant item. ``n_users`` tells how many these are,
-        ``n_ratings`` how many ratings were predicted, ``n_unknown`` how many of them had a user or an item that the
-        model does not know (they count in ``rmse`` and ``mae``; an unknown item can only be missed; an unknown user is
-        not ranked). ``auc`` and ``mean_percentile_rank`` are those of known items, over the users for whom they are
-        defined.
+        means over the ranked users with a relevant item. A metric that is undefined is None. Where items of a user
+        have the same score, metrics of relevance are expected values over the random order of these items;
+        ``coverage``, ``novelty`` and ``diversity`` are those of the items that would be recommended.
+
+        ``n_ratings`` counts the predicted ratings, and ``n_unknown`` those of them whose user or item is cold (they
+        count in ``rmse`` and ``mae``, without the factors of what is cold). With rankings there are ``n_users``, which
+        counts the ranked users; ``n_cold_users``, the cold users with a relevant item; and ``n_excluded``, the test
+        ratings that are among the excluded pairs, which can only be missed. ``auc`` and ``mean_percentile_rank`` leave
+        out missed items that are not ranked, and are means over the users for whom they are defined.
 
     Raises
     ------
     ParameterError
         If a metric is unknown, or k is larger than the catalogue.
     DataError
-        If there is nothing to measure.
+        If there is nothing to measure, or a factor is not finite.
 
     Examples
     --------
@@ -109,123 +111,223 @@ def evaluate(
     >>> train, test = fastmf.split.random(ratings, test_fraction=0.2)
     >>> figures = fastmf.evaluate(fastmf.ALS(n_factors=4).fit(train), test, k=5, metrics=["rmse", "ndcg"])
     >>> sorted(figures)
-    ['n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
+    ['n_cold_users', 'n_excluded', 'n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
     """
-    model = copy.copy(model)  # which stays as it is when the model is fitted again meanwhile
-    wanted = _checked_metrics(metrics)
-    of_rankings = [metric for metric in wanted if "predictions" not in metric.inputs]
-    cut_offs = _checked_cut_offs(k, len(model.item_ids)) if of_rankings else ()
+    chosen = _checked_metrics(metrics)
+    require_choice("cold", cold, COLD)
+    of_ratings = [metric for metric in chosen if "predictions" in metric.inputs]
+    of_rankings = [metric for metric in chosen if "predictions" not in metric.inputs]
+    # Taken once: another thread may fit the model again meanwhile.
+    fitted = model.fitted
+    cut_offs = _checked_cut_offs(k, fitted.n_items) if of_rankings else ()
     held_out = as_interactions(test, "test")
     if held_out.n_ratings == 0:
         raise DataError("the test part has no ratings; expected at least one")
-    pairs = _Pairs.of(held_out, model)
-    of_ratings = [metric for metric in wanted if "predictions" in metric.inputs]
-    figures = _rating_figures(model, pairs, held_out, of_ratings)
+    if not fitted.is_finite():
+        raise DataError("factors of the model are infinite or NaN; expected finite ones: fit it again")
+    pairs = _Pairs.of(held_out, fitted, cold)
+    results: Evaluation = dict(_rating_metrics(model, fitted, pairs, held_out, of_ratings))
     if of_rankings:
         is_relevant = None if min_relevant_rating is None else held_out.ratings >= min_relevant_rating
-        figures |= _Ranking(model, pairs.taking(is_relevant), exclude).figures(of_rankings, cut_offs)
-    figures["n_ratings"] = held_out.n_ratings
-    figures["n_unknown"] = 0 if pairs.same_ids else int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
-    return figures
+        results |= _rank(model, fitted, pairs, is_relevant, exclude, cold).measure(of_rankings, cut_offs)
+    results["n_ratings"] = held_out.n_ratings
+    results["n_unknown"] = int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
+    return results
 
 
 class _Pairs(NamedTuple):
-    """The test pairs by the model's indices, -1 for what it does not know."""
+    """The test pairs.
+
+    Attributes
+    ----------
+    users, items : int32 arrays, shape (n_ratings,)
+        By the model's indices; -1 for those that are unknown or cold.
+    known_users : int32 array
+        Likewise, but -1 for users that are unknown only.
+    test_users : int32 array
+        By the indices of the test part.
+    """
 
     users: Int32Array
     items: Int32Array
-    same_ids: bool
+    known_users: Int32Array
+    test_users: Int32Array
 
     @classmethod
-    def of(cls, test: Interactions, model: Measurable) -> "_Pairs":
-        if test.user_ids.equals(model.user_ids) and test.item_ids.equals(model.item_ids):
-            return cls(test.users, test.items, True)
-        users = ids.look_up(model.user_ids, test.user_ids, "user_ids")[test.users]
-        return cls(users, ids.look_up(model.item_ids, test.item_ids, "item_ids")[test.items], False)
-
-    def taking(self, chosen: BoolArray | None) -> Pairs:
-        """Return those chosen, or all, whose user is known; an unknown item is relevant and never found."""
-        if not self.same_ids:
-            chosen = self.users >= 0 if chosen is None else chosen & (self.users >= 0)
-        return Pairs(self.users, self.items) if chosen is None else Pairs(self.users[chosen], self.items[chosen])
+    def of(cls, test: Interactions, fitted: Fitted, cold: str) -> "_Pairs":
+        users, items = test.users, test.items
+        if not (test.user_ids.equals(fitted.user_ids) and test.item_ids.equals(fitted.item_ids)):
+            users = ids.look_up(fitted.user_ids, test.user_ids, "user_ids")[users]
+            items = ids.look_up(fitted.item_ids, test.item_ids, "item_ids")[items]
+        known_users = users
+        if cold != "include":
+            users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.of_items == 0)
+        return cls(users, items, known_users, test.users)
 
 
-def _checked_metrics(names: Sequence[str] | None) -> list[Metric]:
+def _without(indices: Int32Array, is_cold: BoolArray) -> Int32Array:
+    """Replace the indices of what is cold by -1."""
+    if not is_cold.any():
+        return indices
+    # -1 stands for the last place, which is added.
+    return np.append(np.where(is_cold, -1, np.arange(len(is_cold))), -1).astype(np.int32)[indices]
+
+
+def _checked_metrics(names: Iterable[str] | None) -> list[Metric]:
     """Return the metrics of these names, or the default ones, in the order of `METRICS`."""
     if names is None:
         return [metric for metric in METRICS.values() if metric.is_default]
-    listed = (names,) if isinstance(names, str) else tuple(names)
+    listed = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not listed or any(name not in tuple(METRICS) for name in listed):
         raise ParameterError(f"metrics are {list(listed)!r}; expected some of {', '.join(METRICS)}")
     return [metric for metric in METRICS.values() if metric.name in listed]
 
 
-def _checked_cut_offs(k: int | Sequence[int], n_items: int) -> tuple[int, ...]:
-    cut_offs = tuple(k) if isinstance(k, Sequence) else (k,)
+def _checked_cut_offs(k: Any, n_items: int) -> tuple[int, ...]:
+    cut_offs = tuple(read_once(k)) if isinstance(k, Iterable) and not isinstance(k, (str, bytes)) else (k,)
+    if not cut_offs:
+        raise ParameterError("k is empty; expected an integer of at least 1, or several")
     for cut_off in cut_offs:
         require_integer("k", cut_off, minimum=1)
         if cut_off > n_items:
             raise ParameterError(f"k is {cut_off}, but the catalogue has {n_items} items; expected at most as many")
-    return cut_offs
+    return tuple(int(cut_off) for cut_off in cut_offs)
 
 
-def _rating_figures(model: Measurable, pairs: _Pairs, test: Interactions, wanted: Sequence[Metric]) -> dict[str, float]:
+def _rating_metrics(
+    model: Measurable, fitted: Fitted, pairs: _Pairs, test: Interactions, chosen: Sequence[Metric]
+) -> Evaluation:
+    def predictions() -> Any:
+        kernels = get_backend(model.backend)
+        return kernels.predict_pairs(pairs.users, pairs.items, fitted.factors, fitted.link, model.n_threads)
+
     inputs: _Makers = {
         "ratings": cache(lambda: np.ones(len(pairs.users), np.float32) if model.is_implicit else test.ratings),
-        "predictions": cache(lambda: model.predict_indices(pairs.users, pairs.items)),
+        "predictions": cache(predictions),
     }
-    return {metric.name: metric.measure(inputs) for metric in wanted}
+    return {metric.name: metric.measure(inputs) for metric in chosen}
+
+
+class _Ranked(NamedTuple):
+    """Users to rank, in rows.
+
+    Attributes
+    ----------
+    users : int32 array, shape (n_rows,)
+        By the model's indices; -1 for those who are ranked by the popularity of items.
+    exclude : Rows
+    exclude_rows : int32 array, shape (n_rows,)
+        The row of ``exclude`` for each of ``users``.
+    relevant : Pairs
+        Rows and the items that are relevant to them; an unknown or cold item is relevant and never found.
+    n_cold : int
+        Cold users with a relevant item.
+    n_excluded : int
+        Test pairs that are excluded.
+    """
+
+    users: Int32Array
+    exclude: Rows
+    exclude_rows: Int32Array
+    relevant: Pairs
+    n_cold: int
+    n_excluded: int
+
+
+def _rank(
+    model: Measurable,
+    fitted: Fitted,
+    pairs: _Pairs,
+    is_relevant: BoolArray | None,
+    exclude: str | Interactions | None,
+    cold: str,
+) -> "_Ranking":
+    scorer = Scorer(fitted, model.backend, model.n_threads)
+    excluded = scorer.exclusion(exclude)
+    n_excluded = int(np.count_nonzero(contains(excluded, pairs.known_users, pairs.items)))
+    warm = None if cold == "include" else fitted.counts.warm_items
+    if warm is not None and exclude != "seen":
+        excluded = keep_columns(excluded, warm, fitted.n_items)
+    if is_relevant is not None:
+        pairs = _Pairs(*(each[is_relevant] for each in pairs))
+    ranked = _rows_to_rank(pairs, fitted, excluded, cold)._replace(n_excluded=n_excluded)
+    return _Ranking(model, fitted, scorer, ranked, cold)
+
+
+def _rows_to_rank(pairs: _Pairs, fitted: Fitted, exclude: Rows, cold: str) -> _Ranked:
+    """Choose the users with relevant items, or all users of the model if over 90 % of them have some."""
+    by_model = pairs.users >= 0
+    users, items = (pairs.users, pairs.items) if by_model.all() else (pairs.users[by_model], pairs.items[by_model])
+    is_ranked = np.bincount(users, minlength=fitted.n_users) > 0
+    relevant, rows = Pairs(users, items), np.arange(fitted.n_users, dtype=np.int32)
+    if np.count_nonzero(is_ranked) < _SHARE_THAT_RANKS_ALL * fitted.n_users:
+        rows = np.flatnonzero(is_ranked).astype(np.int32)
+        row_of_user = np.cumsum(is_ranked, dtype=np.int32) - np.int32(1)
+        relevant = Pairs(row_of_user[users], items)
+    cold_users, first, row_of_pair = np.unique(pairs.test_users[~by_model], return_index=True, return_inverse=True)
+    n_cold = len(cold_users)
+    if cold == "include":
+        n_cold += int(np.count_nonzero(is_ranked & fitted.counts.is_cold_user))
+    if cold != "popular" or not n_cold:
+        return _Ranked(rows, exclude, rows, relevant, n_cold, 0)
+    # A user that the model does not know has no excluded items: those of a row that is added.
+    exclude_rows = np.concatenate([rows, pairs.known_users[~by_model][first] % np.int32(fitted.n_users + 1)])
+    exclude = Rows(np.append(exclude.indptr, exclude.indptr[-1]), exclude.indices)
+    relevant = Pairs(
+        np.concatenate([relevant.queries, (len(rows) + row_of_pair).astype(np.int32)]),
+        np.concatenate([relevant.items, pairs.items[~by_model]]),
+    )
+    return _Ranked(np.append(rows, np.full(n_cold, -1, np.int32)), exclude, exclude_rows, relevant, n_cold, 0)
 
 
 class _Ranking:
-    """Users with relevant items, and these items; if over 90 % of the users have some, all users."""
+    """Metrics of rankings of users; rows without relevant items do not count."""
 
-    def __init__(self, model: Measurable, relevant: Pairs, exclude: str | Interactions | None) -> None:
-        self._fitted: Fitted = model.fitted
+    def __init__(self, model: Measurable, fitted: Fitted, scorer: Scorer, ranked: _Ranked, cold: str) -> None:
+        self._fitted, self._scorer, self._ranked, self._cold = fitted, scorer, ranked, cold
         self._kernels = get_backend(model.backend)
-        self._scorer = Scorer(self._fitted, model.backend, model.n_threads)
-        self._barred = self._scorer.exclusion(exclude)
-        self._is_ranked = np.bincount(relevant.queries, minlength=self._fitted.n_users) > 0
-        self._n_users = int(np.count_nonzero(self._is_ranked))
+        self._n_relevant = np.bincount(ranked.relevant.queries, minlength=len(ranked.users))
+        self._n_users = int(np.count_nonzero(self._n_relevant))
         if self._n_users == 0:
-            raise DataError("no user of the test part with a relevant item is known to the model: nothing to rank")
-        self._users, self._relevant = np.arange(self._fitted.n_users, dtype=np.int32), relevant
-        if self._n_users < _MOST * self._fitted.n_users:
-            self._users = np.flatnonzero(self._is_ranked).astype(np.int32)
-            row_of_user = np.cumsum(self._is_ranked, dtype=np.int32) - np.int32(1)
-            self._relevant = Pairs(row_of_user[relevant.queries], relevant.items)
-            self._is_ranked = self._is_ranked[self._users]
+            known = "is known to the model" + ("" if cold == "include" else " and has training ratings")
+            raise DataError(f"no user of the test part with a relevant item {known}: nothing to rank")
+        warm = None if cold == "include" else fitted.counts.warm_items
+        self._n_candidates = fitted.n_items if warm is None else len(warm)
 
-    def figures(self, wanted: Sequence[Metric], cut_offs: Sequence[int]) -> dict[str, float]:
-        top_items = cache(lambda: self._recommended(max(cut_offs)))
-        is_hit = cache(lambda: self._kernels.mark_hits(top_items(), max(cut_offs), self._relevant, None))
-        figures: dict[str, float] = {}
-        for k in cut_offs:
-            inputs = self._inputs_at(k, top_items, is_hit)
-            figures |= {f"{metric.name}@{k}": metric.measure(inputs) for metric in wanted if metric.has_cut_off}
+    def measure(self, chosen: Sequence[Metric], cut_offs: Sequence[int]) -> Evaluation:
+        results: Evaluation = {}
+        if any(metric.has_cut_off for metric in chosen):
+            lists = _Lists(self._scorer, self._ranked, max(cut_offs), self._cold)
+            hits_at = cache(lambda: self._hits_at(lists))
+            for k in cut_offs:
+                inputs = self._inputs_at(k, lists, hits_at)
+                results |= {f"{metric.name}@{k}": metric.measure(inputs) for metric in chosen if metric.has_cut_off}
         inputs = self._inputs_of_full_rankings()
-        figures |= {metric.name: metric.measure(inputs) for metric in wanted if not metric.has_cut_off}
-        figures["n_users"] = self._n_users
-        return figures
+        results |= {metric.name: metric.measure(inputs) for metric in chosen if not metric.has_cut_off}
+        return results | {
+            "n_users": self._n_users,
+            "n_cold_users": self._ranked.n_cold,
+            "n_excluded": self._ranked.n_excluded,
+        }
 
-    def _inputs_at(self, k: int, top_items: Callable[[], Int32Array], is_hit: Callable[[], BoolArray]) -> _Makers:
-        fitted = self._fitted
+    def _hits_at(self, lists: "_Lists") -> Callable[[int], Hits]:
+        """Return what finds the hits among the first k items, ties in random order."""
+        relevant = self._ranked.relevant
+        is_hit = self._kernels.mark_hits(lists.items, lists.k, relevant, None)
+        groups = find_groups(lists.rows_with_ties, lists.top, relevant, self._fitted.n_items, lists.k)
+        return lambda k: hits_of(is_hit, groups, k, self._n_relevant)
+
+    def _inputs_at(self, k: int, lists: "_Lists", hits_at: Callable[[], Callable[[int], Hits]]) -> _Makers:
+        fitted, is_ranked = self._fitted, self._n_relevant > 0
 
         def recommended() -> Int32Array:
-            return top_items()[:, :k] if self._is_ranked.all() else top_items()[self._is_ranked, :k]
-
-        def hits() -> Hits:
-            n_relevant = np.bincount(self._relevant.queries, minlength=len(self._users))
-            return Hits.at(np.flatnonzero(is_hit()[:, :k]), k, n_relevant)
-
-        def known_share() -> Float64Array:
-            return np.bincount(fitted.seen.indices, minlength=fitted.n_items) / fitted.n_users
+            return lists.items[:, :k] if is_ranked.all() else lists.items[is_ranked, :k]
 
         return {
-            "hits": cache(hits),
+            "hits": cache(lambda: hits_at()(k)),
             "recommended": cache(recommended),
-            "n_items": lambda: fitted.n_items,
-            "known_share": known_share,
+            "n_items": lambda: self._n_candidates,
+            "known_share": lambda: fitted.counts.share_of_users,
             "item_factors": lambda: fitted.factors.item_factors,
         }
 
@@ -235,40 +337,57 @@ class _Ranking:
             "candidates_above": lambda: self._means_of_users(self._candidates_above),
         }
 
-    def _recommended(self, k: int) -> Int32Array:
-        parts = []
-        for start in range(0, len(self._users), _BATCH):
-            users = self._users[start : start + _BATCH]
-            parts.append(self._scorer.top_items(users, k, take_rows(self._barred, users)))
-        return np.concatenate(parts)
-
-    def _means_of_users(self, figures_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> Float64Array:
-        """Average a figure of known relevant items that are not barred over each user's items, where it is defined."""
-        n_items, values, (rows, items) = self._fitted.n_items, [], self._relevant
+    def _means_of_users(self, values_of: Callable[[Int32Array, Rows, Rows], Float64Array]) -> Float64Array:
+        """Average a value of ranked relevant items over each user's items, where it is defined."""
+        n_items, values, (rows, items) = self._fitted.n_items, [], self._ranked.relevant
         known = items >= 0
-        all_wanted = rows_of_pairs(rows[known], items[known], len(self._users), n_items)
-        for start in range(0, len(self._users), _BATCH):
-            users = self._users[start : start + _BATCH]
-            barred = take_rows(self._barred, users)
-            wanted = take_rows(all_wanted, np.arange(start, start + len(users), dtype=np.int32))
-            wanted = difference(wanted, barred, n_items)
-            of_items, n_wanted = figures_of(users, wanted, barred), np.diff(wanted.indptr)
-            totals = np.bincount(np.repeat(np.arange(len(users)), n_wanted), of_items, minlength=len(users))
-            values.append(totals[n_wanted > 0] / n_wanted[n_wanted > 0])
+        all_relevant = rows_of_pairs(rows[known], items[known], len(self._ranked.users), n_items)
+        for start, users, excluded in _batches(self._ranked):
+            relevant = take_rows(all_relevant, np.arange(start, start + len(users), dtype=np.int32))
+            relevant = difference(relevant, excluded, n_items)
+            of_items, n_relevant = values_of(users, relevant, excluded), np.diff(relevant.indptr)
+            totals = np.bincount(np.repeat(np.arange(len(users)), n_relevant), of_items, minlength=len(users))
+            values.append(totals[n_relevant > 0] / n_relevant[n_relevant > 0])
         means = np.concatenate(values)
         return means[np.isfinite(means)]
 
-    def _irrelevant_above(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
-        """Return, for each wanted item, the share of irrelevant ones that score above it; ties count half."""
-        others = union(wanted, barred, self._fitted.n_items)
-        counts = self._scorer.count_better(users, wanted, others)
-        n_irrelevant = np.repeat(self._fitted.n_items - np.diff(others.indptr), np.diff(wanted.indptr))
+    def _irrelevant_above(self, users: Int32Array, relevant: Rows, excluded: Rows) -> Float64Array:
+        """Return, for each relevant item, the share of irrelevant ones that score above it; ties count half."""
+        others = union(relevant, excluded, self._fitted.n_items)
+        counts = self._scorer.count_better(users, relevant, others, self._cold)
+        n_irrelevant = np.repeat(self._n_candidates - np.diff(others.indptr), np.diff(relevant.indptr))
         with np.errstate(invalid="ignore"):  # no irrelevant item: undefined
             return np.asarray((counts.higher + counts.equal / 2) / n_irrelevant)
 
-    def _candidates_above(self, users: Int32Array, wanted: Rows, barred: Rows) -> Float64Array:
-        """Return, for each wanted item, the share of the other candidates that score above it; ties count half."""
-        counts = self._scorer.count_better(users, wanted, barred)
-        n_others = np.repeat(self._fitted.n_items - np.diff(barred.indptr) - 1, np.diff(wanted.indptr))
+    def _candidates_above(self, users: Int32Array, relevant: Rows, excluded: Rows) -> Float64Array:
+        """Return, for each relevant item, the share of the other candidates that score above it; ties count half."""
+        counts = self._scorer.count_better(users, relevant, excluded, self._cold)
+        n_others = np.repeat(self._n_candidates - np.diff(excluded.indptr) - 1, np.diff(relevant.indptr))
         with np.errstate(invalid="ignore"):
             return np.asarray((counts.higher + (counts.equal - 1) / 2) / n_others)
+
+
+class _Lists:
+    """The first k items of each row, and which rows have items of equal scores among the first k + 1."""
+
+    def __init__(self, scorer: Scorer, ranked: _Ranked, k: int, cold: str) -> None:
+        self._scorer, self._ranked, self._cold, self.k = scorer, ranked, cold, k
+        items, with_ties = [], []
+        for start, users, excluded in _batches(ranked):
+            found = scorer.top(users, k + 1, excluded, cold)
+            items.append(found.indices[:, :k])
+            with_ties.append(start + np.flatnonzero(has_ties(found)))
+        self.items = np.concatenate(items)
+        self.rows_with_ties = np.concatenate(with_ties).astype(np.int32)
+
+    def top(self, rows: Int32Array, k: int) -> TopK:
+        """Return the first k items of some rows, with scores."""
+        excluded = take_rows(self._ranked.exclude, self._ranked.exclude_rows[rows])
+        return self._scorer.top(self._ranked.users[rows], k, excluded, self._cold)
+
+
+def _batches(ranked: _Ranked) -> Iterator[tuple[int, Int32Array, Rows]]:
+    """Yield the first row of each batch, its users, and what is excluded for them."""
+    for start in range(0, len(ranked.users), _BATCH):
+        batch = slice(start, start + _BATCH)
+        yield start, ranked.users[batch], take_rows(ranked.exclude, ranked.exclude_rows[batch])

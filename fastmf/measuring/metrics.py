@@ -9,7 +9,8 @@ rmse mae precision recall hit_rate ndcg map mrr coverage novelty diversity auc m
 Ranking metrics take ``recommended``, an int array of shape (n_users, at least k) with the best item first and -1 for
 "none", and ``relevant``, the items that count as hits for each user: ``(indptr, indices)`` as in a CSR matrix, or a
 sequence of sequences. Each returns the mean over the users that have at least one relevant item. Their time grows with
-the number of recommended items plus that of relevant ones.
+the number of recommended items plus that of relevant ones. An item that is recommended twice to a user, a number that
+is not whole, and what is no number are refused with a `ParameterError`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,8 @@ import numpy.typing as npt
 
 from fastmf.common.parameters import require_integer
 from fastmf.errors import ParameterError
-from fastmf_kernels._types import Float64Array, Int64Array
+from fastmf.measuring.checks import as_lists, as_numbers, as_rows, as_truths
+from fastmf_kernels._types import Float64Array
 from fastmf_kernels.topk import figures
 from fastmf_kernels.topk.hits import Hits, find_hits
 
@@ -48,7 +50,7 @@ class Metric(NamedTuple):
     ----------
     name : str
     function : callable
-        Takes the inputs in their order. Returns the figure, or a float64 array with the figure of each user.
+        Takes the inputs in their order. Returns the metric, or a float64 array with its value for each user.
     inputs : tuple of str
         What evaluation prepares for it; see `Input`.
     higher_is_better : bool
@@ -67,9 +69,10 @@ class Metric(NamedTuple):
         """Whether the metric looks at the first k items only."""
         return "hits" in self.inputs or "recommended" in self.inputs
 
-    def measure(self, inputs: Mapping[Input, Callable[[], Any]]) -> float:
-        """Call those of ``inputs`` that are needed; return the figure, the mean of those of users, or NaN for none."""
-        return _mean(self.function(*(inputs[name]() for name in self.inputs)))
+    def measure(self, inputs: Mapping[Input, Callable[[], Any]]) -> float | None:
+        """Call those of ``inputs`` that are needed; return the metric, or its mean over users; None if undefined."""
+        value = _mean(self.function(*(inputs[name]() for name in self.inputs)))
+        return None if np.isnan(value) else value
 
 
 def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -80,12 +83,17 @@ def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     >>> from fastmf import metrics
     >>> metrics.rmse([4, 2], [3, 3])
     1.0
+
+    Raises
+    ------
+    ParameterError
+        If the shapes differ, there is nothing in them, or a number is not finite.
     """
     return float(np.sqrt(np.mean(_errors(ratings, predictions) ** 2)))
 
 
 def mae(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the mean absolute error."""
+    """Return the mean absolute error; its errors are those of `rmse`."""
     return float(np.mean(np.abs(_errors(ratings, predictions))))
 
 
@@ -189,10 +197,17 @@ def auc(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
     -------
     float
         NaN if all items, or none, are relevant.
+
+    Raises
+    ------
+    ParameterError
+        If the shapes differ, or a score is NaN.
     """
-    values, is_relevant = np.asarray(scores, np.float64), np.asarray(relevant, np.bool_)
+    values, is_relevant = as_numbers(scores, "scores"), as_truths(relevant)
     if values.shape != is_relevant.shape or values.ndim != 1:
         raise ParameterError(f"scores have shape {values.shape} and relevant {is_relevant.shape}; expected (n_items,)")
+    if np.isnan(values).any():
+        raise ParameterError(f"scores have {np.count_nonzero(np.isnan(values))} NaN; expected numbers, -inf for none")
     kept = values > -np.inf
     values, is_relevant = values[kept], is_relevant[kept]
     negatives = np.sort(values[~is_relevant])
@@ -205,12 +220,25 @@ def auc(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
 
 
 def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
-    """Return the share of the catalogue that is recommended to anybody."""
+    """Return the share of the catalogue that is recommended to anybody.
+
+    Parameters
+    ----------
+    recommended : int array, shape (n_users, k)
+        -1 for "none".
+    n_items : int
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ParameterError
+        If an item is not below ``n_items``, or is there twice for a user.
+    """
     require_integer("n_items", n_items, minimum=1)
-    items = np.asarray(recommended)
-    is_recommended = np.zeros(n_items, np.bool_)
-    is_recommended[items[items >= 0]] = True
-    return int(np.count_nonzero(is_recommended)) / n_items
+    return figures.coverage(as_lists(recommended, n_items), n_items)
 
 
 def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
@@ -236,7 +264,10 @@ def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
     >>> metrics.novelty([[0, 1]], [0.5, 0.125])
     2.0
     """
-    return _mean(figures.self_information(np.asarray(recommended), np.asarray(known_share, np.float64)))
+    shares = as_numbers(known_share, "known_share")
+    if shares.ndim != 1 or not np.all((shares >= 0) & (shares <= 1)):
+        raise ParameterError(f"known_share has shape {shares.shape}; expected (n_items,), of numbers from 0 to 1")
+    return _mean(figures.self_information(as_lists(recommended, len(shares)), shares))
 
 
 def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
@@ -261,7 +292,10 @@ def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
     >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
     0.6666666666666667
     """
-    return _mean(figures.dissimilarity(np.asarray(recommended), np.asarray(item_factors, np.float64)))
+    factors = as_numbers(item_factors, "item_factors")
+    if factors.ndim != 2 or not np.isfinite(factors).all():
+        raise ParameterError(f"item_factors have shape {factors.shape}; expected (n_items, n_factors), all finite")
+    return _mean(figures.dissimilarity(as_lists(recommended, len(factors)), factors))
 
 
 def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
@@ -270,7 +304,7 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     Parameters
     ----------
     recommended : int array, shape (n_users, at least k)
-        Best item first; a negative number stands for "none".
+        Best item first, each item once; a negative number stands for "none".
     relevant : (indptr, indices) or sequence of sequences of int
         The relevant items of each user. As a pair, int arrays of shapes (n_users + 1,) and (n_pairs,): user ``u`` owns
         ``indices[indptr[u]:indptr[u + 1]]``. An item that is named twice counts once.
@@ -284,7 +318,8 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> d
     Raises
     ------
     ParameterError
-        If the shapes do not fit together, or no user has a relevant item.
+        If the shapes do not fit together, an item is recommended twice to a user, an item is no whole number, offsets
+        do not rise from 0 to the number of indices, or no user has a relevant item.
 
     Examples
     --------
@@ -307,9 +342,9 @@ METRICS: Mapping[str, Metric] = {
         Metric("ndcg", figures.ndcg, ("hits",)),
         Metric("map", figures.average_precision, ("hits",)),
         Metric("mrr", figures.reciprocal_rank, ("hits",)),
-        Metric("coverage", coverage, ("recommended", "n_items")),
-        Metric("novelty", novelty, ("recommended", "known_share"), is_default=False),
-        Metric("diversity", diversity, ("recommended", "item_factors"), is_default=False),
+        Metric("coverage", figures.coverage, ("recommended", "n_items")),
+        Metric("novelty", figures.self_information, ("recommended", "known_share"), is_default=False),
+        Metric("diversity", figures.dissimilarity, ("recommended", "item_factors"), is_default=False),
         Metric("auc", figures.share_below, ("irrelevant_above",), is_default=False),
         Metric(
             "mean_percentile_rank", figures.share_above, ("candidates_above",), higher_is_better=False, is_default=False
@@ -326,10 +361,10 @@ def _mean(values: Any) -> float:
 
 def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> Hits:
     require_integer("k", k, minimum=1)
-    items = np.asarray(recommended)
-    if items.ndim != 2 or items.shape[1] < k:
+    items = as_lists(recommended)
+    if items.shape[1] < k:
         raise ParameterError(f"recommended has shape {items.shape}; expected (n_users, at least k = {k})")
-    indptr, indices = _as_rows(relevant)
+    indptr, indices = as_rows(relevant)
     if len(indptr) != len(items) + 1:
         raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
     if not len(indices):
@@ -337,17 +372,16 @@ def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> Hits:
     return find_hits(items[:, :k], indptr, indices)
 
 
-def _as_rows(relevant: Any) -> tuple[Int64Array, Int64Array]:
-    if isinstance(relevant, tuple) and len(relevant) == 2 and isinstance(relevant[0], np.ndarray):
-        return np.asarray(relevant[0], np.int64), np.asarray(relevant[1], np.int64)
-    indptr = np.cumsum([0, *(len(row) for row in relevant)])
-    return indptr, np.array([item for row in relevant for item in row], np.int64)
-
-
 def _errors(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> Float64Array:
-    a, b = np.asarray(ratings, np.float64), np.asarray(predictions, np.float64)
+    a, b = as_numbers(ratings, "ratings"), as_numbers(predictions, "predictions")
     if a.shape != b.shape or a.size == 0:
         raise ParameterError(
             f"ratings have shape {a.shape} and predictions {b.shape}; expected the same, and not empty"
         )
+    for numbers, name in ((a, "ratings"), (b, "predictions")):
+        is_finite = np.isfinite(numbers)
+        if not is_finite.all():
+            raise ParameterError(
+                f"{name} have {np.count_nonzero(~is_finite)} numbers that are not finite; expected finite numbers"
+            )
     return np.asarray(a - b)

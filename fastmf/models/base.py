@@ -283,6 +283,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         exclude: str | Interactions | None = "seen",
         allow: ItemFilter = None,
         deny: ItemFilter = None,
+        cold: str = "skip",
     ) -> Recommendations:
         """Find the k best items of each user.
 
@@ -297,6 +298,10 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         allow, deny : list of item ids, dict of user id to list of item ids, or Interactions; optional
             Items that alone may, or may not, be returned: to all users, or pairs for each user. A user without an
             entry in per-user ``allow`` gets nothing.
+        cold : {"skip", "popular", "include"}
+            Users without a training rating get nothing, or the items with the most training ratings, or what their
+            factors say. `Recommendations.n_cold_users` counts them. Items without a training rating are not
+            recommended to anybody, unless it is "include".
 
         Returns
         -------
@@ -311,7 +316,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
             If ``k`` is larger than the catalogue.
         """
         return Scorer(self.fitted, self.backend, self.n_threads).recommend(
-            users, k, exclude=exclude, allow=allow, deny=deny
+            users, k, exclude=exclude, allow=allow, deny=deny, cold=cold
         )
 
     def recommend_to_parquet(
@@ -323,6 +328,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         exclude: str | Interactions | None = "seen",
         allow: ItemFilter = None,
         deny: ItemFilter = None,
+        cold: str = "skip",
         partitioned: bool = False,
         overwrite: bool = False,
     ) -> int:
@@ -342,7 +348,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
             If ``path`` exists and ``overwrite`` is false.
         """
         scorer = Scorer(self.fitted, self.backend, self.n_threads)
-        batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny)
+        batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
         return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
     def similar_items(self, item_ids: Any, k: int = 10) -> Similar:

@@ -89,7 +89,8 @@ def best_record(history: list[Record], metric: str) -> Record:
     """Return the record with the best value of a validation metric; of equal ones the earliest."""
     name = next(name for name in history[0] if name.partition("@")[0] == f"validation_{metric}")
     best = max if METRICS[metric].higher_is_better else min
-    return best(history, key=lambda record: record[name])
+    defined = [record for record in history if record[name] is not None]
+    return best(defined or history[:1], key=lambda record: record[name])
 
 
 def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Float32Array:
@@ -102,7 +103,7 @@ def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator
 def in_one_line(record: Record) -> str:
     """Write the metrics of an epoch as progress shows them."""
     shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
-    return ", ".join(f"{name} {record[name]:.4g}" for name in shown)
+    return ", ".join(f"{name} " + ("undefined" if record[name] is None else f"{record[name]:.4g}") for name in shown)
 
 
 def diverged(epoch: int, reason: str) -> DivergenceError:

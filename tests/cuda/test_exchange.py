@@ -54,7 +54,7 @@ def test_other_backends_do_not_take_them(argument: str) -> None:
 
 def test_answers_go_where_queries_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "get_backend", lambda name: None)
-    monkeypatch.setattr("fastmf.answering.scoring.get_backend", lambda name: REFERENCE)
+    monkeypatch.setattr("fastmf.answering.plain_arrays.get_backend", lambda name: REFERENCE)
     monkeypatch.setattr(exchange, "to_host", lambda array: array.host)
     monkeypatch.setattr(exchange, "to_kind_of", lambda given, host: type(given)(host))
     there = fastmf.top_k(OnGpu(ITEMS), OnGpu(ITEMS), k=1, backend="cuda")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,35 +129,41 @@ def lists(filtered: Any, user: int, item: int) -> bool:
 @quick
 @given(
     seen=st.lists(cells, min_size=1, max_size=60, unique=True),
-    barred=st.lists(cells, min_size=1, max_size=30, unique=True),
-    exclude=st.sampled_from(["seen", "barred", None]),
+    others=st.lists(cells, min_size=1, max_size=30, unique=True),
+    exclude=st.sampled_from(["seen", "others", None]),
     allow=filters,
     deny=filters,
     k=st.integers(1, 12),
+    cold=st.sampled_from(["skip", "popular", "include"]),
     kind=st.sampled_from([fastmf.SGD, fastmf.SVDpp, fastmf.BPR, fastmf.ALS, fastmf.ImplicitALS]),
 )
 def test_recommendations_are_sorted_distinct_allowed_and_as_many_as_there_are(
     seen: list[tuple[int, int]],
-    barred: list[tuple[int, int]],
+    others: list[tuple[int, int]],
     exclude: str | None,
     allow: Any,
     deny: Any,
     k: int,
+    cold: str,
     kind: type[fastmf.SGD | fastmf.SVDpp | fastmf.BPR | fastmf.ALS | fastmf.ImplicitALS],
 ) -> None:
     pairs = np.array(seen)
     train = fastmf.testing.from_indices(pairs[:, 0], pairs[:, 1], np.arange(1.0, len(seen) + 1), 10, 12)
     model = kind(n_factors=2, n_epochs=1, n_threads=1).fit(train)
-    excluded = {"seen": set(seen), "barred": set(barred), None: set()}[exclude]
-    given_exclude = Interactions.from_arrays(*zip(*barred, strict=True)) if exclude == "barred" else exclude
+    excluded = {"seen": set(seen), "others": set(others), None: set()}[exclude]
+    given_exclude = Interactions.from_arrays(*zip(*others, strict=True)) if exclude == "others" else exclude
+    counts = Counter(item for _, item in seen)
+    warm_users = {user for user, _ in seen}
 
-    recommended = model.recommend(k=k, exclude=given_exclude, allow=allow, deny=deny)
+    recommended = model.recommend(k=k, exclude=given_exclude, allow=allow, deny=deny, cold=cold)
 
+    assert recommended.n_cold_users == 10 - len(warm_users)
     for user in range(10):
         candidates = {
             item
             for item in range(12)
-            if (user, item) not in excluded
+            if (cold == "include" or (item in counts and (cold == "popular" or user in warm_users)))
+            and (user, item) not in excluded
             and (allow is None or lists(allow, user, item))
             and not (deny is not None and lists(deny, user, item))
         }
@@ -168,4 +175,7 @@ def test_recommendations_are_sorted_distinct_allowed_and_as_many_as_there_are(
         assert scores == sorted(scores, reverse=True)
         assert np.isfinite(scores[:n_found]).all()
         assert np.isneginf(scores[n_found:]).all()
+        if cold == "popular" and user not in warm_users:
+            assert items[:n_found] == sorted(candidates, key=lambda item: (-counts[item], item))[:n_found]
+            assert scores[:n_found] == pytest.approx([counts[item] / len(warm_users) for item in items[:n_found]])
     assert len(recommended.to_arrow()) == np.count_nonzero(recommended.items >= 0)

@@ -172,7 +172,7 @@ def _fitted_rmse(
     test: fastmf.Interactions,
 ) -> float:
     fitted = MODELS[model](**settings, seed=seed, n_threads=n_threads).fit(train)
-    return fastmf.evaluate(fitted, test, metrics=["rmse"])["rmse"]
+    return float(fastmf.evaluate(fitted, test, metrics=["rmse"])["rmse"])
 
 
 def surprise_folds(_: Pace, folder: str) -> dict[str, Any]:

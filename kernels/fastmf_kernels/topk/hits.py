@@ -14,6 +14,24 @@ from fastmf_kernels._types import Float64Array, Int64Array
 _CHUNK, _MOST_IN_TABLE = 1 << 16, 1 << 26
 
 
+class Ties(NamedTuple):
+    """For each hit, how many items share its score and thus its place, and how many of these are relevant.
+
+    Their order is random, and metrics are expected values. A hit then stands for all relevant items of its group, and
+    its place is the first one of the group, which may reach beyond place k.
+
+    Attributes
+    ----------
+    sizes : int64 array, shape (n_hits,)
+        At least 1.
+    n_relevant : int64 array, shape (n_hits,)
+        At least 1.
+    """
+
+    sizes: Int64Array
+    n_relevant: Int64Array
+
+
 class Hits(NamedTuple):
     """The recommended items that are relevant, for users with at least one relevant item.
 
@@ -26,12 +44,15 @@ class Hits(NamedTuple):
     n_relevant : int64 array, shape (n_users,)
         At least 1.
     k : int
+    ties : Ties or None
+        None if no two items of a user share a place.
     """
 
     users: Int64Array
     places: Int64Array
     n_relevant: Int64Array
     k: int
+    ties: Ties | None = None
 
     @classmethod
     def at(cls, positions: Int64Array, k: int, n_relevant: Int64Array) -> "Hits":
@@ -54,18 +75,44 @@ class Hits(NamedTuple):
             users, n_relevant = (np.cumsum(counts) - 1)[users], n_relevant[counts]
         return cls(users, places + 1, n_relevant, k)
 
-    def per_user(self, gains: npt.ArrayLike | None = None) -> Float64Array:
-        """Return the sum of the gains of each user's hits; their number if None.
+    def per_user(self, values: npt.ArrayLike) -> Float64Array:
+        """Return the sum of a value of each hit over each user's hits.
 
         Parameters
         ----------
-        gains : float array, shape (n_hits,), optional
+        values : float array, shape (n_hits,)
 
         Returns
         -------
         float64 array, shape (n_users,)
         """
-        return np.bincount(self.users, gains, minlength=len(self.n_relevant)).astype(np.float64, copy=False)
+        return np.bincount(self.users, values, minlength=len(self.n_relevant)).astype(np.float64, copy=False)
+
+    def expected_gain(self, gains: Float64Array) -> Float64Array:
+        """Return the expected sum of the gains of the places that hold a relevant item, for each user.
+
+        Parameters
+        ----------
+        gains : float64 array, shape (k,)
+            Of each place.
+
+        Returns
+        -------
+        float64 array, shape (n_users,)
+        """
+        if self.ties is None:
+            return self.per_user(gains[self.places - 1])
+        up_to = np.concatenate([[0], np.cumsum(gains)])
+        first = self.places - 1
+        of_group = up_to[first + self.n_places] - up_to[first]
+        return self.per_user(of_group * self.ties.n_relevant / self.ties.sizes)
+
+    @property
+    def n_places(self) -> Int64Array:
+        """Places that the group of each hit has among the first k, shape (n_hits,)."""
+        if self.ties is None:
+            return np.ones(len(self.users), np.int64)
+        return np.minimum(self.ties.sizes, self.k - self.places + 1)
 
 
 def find_hits(items: npt.NDArray[Any], indptr: Int64Array, indices: Int64Array) -> Hits:
