@@ -296,12 +296,10 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         exclude : "seen", Interactions or None
             What is never returned to a user: the items of his training ratings, the pairs given, or nothing.
         allow, deny : list of item ids, dict of user id to list of item ids, or Interactions; optional
-            Items that alone may, or may not, be returned: to all users, or pairs for each user. A user without an
-            entry in per-user ``allow`` gets nothing.
+            Items that alone may, or may not, be returned: to all users, or to each. No entry in ``allow``: no items.
         cold : {"skip", "popular", "include"}
-            Users without a training rating get nothing, or the items with the most training ratings, or what their
-            factors say. `Recommendations.n_cold_users` counts them. Items without a training rating are not
-            recommended to anybody, unless it is "include".
+            Users without training ratings get nothing, popular items, or what their factors say;
+            `Recommendations.n_cold_users` counts them. Items without training ratings are for nobody but in "include".
 
         Returns
         -------
@@ -315,9 +313,8 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         ParameterError
             If ``k`` is larger than the catalogue.
         """
-        return Scorer(self.fitted, self.backend, self.n_threads).recommend(
-            users, k, exclude=exclude, allow=allow, deny=deny, cold=cold
-        )
+        scorer = Scorer(self.fitted, self.backend, self.n_threads)
+        return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
 
     def recommend_to_parquet(
         self,
