@@ -102,7 +102,7 @@ class Scorer:
     """
 
     def __init__(self, fitted: Fitted, backend: str, n_threads: int | None) -> None:
-        self._fitted, self._kernels, self._n_threads = fitted, get_backend(backend), n_threads
+        self.fitted, self._kernels, self._n_threads = fitted, get_backend(backend), n_threads
         self._items = fitted.items_with_biases
 
     def recommend(
@@ -123,10 +123,10 @@ class Scorer:
         indices = np.concatenate([batch.users for batch in batches]) if batches else np.empty(0, np.int32)
         return Recommendations(
             indices,
-            self._fitted.user_ids.take(pa.array(indices)),
+            self.fitted.user_ids.take(pa.array(indices)),
             np.concatenate([batch.items for batch in batches]) if batches else np.empty((0, k), np.int32),
             np.concatenate([batch.scores for batch in batches]) if batches else np.empty((0, k), np.float32),
-            self._fitted.item_ids,
+            self.fitted.item_ids,
             add_scans(batch.scan for batch in batches),
             parts.n_cold_users,
         )
@@ -144,16 +144,16 @@ class Scorer:
         """Check the request and return its answers as batches still to be computed."""
         require_integer("k", k, minimum=1)
         require_choice("cold", cold, COLD)
-        if k > self._fitted.n_items:
+        if k > self.fitted.n_items:
             raise ParameterError(
-                f"k is {k}, but the catalogue has {self._fitted.n_items} items; expected at most as many"
+                f"k is {k}, but the catalogue has {self.fitted.n_items} items; expected at most as many"
             )
         if users is None:
-            indices = np.arange(self._fitted.n_users, dtype=np.int32)
+            indices = np.arange(self.fitted.n_users, dtype=np.int32)
         else:
-            indices = ids.require_known(self._fitted.user_ids, read_once(users), "users")
+            indices = ids.require_known(self.fitted.user_ids, read_once(users), "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
-        n_cold_users = int(np.count_nonzero(self._fitted.counts.are_cold(indices)))
+        n_cold_users = int(np.count_nonzero(self.fitted.counts.are_cold(indices)))
         request = self._request(len(indices), n_cold_users, int(k), cold, *filters)
         size = max(1, min(_BATCH, _CELLS // k))
 
@@ -167,12 +167,12 @@ class Scorer:
     ) -> _Request:
         """Choose the pool: globally excluded items are dropped up front if enough users share the index."""
         items, denied, allowed_rows = allow.items, deny.items, allow.rows
-        warm = None if cold == "include" else self._fitted.counts.warm_items
+        warm = None if cold == "include" else self.fitted.counts.warm_items
         if warm is not None:
             items = warm if items is None else np.intersect1d(items, warm)
-            allowed_rows = None if allow.rows is None else keep_columns(allow.rows, warm, self._fitted.n_items)
+            allowed_rows = None if allow.rows is None else keep_columns(allow.rows, warm, self.fitted.n_items)
         if denied is not None and allow.rows is None and n_users > MOST_QUERIES_WITHOUT_INDEX:
-            everything = np.arange(self._fitted.n_items, dtype=np.int32) if items is None else items
+            everything = np.arange(self.fitted.n_items, dtype=np.int32) if items is None else items
             items, denied = np.setdiff1d(everything, denied), None
         if items is warm:
             catalogue = self._whole_catalogue(cold)
@@ -236,9 +236,9 @@ class Scorer:
     def exclusion(self, exclude: str | Interactions | None) -> Rows:
         """Resolve an ``exclude`` argument to item indices for every user of the model."""
         if exclude is None:
-            return no_rows(self._fitted.n_users)
+            return no_rows(self.fitted.n_users)
         if isinstance(exclude, str) and exclude == "seen":
-            return self._fitted.seen
+            return self.fitted.seen
         if isinstance(exclude, Interactions):
             return self._rows_of(exclude)
         raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
@@ -246,34 +246,34 @@ class Scorer:
     def _pool(self, items: Int32Array | None) -> _Pool:
         if items is None:
             return _Pool(None, None)
-        places = np.full(self._fitted.n_items, -1, np.int32)
+        places = np.full(self.fitted.n_items, -1, np.int32)
         places[items] = np.arange(len(items), dtype=np.int32)
         return _Pool(items, places)
 
     def _warm_pool(self) -> _Pool:
-        counts = self._fitted.counts
+        counts = self.fitted.counts
         return _Pool(None, None) if counts.warm_items is None else _Pool(counts.warm_items, counts.places_of_items)
 
     def _whole_catalogue(self, cold: str, pruning: bool = True) -> _Catalogue:
         kind, pool = ("all items", _Pool(None, None)) if cold == "include" else ("warm items", self._warm_pool())
-        return _Catalogue(pool, self._items, self._fitted.index(kind, self._kernels, self._n_threads, pruning))
+        return _Catalogue(pool, self._items, self.fitted.index(kind, self._kernels, self._n_threads, pruning))
 
     def _popular(self, pool: _Pool, n_users: int | None, pruning: bool = True) -> _Catalogue:
         """Return items with one factor, the share of users who have rated them: a query of 1 ranks by popularity."""
-        shares = self._fitted.counts.share_of_users.astype(np.float32)[:, np.newaxis]
+        shares = self.fitted.counts.share_of_users.astype(np.float32)[:, np.newaxis]
         rows = shares if pool.items is None else shares[pool.items]
         if n_users is None:
             return _Catalogue(pool, shares, self._kernels.index_items(rows, pruning, self._n_threads))
         return _Catalogue(pool, shares, index_for(n_users, rows, self._kernels, self._n_threads, pruning))
 
     def _answer(self, request: _Request, users: Int32Array) -> Recommendations:
-        filters, n_items = request.filters, self._fitted.n_items
+        filters, n_items = request.filters, self.fitted.n_items
         excluded = take_rows(filters.exclude, users)
         if filters.denied is not None:
             excluded = union(excluded, same_for_all(filters.denied, len(users)), n_items)
         if filters.denied_rows is not None:
             excluded = union(excluded, take_rows(filters.denied_rows, users), n_items)
-        is_cold = self._fitted.counts.are_cold(users)
+        is_cold = self.fitted.counts.are_cold(users)
         if request.cold == "include" or not is_cold.any():
             found = self._best(request.catalogue, self._queries(users), request, users, excluded)
             top, scan = TopK(self._predictions(users, found.top.scores), found.top.indices), found.scan
@@ -281,10 +281,10 @@ class Scorer:
             top, scan = self._answer_warm_and_cold(request, users, excluded, is_cold)
         return Recommendations(
             users,
-            self._fitted.user_ids.take(pa.array(users)),
+            self.fitted.user_ids.take(pa.array(users)),
             top.indices,
             top.scores,
-            self._fitted.item_ids,
+            self.fitted.item_ids,
             scan,
             int(np.count_nonzero(is_cold)),
         )
@@ -338,20 +338,20 @@ class Scorer:
         of_rows = (array for lists in rows for array in (() if lists is None else lists))
         popularity = None if request.popular is None else request.popular.factors
         others = (array for array in (pool.items, filters.denied, popularity) if array is not None)
-        for array in (*self._fitted.factors, *self._fitted.link, users, *of_rows, *others):
+        for array in (*self.fitted.factors, *self.fitted.link, users, *of_rows, *others):
             digest.update(f"{np.shape(array)} ".encode() + np.ascontiguousarray(array).tobytes())
-        for vocabulary in (self._fitted.user_ids, self._fitted.item_ids):
+        for vocabulary in (self.fitted.user_ids, self.fitted.item_ids):
             digest.update(pa.RecordBatch.from_arrays([vocabulary], ["id"]).serialize())
         return digest.hexdigest()
 
     def _queries(self, users: Int32Array) -> Float32Array:
-        factors = np.asarray(self._fitted.factors.user_factors[users])
+        factors = np.asarray(self.fitted.factors.user_factors[users])
         if self._items.shape[1] == factors.shape[1]:
             return factors
         return np.column_stack([factors, np.ones(len(factors), np.float32)])
 
     def _predictions(self, users: Int32Array, scores: Float32Array) -> Float32Array:
-        factors, link = self._fitted.factors, self._fitted.link
+        factors, link = self.fitted.factors, self.fitted.link
         predictions = scores + (factors.global_mean + factors.user_biases[users])[:, None]
         if link.span != 0:
             predictions = link.low + link.span / (1 + np.exp(-predictions, dtype=np.float32))
@@ -367,15 +367,15 @@ class Scorer:
             return _Filter(None, self._rows_of_lists(items, name))
         if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
             raise ParameterError(f"{name} is {items!r}; expected a list of item ids, a dict or Interactions")
-        found = ids.look_up(self._fitted.item_ids, read_once(items), name)
+        found = ids.look_up(self.fitted.item_ids, read_once(items), name)
         return _Filter(np.unique(found[found >= 0]), None)
 
     def _rows_of(self, pairs: Interactions) -> Rows:
         """Rows of item indices in the model's id space, for every user of the model."""
-        if pairs.user_ids is self._fitted.user_ids and pairs.item_ids is self._fitted.item_ids:
+        if pairs.user_ids is self.fitted.user_ids and pairs.item_ids is self.fitted.item_ids:
             return Rows(pairs.by_user.indptr, pairs.by_user.indices)
-        user_of = ids.look_up(self._fitted.user_ids, pairs.user_ids, "user_ids")
-        item_of = ids.look_up(self._fitted.item_ids, pairs.item_ids, "item_ids")
+        user_of = ids.look_up(self.fitted.user_ids, pairs.user_ids, "user_ids")
+        item_of = ids.look_up(self.fitted.item_ids, pairs.item_ids, "item_ids")
         return self._known_pairs(user_of[pairs.users], item_of[pairs.items])
 
     def _rows_of_lists(self, lists: Mapping[Any, Iterable[Any]], name: str) -> Rows:
@@ -388,13 +388,13 @@ class Scorer:
             item_ids.extend(row)
             user_ids.extend([user] * (len(item_ids) - before))
         return self._known_pairs(
-            ids.look_up(self._fitted.user_ids, user_ids, name),
-            ids.look_up(self._fitted.item_ids, item_ids, name),
+            ids.look_up(self.fitted.user_ids, user_ids, name),
+            ids.look_up(self.fitted.item_ids, item_ids, name),
         )
 
     def _known_pairs(self, users: Int32Array, items: Int32Array) -> Rows:
         known = (users >= 0) & (items >= 0)
-        return rows_of_pairs(users[known], items[known], self._fitted.n_users, self._fitted.n_items)
+        return rows_of_pairs(users[known], items[known], self.fitted.n_users, self.fitted.n_items)
 
 
 def similar(fitted: Fitted, asked_ids: Any, k: int, kind: str, backend: str, n_threads: int | None) -> Similar:

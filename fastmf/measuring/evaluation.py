@@ -17,7 +17,7 @@ from fastmf.measuring.ties import find_groups, has_ties, hits_of
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
-from fastmf_kernels.topk.arrays import Pairs, Rows, TopK
+from fastmf_kernels.topk.arrays import Pairs, Rows, TopK, no_rows
 from fastmf_kernels.topk.hits import Hits
 
 Evaluation = dict[str, Any]
@@ -129,7 +129,11 @@ def evaluate(
     results: Evaluation = dict(_rating_metrics(model, fitted, pairs, held_out, of_ratings))
     if of_rankings:
         is_relevant = None if min_relevant_rating is None else held_out.ratings >= min_relevant_rating
-        results |= _rank(model, fitted, pairs, is_relevant, exclude, cold).measure(of_rankings, cut_offs)
+        scorer = Scorer(fitted, model.backend, model.n_threads)
+        excluded = _Excluded.of(exclude, scorer, held_out, pairs, cold)
+        ranked = _rows_to_rank(pairs.taking(is_relevant), fitted, excluded, cold)
+        results |= _Ranking(model, fitted, scorer, ranked, cold).measure(of_rankings, cut_offs)
+        results["n_excluded"] = excluded.n_test_pairs
     results["n_ratings"] = held_out.n_ratings
     results["n_unknown"] = int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
     return results
@@ -142,15 +146,12 @@ class _Pairs(NamedTuple):
     ----------
     users, items : int32 arrays, shape (n_ratings,)
         By the model's indices; -1 for those that are unknown or cold.
-    known_users : int32 array
-        Likewise, but -1 for users that are unknown only.
     test_users : int32 array
         By the indices of the test part.
     """
 
     users: Int32Array
     items: Int32Array
-    known_users: Int32Array
     test_users: Int32Array
 
     @classmethod
@@ -159,10 +160,13 @@ class _Pairs(NamedTuple):
         if not (test.user_ids.equals(fitted.user_ids) and test.item_ids.equals(fitted.item_ids)):
             users = ids.look_up(fitted.user_ids, test.user_ids, "user_ids")[users]
             items = ids.look_up(fitted.item_ids, test.item_ids, "item_ids")[items]
-        known_users = users
         if cold != "include":
             users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.of_items == 0)
-        return cls(users, items, known_users, test.users)
+        return cls(users, items, test.users)
+
+    def taking(self, chosen: BoolArray | None) -> "_Pairs":
+        """Return some of the pairs; all if None."""
+        return self if chosen is None else _Pairs(*(each[chosen] for each in self))
 
 
 def _without(indices: Int32Array, is_cold: BoolArray) -> Int32Array:
@@ -208,6 +212,54 @@ def _rating_metrics(
     return {metric.name: metric.measure(inputs) for metric in chosen}
 
 
+class _Excluded(NamedTuple):
+    """Items that are not ranked.
+
+    Attributes
+    ----------
+    rows : Rows
+        For each user of the model; without cold items where these are not ranked.
+    cold_rows : Rows or None
+        For each user of the test part, known to the model or not; None if nothing is excluded for cold users.
+    n_test_pairs : int
+        Test pairs among the excluded ones.
+    """
+
+    rows: Rows
+    cold_rows: Rows | None
+    n_test_pairs: int
+
+    @classmethod
+    def of(
+        cls, exclude: str | Interactions | None, scorer: Scorer, test: Interactions, pairs: _Pairs, cold: str
+    ) -> "_Excluded":
+        rows, fitted = scorer.exclusion(exclude), scorer.fitted
+        if not isinstance(exclude, Interactions):
+            return cls(rows, None, int(np.count_nonzero(contains(rows, pairs.users, pairs.items))))
+        in_test = _as_rows_of(exclude, test)
+        n_test_pairs = int(np.count_nonzero(contains(in_test, test.users, test.items)))
+        warm = None if cold == "include" else fitted.counts.warm_items
+        if warm is not None:
+            rows = keep_columns(rows, warm, fitted.n_items)
+        if cold != "popular":
+            return cls(rows, None, n_test_pairs)
+        users = ids.look_up(test.user_ids, exclude.user_ids, "user_ids")[exclude.users]
+        items = ids.look_up(fitted.item_ids, exclude.item_ids, "item_ids")[exclude.items]
+        known = (users >= 0) & (items >= 0)
+        cold_rows = rows_of_pairs(users[known], items[known], test.n_users, fitted.n_items)
+        return cls(rows, cold_rows if warm is None else keep_columns(cold_rows, warm, fitted.n_items), n_test_pairs)
+
+
+def _as_rows_of(pairs: Interactions, test: Interactions) -> Rows:
+    """Return pairs as rows by the indices of the test part."""
+    if pairs.user_ids.equals(test.user_ids) and pairs.item_ids.equals(test.item_ids):
+        return Rows(pairs.by_user.indptr, pairs.by_user.indices)
+    users = ids.look_up(test.user_ids, pairs.user_ids, "user_ids")[pairs.users]
+    items = ids.look_up(test.item_ids, pairs.item_ids, "item_ids")[pairs.items]
+    known = (users >= 0) & (items >= 0)
+    return rows_of_pairs(users[known], items[known], test.n_users, test.n_items)
+
+
 class _Ranked(NamedTuple):
     """Users to rank, in rows.
 
@@ -222,8 +274,6 @@ class _Ranked(NamedTuple):
         Rows and the items that are relevant to them; an unknown or cold item is relevant and never found.
     n_cold : int
         Cold users with a relevant item.
-    n_excluded : int
-        Test pairs that are excluded.
     """
 
     users: Int32Array
@@ -231,30 +281,9 @@ class _Ranked(NamedTuple):
     exclude_rows: Int32Array
     relevant: Pairs
     n_cold: int
-    n_excluded: int
 
 
-def _rank(
-    model: Measurable,
-    fitted: Fitted,
-    pairs: _Pairs,
-    is_relevant: BoolArray | None,
-    exclude: str | Interactions | None,
-    cold: str,
-) -> "_Ranking":
-    scorer = Scorer(fitted, model.backend, model.n_threads)
-    excluded = scorer.exclusion(exclude)
-    n_excluded = int(np.count_nonzero(contains(excluded, pairs.known_users, pairs.items)))
-    warm = None if cold == "include" else fitted.counts.warm_items
-    if warm is not None and exclude != "seen":
-        excluded = keep_columns(excluded, warm, fitted.n_items)
-    if is_relevant is not None:
-        pairs = _Pairs(*(each[is_relevant] for each in pairs))
-    ranked = _rows_to_rank(pairs, fitted, excluded, cold)._replace(n_excluded=n_excluded)
-    return _Ranking(model, fitted, scorer, ranked, cold)
-
-
-def _rows_to_rank(pairs: _Pairs, fitted: Fitted, exclude: Rows, cold: str) -> _Ranked:
+def _rows_to_rank(pairs: _Pairs, fitted: Fitted, excluded: _Excluded, cold: str) -> _Ranked:
     """Choose the users with relevant items, or all users of the model if over 90 % of them have some."""
     by_model = pairs.users >= 0
     users, items = (pairs.users, pairs.items) if by_model.all() else (pairs.users[by_model], pairs.items[by_model])
@@ -264,20 +293,28 @@ def _rows_to_rank(pairs: _Pairs, fitted: Fitted, exclude: Rows, cold: str) -> _R
         rows = np.flatnonzero(is_ranked).astype(np.int32)
         row_of_user = np.cumsum(is_ranked, dtype=np.int32) - np.int32(1)
         relevant = Pairs(row_of_user[users], items)
-    cold_users, first, row_of_pair = np.unique(pairs.test_users[~by_model], return_index=True, return_inverse=True)
+    cold_users, row_of_pair = np.unique(pairs.test_users[~by_model], return_inverse=True)
     n_cold = len(cold_users)
     if cold == "include":
         n_cold += int(np.count_nonzero(is_ranked & fitted.counts.is_cold_user))
     if cold != "popular" or not n_cold:
-        return _Ranked(rows, exclude, rows, relevant, n_cold, 0)
-    # A user that the model does not know has no excluded items: those of a row that is added.
-    exclude_rows = np.concatenate([rows, pairs.known_users[~by_model][first] % np.int32(fitted.n_users + 1)])
-    exclude = Rows(np.append(exclude.indptr, exclude.indptr[-1]), exclude.indices)
+        return _Ranked(rows, excluded.rows, rows, relevant, n_cold)
     relevant = Pairs(
         np.concatenate([relevant.queries, (len(rows) + row_of_pair).astype(np.int32)]),
         np.concatenate([relevant.items, pairs.items[~by_model]]),
     )
-    return _Ranked(np.append(rows, np.full(n_cold, -1, np.int32)), exclude, exclude_rows, relevant, n_cold, 0)
+    of_cold = no_rows(n_cold) if excluded.cold_rows is None else take_rows(excluded.cold_rows, cold_users)
+    return _Ranked(
+        np.append(rows, np.full(n_cold, -1, np.int32)),
+        _stacked(excluded.rows, of_cold),
+        np.append(rows, np.arange(fitted.n_users, fitted.n_users + n_cold, dtype=np.int32)),
+        relevant,
+        n_cold,
+    )
+
+
+def _stacked(a: Rows, b: Rows) -> Rows:
+    return Rows(np.append(a.indptr, a.indptr[-1] + b.indptr[1:]), np.append(a.indices, b.indices))
 
 
 class _Ranking:
@@ -307,7 +344,6 @@ class _Ranking:
         return results | {
             "n_users": self._n_users,
             "n_cold_users": self._ranked.n_cold,
-            "n_excluded": self._ranked.n_excluded,
         }
 
     def _hits_at(self, lists: "_Lists") -> Callable[[int], Hits]:

@@ -95,8 +95,8 @@ def share_above(share_above: Float64Array) -> Float64Array:
 
 
 def coverage(items: npt.NDArray[Any], n_items: int) -> float:
-    """Return the share of the items that are recommended to anybody."""
-    is_recommended = np.zeros(n_items, np.bool_)
+    """Return the share of ``n_items`` items, whatever their numbers, that is recommended to anybody."""
+    is_recommended = np.zeros(int(items.max(initial=-1)) + 1, np.bool_)
     is_recommended[items[items >= 0]] = True
     return int(np.count_nonzero(is_recommended)) / n_items
 
