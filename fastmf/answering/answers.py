@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fastmf.reading.parquet import PathLike, write_table
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.topk.arrays import Scan
+from fastmf_kernels.topk.arrays import Scan, TopK
 
 _NO_WORK = Scan(0, 0, 0)
 
@@ -114,6 +114,11 @@ class Batches:
     def size(self, number: int) -> int:
         """Return the number of users of a batch."""
         return min(self.batch_size, self.n_users - number * self.batch_size)
+
+
+def empty_top(n_rows: int, k: int) -> TopK:
+    """Return answers in which no query has found anything."""
+    return TopK(np.full((n_rows, k), -np.inf, np.float32), np.full((n_rows, k), -1, np.int32))
 
 
 def add_scans(scans: Iterable[Scan]) -> Scan:

@@ -1,5 +1,7 @@
 """Top-k on plain arrays: the scoring kernel for services."""
 
+import operator
+
 import numpy as np
 
 from fastmf.answering.rows import sorted_rows
@@ -140,7 +142,7 @@ def _as_switch(value: object, name: str) -> bool:
 def _require_places(k: object, n_items: int) -> None:
     require_integer("k", k, minimum=1)
     most = max(n_items, _MOST_PLACES)
-    if int(k) > most:  # type: ignore[call-overload]
+    if operator.index(k) > most:  # type: ignore[arg-type]
         raise ParameterError(f"k is {k}, but there are {n_items} items; expected at most {most}")
 
 

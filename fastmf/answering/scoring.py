@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf._version import __version__
-from fastmf.answering.answers import Batches, Recommendations, Similar, add_scans
+from fastmf.answering.answers import Batches, Recommendations, add_scans, empty_top
+from fastmf.answering.asked import read_once
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
 from fastmf.answering.rows import keep_columns, renumber_columns, rows_of_pairs, same_for_all, take_rows, union
@@ -144,6 +145,7 @@ class Scorer:
         """Check the request and return its answers as batches still to be computed."""
         require_integer("k", k, minimum=1)
         require_choice("cold", cold, COLD)
+        k = int(k)
         if k > self.fitted.n_items:
             raise ParameterError(
                 f"k is {k}, but the catalogue has {self.fitted.n_items} items; expected at most as many"
@@ -154,7 +156,7 @@ class Scorer:
             indices = ids.require_known(self.fitted.user_ids, read_once(users), "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
         n_cold_users = int(np.count_nonzero(self.fitted.counts.are_cold(indices)))
-        request = self._request(len(indices), n_cold_users, int(k), cold, *filters)
+        request = self._request(len(indices), n_cold_users, k, cold, *filters)
         size = max(1, min(_BATCH, _CELLS // k))
 
         def compute(number: int) -> Recommendations:
@@ -199,7 +201,7 @@ class Scorer:
         -------
         TopK
         """
-        top = _empty(len(users), k)
+        top = empty_top(len(users), k)
         for rows, catalogue, queries in self._parts(users, cold):
             found = self._search(catalogue, queries, k, take_rows(exclude, rows)).top
             top.scores[rows], top.indices[rows] = found
@@ -292,7 +294,7 @@ class Scorer:
     def _answer_warm_and_cold(
         self, request: _Request, users: Int32Array, excluded: Rows, is_cold: Any
     ) -> tuple[TopK, Scan]:
-        top, scans = _empty(len(users), request.k), []
+        top, scans = empty_top(len(users), request.k), []
         warm, cold = (np.flatnonzero(chosen).astype(np.int32) for chosen in (~is_cold, is_cold))
         if len(warm):
             queries = self._queries(users[warm])
@@ -395,52 +397,3 @@ class Scorer:
     def _known_pairs(self, users: Int32Array, items: Int32Array) -> Rows:
         known = (users >= 0) & (items >= 0)
         return rows_of_pairs(users[known], items[known], self.fitted.n_users, self.fitted.n_items)
-
-
-def similar(fitted: Fitted, asked_ids: Any, k: int, kind: str, backend: str, n_threads: int | None) -> Similar:
-    """Find the items (or users) whose factors are nearest to those of some of them by cosine, themselves left out.
-
-    Those without training ratings have no neighbours and are nobody's neighbour.
-
-    Parameters
-    ----------
-    fitted : Fitted
-    asked_ids : id or array-like of ids
-    k : int
-        At most n - 1.
-    kind : {"item", "user"}
-    backend : str
-    n_threads : int, optional
-
-    Returns
-    -------
-    Similar
-    """
-    kernels, all_ids = get_backend(backend), fitted.item_ids if kind == "item" else fitted.user_ids
-    require_integer("k", k, minimum=1)
-    if k >= len(all_ids):
-        raise ParameterError(f"k is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
-    asked = ids.require_known(all_ids, read_once(asked_ids), f"{kind}_ids")
-    warm = fitted.warm_users() if kind == "user" else fitted.counts.warm_items
-    if warm is None:
-        warm = np.arange(len(all_ids), dtype=np.int32)
-    # A cold one would get the place of another.
-    place = np.minimum(np.searchsorted(warm, asked), max(0, len(warm) - 1)).astype(np.int32)
-    rows = np.flatnonzero(warm[place] == asked).astype(np.int32)
-    index, itself = fitted.index(f"{kind} directions", kernels, n_threads), place[rows]
-    exclude = Rows(np.arange(len(rows) + 1, dtype=np.int64), itself)
-    found = kernels.top_k(index.factors[itself], index, int(k), exclude, n_threads).top
-    top = _empty(len(asked), int(k))
-    top.scores[rows] = found.scores
-    top.indices[rows] = np.where(found.indices >= 0, warm[found.indices], -1)
-    n_cold = len(asked) - len(rows)
-    return Similar(all_ids.take(pa.array(asked)), top.indices, top.scores, all_ids, kind, n_cold)
-
-
-def read_once(values: Any) -> Any:
-    """Return the values of an iterator as a list, so that they can be read again; anything else as it is."""
-    return list(values) if isinstance(values, Iterator) else values
-
-
-def _empty(n_rows: int, k: int) -> TopK:
-    return TopK(np.full((n_rows, k), -np.inf, np.float32), np.full((n_rows, k), -1, np.int32))

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastmf.answering.asked import read_once
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import contains, difference, keep_columns, rows_of_pairs, take_rows, union
-from fastmf.answering.scoring import COLD, Scorer, read_once
+from fastmf.answering.scoring import COLD, Scorer
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import DataError, ParameterError

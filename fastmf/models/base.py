@@ -13,7 +13,8 @@ import numpy as np
 
 from fastmf.answering.answers import Recommendations, Similar
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.scoring import ItemFilter, Scorer, similar
+from fastmf.answering.neighbours import similar
+from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.backend import BACKENDS, Kernels, get_backend
 from fastmf.common.memory import needing
 from fastmf.common.parameters import as_rows, require_choice, require_integer, require_number
@@ -308,10 +309,8 @@ class FactorModel(HyperParameters, LearnedState, ABC):
 
         Raises
         ------
-        UnknownIdError
-            If a user id is unknown.
-        ParameterError
-            If ``k`` is larger than the catalogue.
+        UnknownIdError, ParameterError
+            If a user id is unknown; if ``k`` is larger than the catalogue.
         """
         scorer = Scorer(self.fitted, self.backend, self.n_threads)
         return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
