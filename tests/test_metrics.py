@@ -1,5 +1,6 @@
 """Each metric against its definition, spelled out as a loop, and against values worked out by hand."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -291,6 +292,173 @@ def test_what_makes_no_sense_is_refused(ask: Callable[[], float], message: str) 
         ask()
 
     assert message in str(error.value)
+
+
+EVERY = {**{name: metric for name, (metric, _) in TWINS.items()}, "all": metrics.ranking_metrics}
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "coverage": lambda recommended: metrics.coverage(recommended, 10),
+    "novelty": lambda recommended: metrics.novelty(recommended, np.full(10, 0.5)),
+    "diversity": lambda recommended: metrics.diversity(recommended, np.eye(10)),
+    **{
+        name: lambda recommended, metric=metric: metric(recommended, [[1]] * len(recommended), 2)
+        for name, metric in EVERY.items()
+    },
+}
+
+
+@pytest.mark.parametrize("recommended", [[[4, 4]], [[1, 2, 1]], [[1, 2, 3], [3, -1, 3]], np.zeros((2, 3), np.uint8)])
+@pytest.mark.parametrize("name", LISTS)
+def test_an_item_twice_in_a_list_is_refused(name: str, recommended: Any) -> None:
+    with pytest.raises(
+        ParameterError, match=r"recommended has item \d twice in row \d \(from 0\); expected each item once"
+    ):
+        LISTS[name](recommended)
+
+
+@pytest.mark.parametrize(
+    "recommended",
+    [
+        [[1.5, 2]],
+        [[np.nan, 1]],
+        [[np.inf, 1]],
+        [["1", "2"]],
+        [[b"1", b"2"]],
+        [[None, 1]],
+        [[True, False]],
+        [[1j, 2]],
+        [[1, 2], [3]],
+        np.array([[1, 2]], object),
+        np.zeros((1, 2), "M8[s]"),
+        np.full((1, 2), 1e300),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", LISTS)
+def test_recommended_items_are_whole_numbers(name: str, recommended: Any) -> None:
+    with pytest.raises(ParameterError, match=r"^recommended "):
+        LISTS[name](recommended)
+
+
+@pytest.mark.parametrize("name", ["coverage", "novelty", "diversity"])
+def test_recommended_items_are_in_the_catalogue(name: str) -> None:
+    for recommended in ([[10]], [[2**40]], [[3, 11]]):
+        with pytest.raises(ParameterError, match=r"recommended has item \d+; expected at most 9: there are 10"):
+            LISTS[name](recommended)
+    with pytest.raises(ParameterError, match=r"recommended has shape \(2,\); expected"):
+        LISTS[name]([1, 2])
+
+
+FALSE_ROWS: list[Any] = [
+    [[1.5], [2]],
+    [["1"], [2]],
+    [[None], [2]],
+    [[np.nan], [2]],
+    [[True], [2]],
+    [[[1]], [2]],
+    ["ab", [2]],
+    [1, 2],
+    "ab",
+    5,
+    None,
+    [[2**70], [2]],
+    (np.array([0, 1, 3]), np.array([1, 2])),
+    (np.array([0, 2, 1]), np.array([1])),
+    (np.array([1, 1, 2]), np.array([1, 2])),
+    (np.array([-1, 1, 2]), np.array([1, 2])),
+    (np.array([0, 1]), np.array([1])),
+    (np.array([0.0, 0.5, 2]), np.array([1, 2])),
+    (np.array([0, 1, 2]), np.array([1, 2.5])),
+    (np.array([0, 1, 2]), np.array(["1", "2"])),
+    (np.array([0, 1, 2]), np.array([[1, 2]])),
+    (np.array([[0, 1, 2]]), np.array([1, 2])),
+    (np.array([0, 2**62, 2]), np.array([1, 2])),
+    (np.array([0, 2**64 - 1, 2], np.uint64), np.array([1, 2])),
+    (np.array([0, 1, 2]), np.array([1, 2**64 - 1], np.uint64)),
+    (np.empty(0, int), np.empty(0, int)),
+]
+
+
+@pytest.mark.parametrize("relevant", FALSE_ROWS, ids=range(len(FALSE_ROWS)))
+@pytest.mark.parametrize("name", EVERY)
+def test_false_rows_of_relevant_items_are_refused(name: str, relevant: Any) -> None:
+    with pytest.raises(ParameterError, match="relevant"):
+        EVERY[name]([[1, 2], [3, 4]], relevant, 2)
+
+
+@pytest.mark.parametrize(
+    "relevant",
+    [
+        iter([[1], [3, 5]]),
+        [{1}, {3, 5}],
+        [iter([1]), (item for item in (3, 5))],
+        [np.array([1.0]), np.array([3, 5], np.int8)],
+        ([1], [3, 5]),
+        (np.array([0, 1, 3], np.uint8), np.array([1.0, 3, 5])),
+        (row for row in ([1], [3, 5])),
+    ],
+    ids=range(7),
+)
+def test_rows_of_relevant_items_in_other_forms(relevant: Any) -> None:
+    assert metrics.recall_at_k([[1, 2], [3, 4]], relevant, 2) == 0.75
+
+
+# What is undefined, and what is no number ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scores", [[np.nan, 1, 2], [np.nan] * 3, [1, 2, -np.nan]])
+def test_auc_refuses_scores_that_are_nan(scores: list[float]) -> None:
+    with pytest.raises(ParameterError, match=r"scores have \d NaN; expected numbers, -inf for none"):
+        metrics.auc(scores, [True, False, True])
+
+
+@pytest.mark.parametrize("relevant", [[0.5, 1, 0], ["a", "b", "c"], [2, 1, 0], [None, True, False], [np.nan, 1, 0]])
+def test_auc_refuses_relevance_that_is_neither_true_nor_false(relevant: Any) -> None:
+    with pytest.raises(ParameterError, match=r"relevant has type .*; expected True or False for each item"):
+        metrics.auc([1, 2, 3], relevant)
+
+
+def test_auc_takes_0_and_1() -> None:
+    assert metrics.auc([1, 2, 3], [0, 0, 1]) == metrics.auc([1, 2, 3], [0.0, 0.0, 1.0]) == 1
+
+
+@pytest.mark.parametrize("metric", [metrics.rmse, metrics.mae])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_errors_of_what_is_not_finite_are_refused(metric: Callable[..., float], bad: float) -> None:
+    with pytest.raises(ParameterError, match="ratings have 1 numbers that are not finite; expected finite numbers"):
+        metric([1, bad], [1, 2])
+    with pytest.raises(ParameterError, match="predictions have 1 numbers that are not finite"):
+        metric([1, 2], [bad, 2])
+
+
+@pytest.mark.parametrize("bad", [["1", "2"], [None, 1], [[1], [1, 2]], [1j, 2]])
+def test_errors_of_what_is_no_number_are_refused(bad: Any) -> None:
+    for metric in (metrics.rmse, metrics.mae):
+        with pytest.raises(ParameterError, match=r"^ratings "):
+            metric(bad, [1, 2])
+
+
+@pytest.mark.parametrize("shares", [[0.5, 1.5], [-0.1, 0.5], [np.nan, 0.5], [[0.5, 0.5]], ["a", "b"]])
+def test_shares_are_from_0_to_1(shares: Any) -> None:
+    with pytest.raises(ParameterError, match="known_share has "):
+        metrics.novelty([[0, 1]], shares)
+
+
+@pytest.mark.parametrize("factors", [[0.5, 1.5], [[np.nan, 1], [1, 2]], [[np.inf, 1], [1, 2]], [["a"], ["b"]]])
+def test_factors_are_a_finite_table(factors: Any) -> None:
+    with pytest.raises(ParameterError, match=r"^item_factors ha"):
+        metrics.diversity([[0, 1]], factors)
+
+
+def test_what_is_undefined_is_none_for_evaluation() -> None:
+    makers: dict[str, Any] = {
+        "irrelevant_above": lambda: np.empty(0),
+        "recommended": lambda: np.array([[-1]]),
+        "known_share": lambda: np.array([0.5]),
+        "item_factors": lambda: np.ones((1, 1)),
+    }
+    for name in ("auc", "novelty", "diversity"):
+        assert metrics.METRICS[name].measure(makers) is None
+    assert json.dumps(metrics.METRICS["auc"].measure(makers)) == "null"
 
 
 # Novelty and diversity -----------------------------------------------------------------------------------------------

@@ -25,9 +25,7 @@ def as_lists(recommended: npt.ArrayLike, n_items: int | None = None) -> npt.NDAr
             "row: drop repetitions first"
         )
     if n_items is not None and items.size and items.max() >= n_items:
-        raise ParameterError(
-            f"recommended has item {items.max()}, but there are {n_items} items; expected at most n - 1"
-        )
+        raise ParameterError(f"recommended has item {items.max()}; expected at most {n_items - 1}: there are {n_items}")
     return items
 
 
