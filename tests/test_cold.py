@@ -10,6 +10,7 @@ import pytest
 
 import fastmf
 from fastmf import Interactions
+from fastmf.answering.asked import count_cold_users
 from fastmf.errors import DataError, ParameterError
 from fastmf.models import FactorModel
 
@@ -94,6 +95,12 @@ def test_popular_items_fill_in_for_cold_users(filters: dict[str, Any], model: Fa
         shares = [counts[item] / len(WARM_USERS) for item in expected]
         assert recommended.scores[user, : len(expected)].tolist() == pytest.approx(shares)
     assert recommended.n_cold_users == 3
+
+
+def test_cold_users_can_be_counted_beforehand(als: FactorModel) -> None:
+    assert count_cold_users(als.fitted) == 3
+    assert count_cold_users(als.fitted, [7, 3, 7]) == 2
+    assert count_cold_users(als.fitted, iter([1])) == 0
 
 
 def test_included_they_are_like_any_other(model: FactorModel) -> None:

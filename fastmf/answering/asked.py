@@ -3,7 +3,25 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from fastmf.answering.fitted import Fitted
+from fastmf.reading import ids
+
+
+def count_cold_users(fitted: Fitted, users: Any = None) -> int:
+    """Return how many of some users, given by their ids, have no training rating; of all users if None.
+
+    Raises
+    ------
+    UnknownIdError
+        If a user id is unknown.
+    """
+    if users is None:
+        return int(np.count_nonzero(fitted.counts.is_cold_user))
+    indices = ids.require_known(fitted.user_ids, read_once(users), "users")
+    return int(np.count_nonzero(fitted.counts.are_cold(indices)))
 
 
 def read_once(values: Any) -> Any:

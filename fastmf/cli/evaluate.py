@@ -3,7 +3,8 @@
 example:
   fastmf evaluate model test.parquet -k 10 20
 
-Items of the training ratings are not ranked; --exclude names other ratings to leave out instead.
+Items of the training ratings are not ranked; --exclude names other ratings to leave out instead. Users and items
+without training ratings are not ranked either; --cold ranks such users by popularity, or both by their factors.
 """
 
 import argparse
@@ -46,21 +47,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="test items are relevant from this rating on (default: all)",
     )
+    parser.add_argument(
+        "--cold",
+        choices=("skip", "popular", "include"),
+        default="skip",
+        help="users without training ratings are not ranked, are ranked by how popular items are, or are ranked by "
+        "their factors, then with items without training ratings (default: %(default)s)",
+    )
     add_column_options(parser)
     add_run_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Evaluate and print the figures."""
+    """Evaluate and print the metrics."""
     import fastmf
 
-    figures = fastmf.evaluate(
+    results = fastmf.evaluate(
         load_model(parsed.model, parsed),
         read_ratings(parsed.test, parsed),
         exclude="seen" if parsed.exclude is None else read_ratings(parsed.exclude, parsed),
         k=parsed.k,
         metrics=parsed.metrics,
         min_relevant_rating=parsed.min_relevant_rating,
+        cold=parsed.cold,
     )
-    print_result(figures, parsed.json)
+    if not parsed.json:
+        results = {name: "undefined" if value is None else value for name, value in results.items()}
+    print_result(results, parsed.json)
     return 0
