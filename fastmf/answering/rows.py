@@ -108,14 +108,15 @@ def _contains(rows: Rows, row: IndexArray, columns: IndexArray) -> BoolArray:
     if not len(rows.indices):
         return np.zeros(len(row), np.bool_)
     known = (row >= 0) & (columns >= 0)
-    low = np.where(known, rows.indptr[row], 0)
-    end = np.where(known, rows.indptr[row + known], 0)
-    high = end.copy()
-    while np.any(low < high):
-        middle = (low + high) >> 1
-        goes_right = (low < high) & (rows.indices[np.minimum(middle, len(rows.indices) - 1)] < columns)
-        low, high = np.where(goes_right, middle + 1, low), np.where(goes_right | (low >= high), high, middle)
-    return np.asarray((low < end) & (rows.indices[np.minimum(low, len(rows.indices) - 1)] == columns))
+    low = rows.indptr[np.where(known, row, 0)]
+    end = rows.indptr[np.where(known, row + 1, 0)]
+    # All entries before `low` are smaller. It moves on by powers of two, the largest first.
+    step = 1 << int((end - low).max(initial=0)).bit_length()
+    while step > 1:
+        step >>= 1
+        ahead = low + step
+        low += step * ((ahead <= end) & (rows.indices.take(ahead - 1, mode="clip") < columns))
+    return np.asarray(known & (low < end) & (rows.indices.take(low, mode="clip") == columns))
 
 
 def same_for_all(items: Int32Array, n_users: int) -> Rows:
