@@ -400,7 +400,7 @@ def change(saved: Path, **entries: Any) -> None:
         ({"format_version": None}, "has format version None"),
         ({"format": "other"}, "is not the manifest of a fastmf model; expected format 'fastmf-model'"),
         ({"model": "SVD"}, "is damaged ('SVD')"),
-        ({"files": ...}, "is damaged ('files')"),
+        ({"files": ...}, "is damaged ('files' is missing)"),
         ({"n_users": 24}, "user_factors.npy is float32 of shape (25, 3); expected float32 (24, 3)"),
         ({"n_items": "many"}, "is damaged ("),
     ],

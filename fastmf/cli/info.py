@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Describe whatever is at the path."""
-    path = Path(parsed.path)
+    path = Path(parsed.path).expanduser()
     is_model = path.is_dir() and not list(path.rglob("*.parquet"))
     print_result(_model(path, parsed.verify) if is_model else _ratings(parsed.path), parsed.json)
     return 0
@@ -29,21 +29,21 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _model(path: Path, verify: bool) -> dict[str, Any]:
     import fastmf
+    from fastmf.keeping.manifest import FORMAT_VERSION
     from fastmf.keeping.model_directory import read_manifest
 
-    manifest = read_manifest(path)
     fastmf.load(path, verify=verify)
-    last = manifest["history"][-1] if manifest["history"] else {}
+    manifest = read_manifest(path)
     return {
-        "model": manifest["model"],
-        "created": manifest["created"],
-        "written by": f"fastmf {manifest['fastmf_version']}, format {manifest['format_version']}",
-        "n_users": manifest["n_users"],
-        "n_items": manifest["n_items"],
-        "n_ratings": manifest["data"]["n_ratings"],
-        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
-        "parameters": manifest["parameters"],
-        "last epoch": last,
+        "model": manifest.model,
+        "created": manifest.created,
+        "written by": f"fastmf {manifest.fastmf_version}, format {FORMAT_VERSION}",
+        "n_users": manifest.n_users,
+        "n_items": manifest.n_items,
+        "n_ratings": manifest.data["n_ratings"],
+        "bytes": sum(file.n_bytes for file in manifest.files.values()),
+        "parameters": manifest.parameters,
+        "last epoch": manifest.history[-1] if manifest.history else {},
     }
 
 

@@ -1,9 +1,11 @@
 """Options that several commands share, and how they print."""
 
 import argparse
-import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
+
+from fastmf.common.json_text import to_json
 
 if TYPE_CHECKING:
     from fastmf import Interactions
@@ -103,7 +105,7 @@ def load_model(path: str, parsed: argparse.Namespace) -> Any:
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print names and values, aligned for people or as JSON for programs."""
     if as_json:
-        print(json.dumps(result))
+        print(to_json(result))
         return
     width = max(map(len, result), default=0)
     for name, value in result.items():
@@ -116,6 +118,8 @@ def show(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float) and math.isnan(value):
+        return "undefined"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
     if isinstance(value, dict):

@@ -5,10 +5,10 @@ example:
 """
 
 import argparse
-import json
 from typing import Any
 
 from fastmf.cli.options import add_run_options, load_model, positive_integer
+from fastmf.common.json_text import to_json
 from fastmf.errors import UnknownIdError
 
 
@@ -30,7 +30,7 @@ def run(parsed: argparse.Namespace) -> int:
     else:
         table = model.similar_users([_typed(parsed.user, model.user_ids)], parsed.k).to_arrow()
     if parsed.json:
-        print(json.dumps(table.to_pylist(), default=str))
+        print(to_json(table.to_pylist()))
         return 0
     print("rank  cosine  id")
     for row in zip(table["rank"].to_pylist(), table["score"].to_pylist(), table.column(2).to_pylist(), strict=True):

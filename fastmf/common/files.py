@@ -1,51 +1,133 @@
 """Outputs that appear whole or not at all."""
 
+import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from fastmf.common.leftovers import (
+    aside_beside,
+    put_back_old_version,
+    remove_unfinished,
+    size_of,
+    temporary_beside,
+)
+from fastmf.common.renaming import exchange, rename_to_absent
 from fastmf.errors import FastMFError, OutputError, OutputExistsError
 
+_OF_TEXT = (".csv", ".tsv")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SWAP_ATTEMPTS = 10
 
-def require_absent(path: Path, overwrite: bool) -> None:
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine with ``~`` expanded and links followed; ``file://`` URIs are such paths.
+
+    Raises
+    ------
+    OutputError
+        If it is another URI, names a user without a home directory, or is a link that leads back to itself.
+    """
+    name = os.fspath(path)
+    if "://" in name:
+        parts = urlsplit(name)
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+            raise OutputError(
+                f"{name} is a URI; expected a path on this machine: use a local path, and copy from or to the URI"
+            )
+        name = unquote(parts.path)
+    try:
+        resolved = Path(os.path.realpath(Path(name).expanduser()))
+    except RuntimeError as error:
+        raise OutputError(f"{name} names a home directory that does not exist; write the path in full") from error
+    except ValueError as error:  # a null character
+        raise OutputError(f"{name!r} is not a path: {error}; choose another output") from error
+    if resolved.is_symlink():
+        raise OutputError(f"{name} is a link that leads back to itself; remove the link, or choose another output")
+    return resolved
+
+
+def output_path(path: str | os.PathLike[str]) -> Path:
+    """Return where an output goes; see `local_path`.
+
+    Raises
+    ------
+    OutputError
+        If it is not a path on this machine, or its name promises another format.
+    """
+    final = local_path(path)
+    suffixes = [suffix.lower() for suffix in final.suffixes]
+    while suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    if suffixes and suffixes[-1] in _OF_TEXT:
+        raise OutputError(
+            f"cannot write {path}: fastmf writes Parquet, not {suffixes[-1][1:].upper()}; choose a name that ends in "
+            ".parquet"
+        )
+    return final
+
+
+def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise an error if ``path`` cannot become an output: cheap, so that long work can ask before it starts.
 
     Raises
     ------
     OutputExistsError
-        If ``path`` exists and may not be overwritten.
+        If ``path`` exists and may not be overwritten, or is neither a file nor a directory.
     OutputError
-        If it would lie below something that is no directory.
+        If it is not a path of this machine, or is below something that is not a directory.
     """
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
-        )
-    lowest = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
-    if not lowest.is_dir():
-        raise OutputError(f"cannot write {path}: {lowest} is not a directory; choose another output")
-
-
-def _temporary_beside(path: Path) -> Path:
-    """Make a name in the directory of ``path``, on the same file system, so that a rename is atomic."""
-    with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent / f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    final = output_path(path)
+    with naming(final):
+        if final.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+            )
+        if final.exists() and not (final.is_file() or final.is_dir()):
+            raise OutputExistsError(f"{path} is neither a file nor a directory; choose another output")
+        lowest = next((parent for parent in final.parents if parent.exists()), Path("/"))
+        if not lowest.is_dir():
+            raise OutputError(f"cannot write {path}: {lowest} is not a directory; choose another output")
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say which output it is that the system does not let us write; errors of our own say it already."""
+def naming(path: Path, temporary: Path | None = None, n_bytes: int | None = None) -> Iterator[None]:
+    """Turn errors of the system into an `OutputError` that names the output; errors of fastmf pass as they are.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    temporary : Path, optional
+        Where it is being written.
+    n_bytes : int, optional
+        How large it becomes, if that is known.
+    """
     try:
         yield
     except FastMFError:
         raise
     except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {path}: {reason}; make room, or choose another output") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        advice = "choose another output"
+        if error.errno in _NO_ROOM or error.errno is None:  # NumPy raises errors of full disks without a number
+            advice = f"make room, or {advice} ({_room(path, temporary, n_bytes)})"
+        raise OutputError(f"cannot write {path}: {reason}; {advice}") from error
+
+
+def _room(path: Path, temporary: Path | None, n_bytes: int | None) -> str:
+    written = size_of(temporary) if temporary is not None else 0
+    needed = f"{n_bytes:,} bytes are needed" if n_bytes else f"more than {written:,} bytes are needed"
+    lowest = next((parent for parent in path.parents if parent.exists()), Path("/"))
+    try:
+        free = shutil.disk_usage(lowest).free
+    except OSError:
+        return needed
+    return f"{needed}, {free + written:,} are free"
 
 
 def _sync(path: Path) -> None:
@@ -58,7 +140,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def new_file(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int | None = None) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` if the block ends well.
 
     Parameters
@@ -66,86 +148,137 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
     path : path-like
     overwrite : bool
         Whether an existing file may be replaced.
+    n_bytes : int, optional
+        How large it becomes, for the message of a full disk.
 
     Raises
     ------
     OutputExistsError
-        If ``path`` exists and ``overwrite`` is false.
+        If ``path`` exists and ``overwrite`` is false, also if it has come to exist meanwhile.
     OutputError
         If there is no room or no permission; what was at ``path`` is untouched.
     """
-    final = Path(path)
-    require_absent(final, overwrite)
+    require_absent(path, overwrite)
+    final = output_path(path)
     if final.is_dir():
-        raise OutputExistsError(f"{final} is a directory; expected the name of a file to write")
-    temporary = _temporary_beside(final)
+        raise OutputExistsError(f"{path} is a directory; expected the name of a file to write")
+    temporary = temporary_beside(final)
+    _prepare(final)
     try:
-        with _naming(final):
+        with naming(final, temporary, n_bytes):
             yield temporary
             _sync(temporary)
-            os.replace(temporary, final)
+            if overwrite:
+                os.replace(temporary, final)
+            else:
+                _appear(temporary, final)
             _sync(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def new_directory(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int | None = None) -> Iterator[Path]:
     """Give a temporary directory to fill, and rename it to ``path`` if the block ends well.
 
-    A directory cannot be replaced in one step: an old one is renamed aside first, and renamed back if that fails.
+    An old directory is exchanged for the new one in one step. Where the system cannot, it is renamed aside first, and
+    renamed back if the second rename fails; after a kill between the two, the next call that writes or looks for
+    ``path`` puts it back.
 
     Parameters
     ----------
     path : path-like
     overwrite : bool
         Whether an existing directory may be replaced.
+    n_bytes : int, optional
+        How large it becomes, for the message of a full disk.
 
     Raises
     ------
     OutputExistsError
-        If ``path`` exists and ``overwrite`` is false.
+        If ``path`` exists and ``overwrite`` is false, also if it has come to exist meanwhile.
     OutputError
         If there is no room or no permission; what was at ``path`` is untouched.
     """
-    final = Path(path)
-    require_absent(final, overwrite)
-    temporary = _temporary_beside(final)
+    final = output_path(path)
+    put_back_old_version(final)
+    require_absent(path, overwrite)
+    temporary = temporary_beside(final)
+    _prepare(final)
     try:
-        with _naming(final):
+        with naming(final, temporary, n_bytes):
             temporary.mkdir()
             yield temporary
             for file in temporary.iterdir():
                 _sync(file)
             _sync(temporary)
-            _swap_in(temporary, final)
+            if overwrite:
+                _swap_in(temporary, final)
+            else:
+                _appear(temporary, final)
             _sync(final.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _delete(temporary)
 
 
 def is_being_replaced(path: Path) -> bool:
-    """Whether an output of that name is missing only for the moment between the two renames of `new_directory`."""
+    """Whether an output is missing only for the moment between the two renames of `new_directory`.
+
+    If the process that was to do the second one is dead, the old output is put back.
+    """
+    return put_back_old_version(path)
+
+
+def _prepare(final: Path) -> None:
+    with naming(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(final)
+
+
+def _appear(temporary: Path, final: Path) -> None:
     try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return False
-    return path.name not in names and any(name.startswith(f".{path.name}.tmp-") for name in names)
+        rename_to_absent(temporary, final)
+    except FileExistsError:
+        raise OutputExistsError(
+            f"{final} was written by another process meanwhile, and is left as it is; choose another output, or allow "
+            "overwriting (overwrite=True, --overwrite)"
+        ) from None
 
 
 def _swap_in(temporary: Path, final: Path) -> None:
-    if not final.exists():
-        os.rename(temporary, final)
-        return
-    aside = _temporary_beside(final)
+    """Put the new output where the old one is; afterwards the old one, if any, has the temporary name."""
+    for _ in range(_SWAP_ATTEMPTS):
+        try:
+            if final.exists():
+                if not exchange(temporary, final):
+                    _swap_in_two_steps(temporary, final)
+            else:
+                rename_to_absent(temporary, final)
+            return
+        except (FileExistsError, FileNotFoundError):  # another process has just put its output there, or taken it away
+            if not temporary.exists():
+                raise
+    raise OutputError(
+        f"cannot write {final}: other processes keep replacing it; wait for them, or choose another output"
+    )
+
+
+def _swap_in_two_steps(temporary: Path, final: Path) -> None:
+    aside = aside_beside(final)
     try:
         os.rename(final, aside)
-        os.rename(temporary, final)
+        rename_to_absent(temporary, final)
     except BaseException:  # Ctrl-C too must not leave the old one under a name that nobody looks for
         if aside.exists() and not final.exists():
             os.rename(aside, final)
         raise
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        if final.exists():
+            _delete(aside)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink()
+        path.unlink(missing_ok=True)

@@ -5,10 +5,11 @@ uncompressed Arrow IPC. Nothing in it is pickled.
 """
 
 import hashlib
-import json
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,22 +18,32 @@ import pyarrow as pa
 
 from fastmf._version import __version__
 from fastmf.answering.fitted import Fitted
-from fastmf.common.files import is_being_replaced, new_directory, require_absent
-from fastmf.errors import FastMFError, ModelError, OutputExistsError
+from fastmf.common.files import is_being_replaced, local_path, naming, new_directory, output_path, require_absent
+from fastmf.errors import ModelError, OutputError, OutputExistsError
+from fastmf.keeping import manifest as manifests
+from fastmf.keeping.manifest import FORMAT, FORMAT_VERSION, ID_FILES, MANIFEST, Manifest, damaged, file_names
+from fastmf.keeping.stored_arrays import (
+    Check,
+    CheckOnce,
+    StoredFitted,
+    check_finite,
+    check_ids,
+    check_rows,
+    map_array,
+    map_ids,
+)
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import Rows
 
-FORMAT = "fastmf-model"
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 Source = dict[str, Any]
 
 # How to run is a matter of the machine, not of the model.
 _RUN_PARAMETERS = ("backend", "n_threads", "verbose")
 _LOAD_ATTEMPTS = 50
 _SWAP_SECONDS = 0.002
-_ID_FILES = ("user_ids.arrow", "item_ids.arrow")
+# So many names of files are shown in a message.
+_SHOWN = 5
 
 
 class Saveable(Protocol):
@@ -53,14 +64,16 @@ class Saveable(Protocol):
 def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
     """Write a fitted model to a directory; see `fastmf.models.FactorModel.save`."""
     fitted = model.fitted
-    require_replaceable(Path(path), overwrite)
-    with new_directory(path, overwrite) as folder:
-        for name, array in _arrays(fitted).items():
+    require_replaceable(path, overwrite)
+    arrays, vocabularies = _arrays(fitted), (fitted.user_ids, fitted.item_ids)
+    n_bytes = sum(array.nbytes for array in arrays.values()) + sum(ids.nbytes for ids in vocabularies)
+    with new_directory(path, overwrite, n_bytes) as folder:
+        for name, array in arrays.items():
             np.save(folder / name, array, allow_pickle=False)
-        for name, vocabulary in zip(_ID_FILES, (fitted.user_ids, fitted.item_ids), strict=True):
+        for name, vocabulary in zip(ID_FILES, vocabularies, strict=True):
             _write_ids(folder / name, vocabulary)
         files = {file.name: _file_record(file) for file in sorted(folder.iterdir())}
-        manifest = {
+        content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "fastmf_version": __version__,
@@ -78,24 +91,48 @@ def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: So
             "trained_with": fitted.trained_with,
             "files": files,
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, default=_plain) + "\n", encoding="utf-8")
+        manifests.write(folder, content)
+        require_replaceable(path, overwrite)  # somebody may have put files there meanwhile
 
 
-def require_replaceable(path: Path, overwrite: bool) -> None:
-    """Raise `OutputExistsError` if a model may not be put at ``path``.
+def require_replaceable(path: PathLike, overwrite: bool) -> None:
+    """Raise an error if a model may not be put at ``path``.
 
-    Overwriting removes a whole directory, so it is for models alone (and empty directories): a mistyped path must not
+    Overwriting removes a whole directory. So it must be empty, or a model and nothing else: a mistyped path must not
     cost anything else.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``path`` exists and may not be overwritten, is not a model, or holds files that are not of the model.
+    OutputError
+        If ``path`` cannot be written.
     """
     require_absent(path, overwrite)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+    folder = output_path(path)
+    with naming(folder):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
     try:
-        read_manifest(path)
+        manifest = manifests.read(folder)
     except ModelError as error:
         raise OutputExistsError(
             f"{path} exists and is not a model, which alone is overwritten; choose another output, or delete it first"
         ) from error
+    if foreign := _foreign_files(folder, manifest):
+        shown = ", ".join(foreign[:_SHOWN]) + (f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else "")
+        raise OutputExistsError(
+            f"{path} holds files that are not of the model, and overwriting it would delete them: {shown}; move them, "
+            "or choose another output"
+        )
+
+
+def _foreign_files(folder: Path, manifest: Manifest) -> list[str]:
+    """List what a model directory holds beside the model; directories end in a slash."""
+    own = {MANIFEST, *file_names(manifest.state)}
+    return sorted(
+        entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name not in own or entry.is_dir()
+    )
 
 
 class Stored(NamedTuple):
@@ -126,7 +163,10 @@ def read(path: PathLike, verify: bool = False) -> Stored:
     ModelError
         If the directory is not a model, is incomplete or damaged, or of a newer format.
     """
-    folder = Path(path)
+    try:
+        folder = local_path(path)
+    except OutputError as error:
+        raise ModelError(f"no model at {path}: {error}") from None
     for _ in range(_LOAD_ATTEMPTS):
         version = _version(folder)
         try:
@@ -140,9 +180,14 @@ def read(path: PathLike, verify: bool = False) -> Stored:
     raise ModelError(f"{folder} was replaced {_LOAD_ATTEMPTS} times while it was read; try again when that is over")
 
 
-def damaged(folder: PathLike, error: Exception) -> ModelError:
-    """Return the error of a model directory that holds something else than it should."""
-    return ModelError(f"{folder} is damaged ({error}); restore it from a copy or train again")
+def read_manifest(path: PathLike) -> Manifest:
+    """Read and check the manifest of a model directory.
+
+    Raises
+    ------
+    ModelError
+    """
+    return manifests.read(Path(path).expanduser())
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
@@ -151,61 +196,26 @@ def _version(folder: Path) -> tuple[int, int] | None:
         try:
             status = os.stat(folder / MANIFEST)
         except OSError:
-            if not is_being_replaced(folder):
-                return None
-            time.sleep(_SWAP_SECONDS)
+            with suppress(OSError):  # what cannot be put back is not there
+                if is_being_replaced(folder):
+                    time.sleep(_SWAP_SECONDS)
+                    continue
+            return None
         else:
             return status.st_ino, status.st_mtime_ns
     return None
 
 
 def _read(folder: Path, verify: bool) -> Stored:
-    manifest = read_manifest(folder)
+    manifest = manifests.read(folder, verify)
     try:
-        _check_files(folder, manifest["files"], verify)
-        parameters, fitted = _parameters(manifest["parameters"]), _read_fitted(folder, manifest)
-        return Stored(manifest["model"], parameters, fitted, manifest["history"])
-    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
-        if isinstance(error, FastMFError):
-            raise
+        _check_files(folder, manifest, verify)
+        fitted = _read_fitted(folder, manifest)
+    except OSError as error:
         raise damaged(folder, error) from error
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check the manifest of a model directory.
-
-    Raises
-    ------
-    ModelError
-    """
-    if not folder.is_dir():
-        raise ModelError(f"no model at {folder}: expected a directory that `fastmf train` or model.save wrote")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{folder} has no {MANIFEST}: it is not a model, or an incomplete one; train or copy it again"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ModelError(
-            f"{folder / MANIFEST} cannot be read ({error}); restore it from a copy or train again"
-        ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"{folder / MANIFEST} is not the manifest of a fastmf model; expected format {FORMAT!r}")
-    version = manifest.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ModelError(
-            f"{folder} has format version {version} and this fastmf ({__version__}) reads up to {FORMAT_VERSION}; "
-            f"upgrade fastmf (the model was written by {manifest.get('fastmf_version')})"
-        )
-    return manifest
-
-
-def _plain(value: Any) -> Any:
-    """Turn a NumPy number, which may be a parameter or stand in a callback's record, into one of Python."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} is a {type(value).__name__}; expected what JSON can hold")
+    if verify:
+        fitted.check()
+    return Stored(manifest.model, _parameters(manifest.parameters), fitted, manifest.history)
 
 
 def _arrays(fitted: Fitted) -> dict[str, Any]:
@@ -226,67 +236,71 @@ def _write_ids(path: Path, vocabulary: pa.Array) -> None:
         writer.write_table(table)
 
 
-def _read_ids(path: Path) -> pa.Array:
-    column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("id")
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 def _file_record(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _check_files(folder: Path, files: dict[str, dict[str, Any]], verify: bool) -> None:
-    for name, expected in files.items():
+def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
+    for name, expected in manifest.files.items():
         path = folder / name
         if not path.is_file():
             raise ModelError(f"{folder} lacks {name}: the model is incomplete; copy it again or train again")
         size = os.path.getsize(path)
-        if size != expected["bytes"]:
+        if size != expected.n_bytes:
             raise ModelError(
-                f"{path} has {size} bytes, expected {expected['bytes']}: copy the model again or train again"
+                f"{path} has {size} bytes, expected {expected.n_bytes}: copy the model again or train again"
             )
-        if verify and _file_record(path)["sha256"] != expected["sha256"]:
+        if verify and _file_record(path)["sha256"] != expected.sha256:
             raise ModelError(f"{path} does not match its checksum: copy the model again or train again")
 
 
 def _parameters(stored: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored.items()
+        if name not in _RUN_PARAMETERS
+    }
 
 
-def _read_fitted(folder: Path, manifest: dict[str, Any]) -> Fitted:
+def _read_fitted(folder: Path, manifest: Manifest) -> StoredFitted:
+    """Map the files of a model; shapes and types are checked now, the contents before their first use."""
+    n_users, n_items, n_factors = manifest.n_users, manifest.n_items, manifest.n_factors
+
     def mapped(name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> Any:
-        # Copy-on-write, not read-only: kernels are compiled for writable arrays, and need not be again.
-        array = np.load(folder / name, mmap_mode="c", allow_pickle=False)
-        fits = array.ndim == len(shape) and all(
-            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-        )
-        if array.dtype != dtype or not fits:
-            raise ModelError(
-                f"{folder / name} is {array.dtype} of shape {array.shape}; expected {dtype.__name__} {shape}"
-            )
-        return np.asarray(array)
+        return map_array(folder / name, dtype, shape)
 
-    n_users, n_items = int(manifest["n_users"]), int(manifest["n_items"])
-    n_factors = int(manifest["n_factors"])
     factors = Factors(
         mapped("user_factors.npy", np.float32, (n_users, n_factors)),
         mapped("item_factors.npy", np.float32, (n_items, n_factors)),
         mapped("user_biases.npy", np.float32, (n_users,)),
         mapped("item_biases.npy", np.float32, (n_items,)),
-        np.float32(manifest["global_mean"]),
+        np.float32(manifest.global_mean),
     )
     seen = Rows(mapped("seen_indptr.npy", np.int64, (n_users + 1,)), mapped("seen_indices.npy", np.int32, (None,)))
-    user_ids, item_ids = (_read_ids(folder / name) for name in _ID_FILES)
+    user_ids, item_ids = (map_ids(folder / name) for name in ID_FILES)
     if len(user_ids) != n_users or len(item_ids) != n_items:
         raise ModelError(
             f"{folder} has {len(user_ids)} user and {len(item_ids)} item ids; expected {n_users} and {n_items}"
         )
-    link = Link(np.float32(manifest["link"]["low"]), np.float32(manifest["link"]["span"]))
+    link = Link(np.float32(manifest.low), np.float32(manifest.span))
     state = {}
-    for name in manifest.get("state", []):  # models of before have none
+    for name in manifest.state:
         n_rows = n_users if name.startswith("user_") else n_items
         state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
-    trained_with = _parameters(manifest.get("trained_with", {}))
-    return Fitted(factors, link, user_ids, item_ids, seen, manifest["data"], state, trained_with)
+    parts = factors, link, user_ids, item_ids, seen, manifest.data, state, _parameters(manifest.trained_with)
+    fitted = Fitted(*parts)
+    n_elements = sum(array.size for array in (*factors[:4], *seen, *state.values()))
+    check = CheckOnce(partial(_checks_of_contents, folder, fitted), n_elements)
+    return StoredFitted(*parts, check=check)
+
+
+def _checks_of_contents(folder: Path, fitted: Fitted) -> list[Check]:
+    """Return checks of everything that kernels rely on and that the shapes of arrays do not show."""
+    arrays = {name: array for name, array in _arrays(fitted).items() if array.dtype == np.float32}
+    checks = [check for name, array in arrays.items() for check in check_finite(folder / name, array)]
+    checks += check_rows((folder / "seen_indptr.npy", folder / "seen_indices.npy"), fitted.seen, fitted.n_items)
+    for name, vocabulary in zip(ID_FILES, (fitted.user_ids, fitted.item_ids), strict=True):
+        checks += check_ids(folder / name, vocabulary)
+    return checks

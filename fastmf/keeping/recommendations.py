@@ -1,22 +1,30 @@
-"""Recommendations to Parquet: in parts, so that an interrupted call goes on where it stopped."""
+"""Recommendations to Parquet: in parts, so that an interrupted call continues where it stopped."""
 
+import hashlib
+import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastmf.answering.answers import Batches, add_scans
-from fastmf.common.files import new_directory, new_file, require_absent
+from fastmf.common.files import naming, new_directory, new_file, output_path, require_absent
+from fastmf.common.leftovers import locked, parts_beside, remove_parts
 from fastmf.common.progress import Progress
-from fastmf.errors import DataError, OutputExistsError
+from fastmf.errors import DataError, OutputError, OutputExistsError
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels.topk.arrays import Scan
 
 # Batches of users in a file: what is lost when a call is interrupted.
 _BATCHES_A_PART = 8
+# So many names of files are shown in a message.
+_SHOWN = 5
 
 
 def write_recommendations(
@@ -24,8 +32,10 @@ def write_recommendations(
 ) -> int:
     """Write batches of recommendations to Parquet; the output appears whole or not at all.
 
-    Parts are finished one by one in a hidden directory beside the output. A call that was interrupted leaves them
-    there, and the same call goes on after them: the output has the same bytes as if nothing had happened.
+    Parts are finished one by one in a hidden directory beside the output. An interrupted call leaves them there, and
+    the same call continues after them: the output has the same bytes as without the interruption. Each part has a
+    checksum; a part that does not match it is computed again. When the output is whole, parts that other interrupted
+    calls have left for it are removed.
 
     Parameters
     ----------
@@ -48,48 +58,101 @@ def write_recommendations(
     DataError
         If there are no users.
     OutputExistsError
-        If ``path`` exists and ``overwrite`` is false, or is a directory of anything else than recommendations.
+        If ``path`` exists and ``overwrite`` is false, or is a directory of anything other than recommendations.
+    OutputError
+        If there is no room or no permission, or another process is writing the same recommendations there.
     """
-    final = Path(path)
-    _require_replaceable_recommendations(final, overwrite, partitioned)
+    require_replaceable(path, overwrite=overwrite, partitioned=partitioned)
     if batches.n_users == 0:
         raise DataError("there are no users to recommend to; expected at least one")
-    parts = parts_directory(final, batches.fingerprint())
-    parts.mkdir(parents=True, exist_ok=True)
-    try:
-        files = _write_parts(batches, parts, shown)
-    finally:
-        if not any(parts.iterdir()):
-            parts.rmdir()
-    n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
-    if partitioned:
-        with new_directory(final, overwrite) as folder:
-            for file in files:
-                os.replace(file, folder / file.name)
-    else:
-        with new_file(final, overwrite) as temporary, pq.ParquetWriter(temporary, **_format(files[0])) as writer:
-            for file in files:
-                parquet = pq.ParquetFile(file)
-                for number in range(parquet.num_row_groups):
-                    writer.write_table(parquet.read_row_group(number))
-    shutil.rmtree(parts, ignore_errors=True)
+    final = output_path(path)
+    with _parts_directory(final, batches.fingerprint()) as folder:
+        files = _write_parts(batches, folder, shown)
+        n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
+        if partitioned:
+            with new_directory(final, overwrite) as directory:
+                for file in files:
+                    os.replace(file, directory / file.name)
+                require_replaceable(path, overwrite=overwrite, partitioned=True)  # somebody may have put files there
+        else:
+            _join(files, final, overwrite)
+        shutil.rmtree(folder, ignore_errors=True)
+    remove_parts(final)
     return n_rows
 
 
-def parts_directory(path: Path, fingerprint: str) -> Path:
-    """Return where the finished parts of an output are while it is not whole."""
-    return path.absolute().parent / f".{path.name}.parts-{fingerprint}"
+def require_replaceable(path: PathLike, *, overwrite: bool, partitioned: bool) -> None:
+    """Raise an error unless recommendations may be put at ``path``.
+
+    A directory is replaced only by a directory, and only if it holds nothing but parts of recommendations.
+
+    Raises
+    ------
+    OutputExistsError
+        If ``path`` exists and may not be overwritten.
+    OutputError
+        If ``path`` cannot be written.
+    """
+    require_absent(path, overwrite)
+    final = output_path(path)
+    if final.is_file() and partitioned:
+        raise OutputExistsError(f"{path} is a file; expected the name of a directory to write")
+    if not final.is_dir():
+        return
+    if not partitioned:
+        raise OutputExistsError(f"{path} is a directory; expected the name of a file to write")
+    foreign = sorted(entry.name + "/" * entry.is_dir() for entry in final.iterdir() if not _is_part(entry))
+    if foreign:
+        shown = ", ".join(foreign[:_SHOWN]) + (f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else "")
+        raise OutputExistsError(
+            f"{path} holds more than parts of recommendations, which alone are overwritten: {shown}; move them, or choose "
+            "another output"
+        )
+
+
+def _is_part(entry: Path) -> bool:
+    return entry.match("part-*.parquet") and entry.is_file()
+
+
+@contextmanager
+def _parts_directory(final: Path, fingerprint: str) -> Iterator[Path]:
+    """Give the directory of finished parts to one process; it is removed if it is empty in the end."""
+    folder = parts_beside(final, fingerprint)
+    with naming(final):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder) as has_lock:
+                if not has_lock:
+                    raise OutputError(
+                        f"cannot write {final}: another process is writing the same recommendations there; wait for it, "
+                        "or choose another output"
+                    )
+                try:
+                    yield folder
+                except (KeyboardInterrupt, SystemExit) as error:
+                    error.add_note(_what_remains(folder))
+                    raise
+        finally:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _what_remains(folder: Path) -> str:
+    n_parts = sum(1 for _ in folder.glob("part-*.json"))
+    if n_parts == 0:
+        return "no part was finished: the same call starts afresh"
+    return f"{n_parts} finished part{'s' * (n_parts > 1)} are kept in {folder}: the same call continues after them"
 
 
 def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
-    """Write the parts that are not there yet; returns the files of all of them, in order."""
+    """Write the parts that are missing or damaged; returns the files of all parts, in order."""
     starts = range(0, batches.n_batches, _BATCHES_A_PART)
     files = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
     scan, n_done, started = Scan(0, 0, 0), 0, time.perf_counter()
     with Progress("recommend", batches.n_users, "user", shown) as progress:
         for file, start in zip(files, starts, strict=True):
             numbers = range(start, min(start + _BATCHES_A_PART, batches.n_batches))
-            if file.exists():
+            if _is_whole(file):
                 progress.advance(sum(batches.size(number) for number in numbers), "done before")
                 continue
             with new_file(file, overwrite=True) as temporary:
@@ -105,7 +168,37 @@ def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
                 finally:
                     if writer is not None:
                         writer.close()
+            with new_file(_record_of(file), overwrite=True) as temporary:
+                temporary.write_text(json.dumps(_describe(file)), encoding="utf-8")
     return files
+
+
+def _record_of(file: Path) -> Path:
+    """Return the file beside a part that says what the part holds."""
+    return file.with_suffix(".json")
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"n_rows": pq.read_metadata(file).num_rows, "bytes": file.stat().st_size, "sha256": digest}
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a part is there, and as it was when it was finished."""
+    try:
+        return bool(json.loads(_record_of(file).read_text(encoding="utf-8")) == _describe(file))
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def _join(files: list[Path], final: Path, overwrite: bool) -> None:
+    n_bytes = sum(file.stat().st_size for file in files)
+    with new_file(final, overwrite, n_bytes) as temporary, pq.ParquetWriter(temporary, **_format(files[0])) as writer:
+        for file in files:
+            parquet = pq.ParquetFile(file)
+            for number in range(parquet.num_row_groups):
+                writer.write_table(parquet.read_row_group(number))
 
 
 def _in_words(scan: Scan, rate: float) -> str:
@@ -116,14 +209,3 @@ def _in_words(scan: Scan, rate: float) -> str:
 
 def _format(file: Path) -> dict[str, Any]:
     return {"schema": pq.read_schema(file), "compression": "zstd"}
-
-
-def _require_replaceable_recommendations(path: Path, overwrite: bool, partitioned: bool) -> None:
-    """Raise an error unless an output may be put there: of directories only one that holds nothing but parts."""
-    require_absent(path, overwrite)
-    if path.is_dir() and not (partitioned and all(p.match("part-*.parquet") for p in path.iterdir())):
-        raise OutputExistsError(
-            f"{path} is a directory; expected the name of a file to write"
-            if not partitioned
-            else f"{path} holds more than parts of recommendations, which alone are overwritten; choose another output"
-        )

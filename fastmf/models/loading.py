@@ -3,7 +3,8 @@
 import dataclasses
 
 from fastmf.errors import FastMFError
-from fastmf.keeping.model_directory import damaged, read
+from fastmf.keeping.manifest import damaged
+from fastmf.keeping.model_directory import read
 from fastmf.models import MODELS
 from fastmf.models.base import FactorModel
 from fastmf.reading.parquet import PathLike

@@ -1,0 +1,245 @@
+"""The manifest of a model directory: what it must say, and whether it does."""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastmf._version import __version__
+from fastmf.common.json_text import to_json
+from fastmf.errors import ModelError
+
+FORMAT = "fastmf-model"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+ID_FILES = ("user_ids.arrow", "item_ids.arrow")
+ARRAY_FILES = (
+    "user_factors.npy",
+    "item_factors.npy",
+    "user_biases.npy",
+    "item_biases.npy",
+    "seen_indptr.npy",
+    "seen_indices.npy",
+)
+_OWN_CHECKSUM = "manifest_sha256"
+# Indices are int32, and numbers of the manifest become float32.
+_LARGEST_INDEX = 2**31 - 1
+_LARGEST_FLOAT = 3.4e38
+_STATE = re.compile(r"(user|item)_[a-z_]{1,60}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class FileRecord(NamedTuple):
+    """What a manifest says of a file."""
+
+    n_bytes: int
+    sha256: str
+
+
+class Manifest(NamedTuple):
+    """A manifest that has been checked.
+
+    Attributes
+    ----------
+    model : str
+        The name of the class.
+    parameters : dict
+        Its hyper-parameters.
+    global_mean, low, span : float
+        See `fastmf_kernels.predict.arrays`.
+    n_users, n_items, n_factors : int
+    data : dict
+        The training data in numbers.
+    history : list of dict
+        One an epoch.
+    state : tuple of str
+        Names of the arrays that continued training needs beside the factors.
+    trained_with : dict
+        The hyper-parameters that continued training cannot change.
+    files : dict of str to FileRecord
+    created, fastmf_version : str
+    """
+
+    model: str
+    parameters: dict[str, Any]
+    global_mean: float
+    low: float
+    span: float
+    n_users: int
+    n_items: int
+    n_factors: int
+    data: dict[str, Any]
+    history: list[dict[str, Any]]
+    state: tuple[str, ...]
+    trained_with: dict[str, Any]
+    files: dict[str, FileRecord]
+    created: str
+    fastmf_version: str
+
+
+def file_names(state: tuple[str, ...]) -> set[str]:
+    """Return the names of all files of a model, except for the manifest."""
+    return {*ARRAY_FILES, *ID_FILES, *(f"{name}.npy" for name in state)}
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write a manifest with its own checksum."""
+    text = to_json({**content, _OWN_CHECKSUM: _checksum(content)}, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read(folder: Path, verify: bool = False) -> Manifest:
+    """Read and check the manifest of a model directory.
+
+    Parameters
+    ----------
+    folder : Path
+    verify : bool
+        Whether to compare the manifest with its own checksum.
+
+    Raises
+    ------
+    ModelError
+    """
+    content = _read_json(folder)
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has format version {version} and this fastmf ({__version__}) reads up to {FORMAT_VERSION}; "
+            f"upgrade fastmf (the model was written by {content.get('fastmf_version')})"
+        )
+    for name, (is_valid, expected) in _ENTRIES.items():
+        if name not in content:
+            raise damaged(folder / MANIFEST, f"{name!r} is missing")
+        if not is_valid(content[name]):
+            raise damaged(folder / MANIFEST, f"{name} is {_short(content[name])}; expected {expected}")
+    if verify and _OWN_CHECKSUM in content:  # earlier versions wrote none
+        claimed = content.pop(_OWN_CHECKSUM)
+        if claimed != _checksum(content):
+            raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
+    state = content.get("state", [])  # earlier versions wrote none
+    if not (isinstance(state, list) and all(isinstance(name, str) and _STATE.fullmatch(name) for name in state)):
+        raise damaged(folder / MANIFEST, f"state is {_short(state)}; expected a list of names")
+    trained_with = content.get("trained_with", {})  # earlier versions wrote none
+    if not isinstance(trained_with, dict):
+        raise damaged(folder / MANIFEST, f"trained_with is {_short(trained_with)}; expected names and values")
+    files = {name: FileRecord(entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+    _require_all_files(folder, files, file_names(tuple(state)))
+    return Manifest(
+        **{name: content[name] for name in Manifest._fields if name in _ENTRIES and name not in ("files", "history")},
+        low=content["link"]["low"],
+        span=content["link"]["span"],
+        history=[_with_undefined(record) for record in content["history"]],
+        state=tuple(state),
+        trained_with=trained_with,
+        files=files,
+    )
+
+
+def damaged(path: str | os.PathLike[str], reason: object) -> ModelError:
+    """Return the error of a model, or a file of it, that holds something other than it should."""
+    return ModelError(f"{path} is damaged ({reason}); restore it from a copy or train again")
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelError(f"no model at {folder}: expected a directory that `fastmf train` or model.save wrote")
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {MANIFEST}: it is not a model, or an incomplete one; train or copy it again"
+        ) from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); restore it from a copy or train again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ModelError(f"{path} is not the manifest of a fastmf model; expected format {FORMAT!r}")
+    return content
+
+
+def _require_all_files(folder: Path, files: dict[str, FileRecord], expected: set[str]) -> None:
+    if missing := sorted(expected - files.keys()):
+        raise damaged(folder / MANIFEST, f"'files' lacks {', '.join(missing)}")
+    if foreign := sorted(files.keys() - expected):
+        raise damaged(folder / MANIFEST, f"'files' names {_short(', '.join(foreign))}, which no model has")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest without its own checksum, whatever the order and the spaces of its text."""
+    plain = json.loads(to_json(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _with_undefined(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in record.items()}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_integer(value: object, largest: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST_FLOAT
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: object) -> bool:
+    return _is_integer(value, _LARGEST_INDEX)
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_number(value.get(name)) for name in ("low", "span"))
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, dict) and _is_integer(value.get("n_ratings"))
+
+
+def _is_history(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(record, dict)
+        and _is_integer(record.get("epoch"), _LARGEST_INDEX)
+        and (record.get("seconds") is None or isinstance(record["seconds"], (int, float)))
+        for record in value
+    )
+
+
+def _is_file_list(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict)
+        and _is_integer(entry.get("bytes"))
+        and isinstance(entry.get("sha256"), str)
+        and _SHA256.fullmatch(entry["sha256"])
+        for entry in value.values()
+    )
+
+
+_SIZE = (_is_size, f"an integer from 0 to {_LARGEST_INDEX}")
+# What each entry must be, and how to say so.
+_ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "model": (_is_text, "the name of a class"),
+    "parameters": (lambda value: isinstance(value, dict), "names and values"),
+    "global_mean": (_is_number, "a finite number"),
+    "link": (_is_link, "two finite numbers, low and span"),
+    "n_users": _SIZE,
+    "n_items": _SIZE,
+    "n_factors": _SIZE,
+    "data": (_is_data, "names and values, with n_ratings"),
+    "history": (_is_history, "a list of epochs"),
+    "files": (_is_file_list, "the bytes and the sha256 of each file"),
+    "created": (_is_text, "a date"),
+    "fastmf_version": (_is_text, "a version"),
+}
