@@ -145,15 +145,13 @@ def test_failure_between_the_two_renames_puts_the_old_directory_back(
 ) -> None:
     out = tmp_path / "out"
     existing(out, files.new_directory)
-    rename, calls = os.rename, []
+    monkeypatch.setattr(files, "exchange", lambda *_: False)  # a system that cannot
 
-    def failing_rename(source: Path, target: Path) -> None:
-        calls.append(source)
-        if len(calls) == 2:  # the old directory has been moved aside, the new one is about to take its place
-            raise failure
-        rename(source, target)
+    def fail(*_: Path) -> None:
+        assert not out.exists()  # the old directory has been moved aside, the new one is about to take its place
+        raise failure
 
-    monkeypatch.setattr(os, "rename", failing_rename)
+    monkeypatch.setattr(files, "rename_to_absent", fail)
     with pytest.raises(type(failure)), files.new_directory(out, overwrite=True) as temporary:
         write(temporary, "new", files.new_directory)
 

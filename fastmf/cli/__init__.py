@@ -1,7 +1,7 @@
 """The ``fastmf`` command: arguments to library calls, and nothing else.
 
 Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the work failed, 2 the call was
-wrong.
+wrong, 130 it was interrupted (128 and the number of the signal).
 """
 
 import argparse
@@ -13,11 +13,25 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from fastmf.cli import bench, convert, demo, doctor, evaluate, info, recommend, similar, train, warmup
+from fastmf.cli import (
+    bench,
+    clean,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    info,
+    recommend,
+    similar,
+    train,
+    verify,
+    warmup,
+)
+from fastmf.cli.interruptions import as_interruptions, in_words, status_of
 from fastmf.cli.options import option_of
 from fastmf.errors import FastMFError, ParameterError
 
-_COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, doctor, warmup, bench)
+_COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, verify, clean, doctor, warmup, bench)
 
 _DESCRIPTION = """\
 Matrix factorisation for recommenders: ratings in Parquet to recommendations in Parquet.
@@ -34,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = next((word for word in given if not word.startswith("-")), "")
     parsed = make_parser(command).parse_args(given)
     try:
-        with _notes_in_one_line():
+        with as_interruptions(), _notes_in_one_line():
             status = int(parsed.run(parsed))
         sys.stdout.flush()  # what fails here would otherwise fail at exit, too late for a message and a status
         return status
@@ -43,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.debug:
             raise
         print(f"fastmf {parsed.command}: {_message(error, parsed.parser)}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            return status_of(error)
         return 2 if isinstance(error, ParameterError) else 1
 
 
@@ -77,7 +93,7 @@ def _message(error: BaseException, parser: argparse.ArgumentParser) -> str:
     if isinstance(error, FastMFError):
         return error.in_words_of(partial(option_of, parser))
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing was left half-written"
+        return in_words(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}); use fewer factors, or a machine with more"
     return str(error)

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fastmf.cli.options import add_output_options, note, print_result
+from fastmf.common.files import local_path, naming
 from fastmf.errors import OutputExistsError
-
-_MARK = {b"fastmf": b"demo"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,27 +21,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="recs.parquet", metavar="FILE", help="where to write (default: %(default)s)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--keep", metavar="DIR", help="keep the ratings and the model in this directory")
     add_output_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Go through the whole job once."""
-    output = Path(parsed.output)
-    _require_own(output)
+    from fastmf.keeping.recommendations import require_replaceable
+
+    require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=False)
     if parsed.keep is not None:
-        print_result(_whole_job(_empty_folder(parsed.keep), output, parsed), parsed.json)
+        print_result(_whole_job(_empty_folder(parsed.keep), parsed), parsed.json)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            print_result(_whole_job(Path(folder), output, parsed), parsed.json)
+            print_result(_whole_job(Path(folder), parsed), parsed.json)
     return 0
 
 
-def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[str, Any]:
+def _whole_job(folder: Path, parsed: argparse.Namespace) -> dict[str, Any]:
     import fastmf
-    from fastmf.reading.parquet import write_table
 
-    note("made-up ratings of 2,000 users on 500 films", parsed)
+    note("generated ratings of 2,000 users on 500 films", parsed)
     source, model_folder = folder / "ratings.parquet", folder / "model"
     fastmf.testing.film_club().to_parquet(source)
     _step(f'ratings = fastmf.read_parquet("{source.name}")', parsed)
@@ -55,14 +55,16 @@ def _whole_job(folder: Path, output: Path, parsed: argparse.Namespace) -> dict[s
     figures = fastmf.evaluate(model, test, k=10)
     _step(f'model.save("{model_folder.name}")', parsed)
     model.save(model_folder)
-    _step(f'model.recommend(k=10).to_parquet("{output}")', parsed)
-    table = model.recommend(k=10).to_arrow()
-    write_table(table.replace_schema_metadata(_MARK), output, overwrite=True)
+    overwriting = ", overwrite=True" if parsed.overwrite else ""
+    _step(f'model.recommend(k=10).to_parquet("{parsed.output}"{overwriting})', parsed)
+    recommendations = model.recommend(k=10)
+    recommendations.to_parquet(parsed.output, overwrite=parsed.overwrite)
+    table = recommendations.to_arrow()
     if not parsed.quiet:
         _show_first_user(table, parsed)
     most_popular = fastmf.metrics.ndcg_at_k(_most_popular(train), test.by_user[:2], k=10)
     return {
-        "output": str(output),
+        "output": parsed.output,
         "n_rows": len(table),
         "ndcg@10": figures["ndcg@10"],
         "recall@10": figures["recall@10"],
@@ -91,23 +93,9 @@ def _show_first_user(table: Any, parsed: argparse.Namespace) -> None:
 
 
 def _empty_folder(name: str) -> Path:
-    folder = Path(name)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = local_path(name)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise OutputExistsError(f"{folder} is not empty; choose another directory with --keep")
+        raise OutputExistsError(f"{name} is not empty; choose another directory with --keep")
     return folder
-
-
-def _require_own(output: Path) -> None:
-    """Refuse to replace a file that no demo wrote."""
-    if not output.exists():
-        return
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        metadata = pq.read_metadata(output).metadata or {}
-    except (pa.ArrowException, OSError):
-        metadata = {}
-    if not _MARK.items() <= metadata.items():
-        raise OutputExistsError(f"{output} exists and is not from an earlier demo; choose another with --output")

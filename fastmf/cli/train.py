@@ -5,7 +5,6 @@ example:
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from fastmf.cli.options import (
@@ -42,7 +41,7 @@ def run(parsed: argparse.Namespace) -> int:
     from fastmf.keeping.model_directory import require_replaceable
 
     model = make_model(parsed)
-    require_replaceable(Path(parsed.output), parsed.overwrite)
+    require_replaceable(parsed.output, parsed.overwrite)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
     train, validation = ratings, None

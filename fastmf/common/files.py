@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,32 +23,45 @@ _OF_TEXT = (".csv", ".tsv")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SWAP_ATTEMPTS = 10
+# A scheme has two letters or more, unlike a drive of Windows; `Path` turns its two slashes into one.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def local_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path of this machine with ``~`` expanded and links followed; ``file://`` URIs are such paths.
+def expanded_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine with ``~`` expanded; ``file://`` URIs are such paths.
 
     Raises
     ------
     OutputError
-        If it is another URI, names a user without a home directory, or is a link that leads back to itself.
+        If it is another URI, or names a user without a home directory.
     """
-    name = os.fspath(path)
-    if "://" in name:
+    name = os.fsdecode(path)
+    if _URI.match(name):
         parts = urlsplit(name)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
             raise OutputError(
                 f"{name} is a URI; expected a path on this machine: use a local path, and copy from or to the URI"
             )
         name = unquote(parts.path)
+    if "\0" in name:
+        raise OutputError(f"{name!r} has a null character in it; expected a path")
     try:
-        resolved = Path(os.path.realpath(Path(name).expanduser()))
+        return Path(name).expanduser()
     except RuntimeError as error:
         raise OutputError(f"{name} names a home directory that does not exist; write the path in full") from error
-    except ValueError as error:  # a null character
-        raise OutputError(f"{name!r} is not a path: {error}; choose another output") from error
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return what `expanded_path` does, as an absolute path without links.
+
+    Raises
+    ------
+    OutputError
+        Also if it is a link that leads back to itself.
+    """
+    resolved = Path(os.path.realpath(expanded_path(path)))
     if resolved.is_symlink():
-        raise OutputError(f"{name} is a link that leads back to itself; remove the link, or choose another output")
+        raise OutputError(f"{path} is a link that leads back to itself; remove the link, or choose another path")
     return resolved
 
 
@@ -82,7 +96,7 @@ def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
         If it is not a path of this machine, or is below something that is not a directory.
     """
     final = output_path(path)
-    with naming(final):
+    with naming(path):
         if final.exists() and not overwrite:
             raise OutputExistsError(
                 f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
@@ -95,13 +109,13 @@ def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 @contextmanager
-def naming(path: Path, temporary: Path | None = None, n_bytes: int | None = None) -> Iterator[None]:
+def naming(path: str | os.PathLike[str], temporary: Path | None = None, n_bytes: int | None = None) -> Iterator[None]:
     """Turn errors of the system into an `OutputError` that names the output; errors of fastmf pass as they are.
 
     Parameters
     ----------
-    path : Path
-        The output.
+    path : path-like
+        The output, as the caller has named it.
     temporary : Path, optional
         Where it is being written.
     n_bytes : int, optional
@@ -115,16 +129,16 @@ def naming(path: Path, temporary: Path | None = None, n_bytes: int | None = None
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = "choose another output"
         if error.errno in _NO_ROOM or error.errno is None:  # NumPy raises errors of full disks without a number
-            advice = f"make room, or {advice} ({_room(path, temporary, n_bytes)})"
+            advice = f"make room, or {advice}"
+            advice += f" ({_room(temporary, n_bytes)})" if temporary is not None else ""
         raise OutputError(f"cannot write {path}: {reason}; {advice}") from error
 
 
-def _room(path: Path, temporary: Path | None, n_bytes: int | None) -> str:
-    written = size_of(temporary) if temporary is not None else 0
+def _room(temporary: Path, n_bytes: int | None) -> str:
+    written = size_of(temporary)
     needed = f"{n_bytes:,} bytes are needed" if n_bytes else f"more than {written:,} bytes are needed"
-    lowest = next((parent for parent in path.parents if parent.exists()), Path("/"))
     try:
-        free = shutil.disk_usage(lowest).free
+        free = shutil.disk_usage(temporary.parent).free
     except OSError:
         return needed
     return f"{needed}, {free + written:,} are free"
@@ -163,9 +177,11 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int
     if final.is_dir():
         raise OutputExistsError(f"{path} is a directory; expected the name of a file to write")
     temporary = temporary_beside(final)
-    _prepare(final)
+    with naming(path):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(final)
     try:
-        with naming(final, temporary, n_bytes):
+        with naming(path, temporary, n_bytes):
             yield temporary
             _sync(temporary)
             if overwrite:
@@ -201,12 +217,15 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False, n_bytes
         If there is no room or no permission; what was at ``path`` is untouched.
     """
     final = output_path(path)
-    put_back_old_version(final)
+    with naming(path):
+        put_back_old_version(final)
     require_absent(path, overwrite)
     temporary = temporary_beside(final)
-    _prepare(final)
+    with naming(path):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(final)
     try:
-        with naming(final, temporary, n_bytes):
+        with naming(path, temporary, n_bytes):
             temporary.mkdir()
             yield temporary
             for file in temporary.iterdir():
@@ -227,12 +246,6 @@ def is_being_replaced(path: Path) -> bool:
     If the process that was to do the second one is dead, the old output is put back.
     """
     return put_back_old_version(path)
-
-
-def _prepare(final: Path) -> None:
-    with naming(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(final)
 
 
 def _appear(temporary: Path, final: Path) -> None:

@@ -87,12 +87,15 @@ def put_back_old_version(path: Path) -> bool:
     bool
         Whether the output is on its way: it has been put back, or a live process is about to put the new one there.
     """
-    if os.path.lexists(path):
+    is_empty = path.is_dir() and not any(path.iterdir())  # a name that was claimed for the new version
+    if os.path.lexists(path) and not is_empty:
         return False
     asides = [entry for entry in _entries(path.parent) if _is_of(_NAME, entry, path.name) and _kind(entry) == "old"]
     for aside in asides:
         if not _is_in_use(aside):
             with suppress(FileExistsError):
+                if is_empty:
+                    path.rmdir()
                 rename_to_absent(aside, path)
             return True
     return bool(asides)
@@ -160,7 +163,8 @@ def _remove(entries: Iterable[Path]) -> Leftovers:
     n_bytes = 0
     for entry in entries:
         if _kind(entry) == "old" and not os.path.lexists(entry.parent / _output_name(entry)):
-            put_back_old_version(entry.parent / _output_name(entry))  # it is the only version there is
+            with suppress(OSError):
+                put_back_old_version(entry.parent / _output_name(entry))  # it is the only version there is
         elif _is_in_use(entry):
             in_use.append(entry)
         else:

@@ -18,7 +18,15 @@ import pyarrow as pa
 
 from fastmf._version import __version__
 from fastmf.answering.fitted import Fitted
-from fastmf.common.files import is_being_replaced, local_path, naming, new_directory, output_path, require_absent
+from fastmf.common.files import (
+    expanded_path,
+    is_being_replaced,
+    local_path,
+    naming,
+    new_directory,
+    output_path,
+    require_absent,
+)
 from fastmf.errors import ModelError, OutputError, OutputExistsError
 from fastmf.keeping import manifest as manifests
 from fastmf.keeping.manifest import FORMAT, FORMAT_VERSION, ID_FILES, MANIFEST, Manifest, damaged, file_names
@@ -110,7 +118,7 @@ def require_replaceable(path: PathLike, overwrite: bool) -> None:
     """
     require_absent(path, overwrite)
     folder = output_path(path)
-    with naming(folder):
+    with naming(path):
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return
     try:
@@ -164,7 +172,7 @@ def read(path: PathLike, verify: bool = False) -> Stored:
         If the directory is not a model, is incomplete or damaged, or of a newer format.
     """
     try:
-        folder = local_path(path)
+        folder = expanded_path(path)
     except OutputError as error:
         raise ModelError(f"no model at {path}: {error}") from None
     for _ in range(_LOAD_ATTEMPTS):
@@ -187,7 +195,7 @@ def read_manifest(path: PathLike) -> Manifest:
     ------
     ModelError
     """
-    return manifests.read(Path(path).expanduser())
+    return manifests.read(expanded_path(path))
 
 
 def _version(folder: Path) -> tuple[int, int] | None:
@@ -196,8 +204,8 @@ def _version(folder: Path) -> tuple[int, int] | None:
         try:
             status = os.stat(folder / MANIFEST)
         except OSError:
-            with suppress(OSError):  # what cannot be put back is not there
-                if is_being_replaced(folder):
+            with suppress(OSError, OutputError):  # what cannot be put back is not there
+                if is_being_replaced(local_path(folder)):
                     time.sleep(_SWAP_SECONDS)
                     continue
             return None

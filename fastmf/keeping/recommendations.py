@@ -65,19 +65,18 @@ def write_recommendations(
     require_replaceable(path, overwrite=overwrite, partitioned=partitioned)
     if batches.n_users == 0:
         raise DataError("there are no users to recommend to; expected at least one")
-    final = output_path(path)
-    with _parts_directory(final, batches.fingerprint()) as folder:
+    with _parts_directory(path, batches.fingerprint()) as folder:
         files = _write_parts(batches, folder, shown)
         n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
         if partitioned:
-            with new_directory(final, overwrite) as directory:
+            with new_directory(path, overwrite) as directory:
                 for file in files:
                     os.replace(file, directory / file.name)
                 require_replaceable(path, overwrite=overwrite, partitioned=True)  # somebody may have put files there
         else:
-            _join(files, final, overwrite)
+            _join(files, path, overwrite)
         shutil.rmtree(folder, ignore_errors=True)
-    remove_parts(final)
+    remove_parts(output_path(path))
     return n_rows
 
 
@@ -105,8 +104,8 @@ def require_replaceable(path: PathLike, *, overwrite: bool, partitioned: bool) -
     if foreign:
         shown = ", ".join(foreign[:_SHOWN]) + (f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else "")
         raise OutputExistsError(
-            f"{path} holds more than parts of recommendations, which alone are overwritten: {shown}; move them, or choose "
-            "another output"
+            f"{path} holds more than parts of recommendations, which alone are overwritten: {shown}; move them, or "
+            "choose another output"
         )
 
 
@@ -115,17 +114,17 @@ def _is_part(entry: Path) -> bool:
 
 
 @contextmanager
-def _parts_directory(final: Path, fingerprint: str) -> Iterator[Path]:
+def _parts_directory(path: PathLike, fingerprint: str) -> Iterator[Path]:
     """Give the directory of finished parts to one process; it is removed if it is empty in the end."""
-    folder = parts_beside(final, fingerprint)
-    with naming(final):
+    folder = parts_beside(output_path(path), fingerprint)
+    with naming(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with locked(folder) as has_lock:
                 if not has_lock:
                     raise OutputError(
-                        f"cannot write {final}: another process is writing the same recommendations there; wait for it, "
-                        "or choose another output"
+                        f"cannot write {path}: another process is writing the same recommendations there; wait for "
+                        "it, or choose another output"
                     )
                 try:
                     yield folder
@@ -192,9 +191,9 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def _join(files: list[Path], final: Path, overwrite: bool) -> None:
+def _join(files: list[Path], path: PathLike, overwrite: bool) -> None:
     n_bytes = sum(file.stat().st_size for file in files)
-    with new_file(final, overwrite, n_bytes) as temporary, pq.ParquetWriter(temporary, **_format(files[0])) as writer:
+    with new_file(path, overwrite, n_bytes) as temporary, pq.ParquetWriter(temporary, **_format(files[0])) as writer:
         for file in files:
             parquet = pq.ParquetFile(file)
             for number in range(parquet.num_row_groups):

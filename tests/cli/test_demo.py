@@ -17,9 +17,6 @@ Done = CompletedProcess[str]
 def test_demo_does_what_the_python_that_it_shows_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_fastmf: Callable[..., Done]
 ) -> None:
-    of_an_earlier_demo = pa.table({"old": [1]}).replace_schema_metadata({"fastmf": "demo"})
-    pq.write_table(of_an_earlier_demo, tmp_path / "recs.parquet")
-
     done = run_fastmf("demo", "--keep", "kept", "--json")
 
     told = json.loads(done.stdout)
@@ -51,21 +48,28 @@ def test_demo_for_people_leaves_nothing_but_its_output(
     assert names == ["output", "n_rows", "ndcg@10", "recall@10", "ndcg@10 of the most popular films"]
 
 
-@pytest.mark.parametrize("foreign", ["Parquet", "text"])
-def test_demo_refuses_to_replace_what_no_demo_wrote(
-    foreign: str, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Callable[[], object]
+@pytest.mark.parametrize("there", ["Parquet", "text", "an earlier demo"])
+def test_demo_replaces_nothing_unless_told_to(
+    there: str, tmp_path: Path, call_fastmf: Callable[..., Done], contents: Callable[[], object]
 ) -> None:
-    if foreign == "Parquet":
+    if there == "Parquet":
         pq.write_table(pa.table({"mine": [1]}), tmp_path / "recs.parquet")
+    elif there == "an earlier demo":
+        call_fastmf("demo", "--quiet")
     else:
         (tmp_path / "recs.parquet").write_text("mine")
     before = contents()
 
-    done = run_fastmf("demo", status=1)
+    done = call_fastmf("demo", status=1)
 
-    message = "recs.parquet exists and is not from an earlier demo; choose another with --output"
+    message = "recs.parquet exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
     assert (done.stdout, done.stderr) == ("", f"fastmf demo: {message}\n")
     assert contents() == before
+
+    done = call_fastmf("demo", "--overwrite")
+
+    assert '.to_parquet("recs.parquet", overwrite=True)' in done.stderr
+    assert len(pq.read_table(tmp_path / "recs.parquet")) == 20_000
 
 
 def test_demo_keeps_nothing_in_a_directory_that_holds_something(

@@ -176,7 +176,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         "k is 31, but the catalogue has 30 items; expected at most as many",
     ),
     "unknown user": (
-        ("recommend", "{als}", "--output", "out", "--users", "users.parquet"),
+        ("recommend", "{als}", "--output", "out", "--users", "users.parquet", "--strict"),
         1,
         "2 of 3 ids in 'users' are unknown to the model: 'nobody', 'none'; expected ids that were in the training data",
     ),
@@ -188,7 +188,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "users of another type": (
         ("recommend", "{als}", "--output", "out", "--users", "users.parquet", "--user-column", "number"),
         1,
-        "column 'users' has ids of type int64, the model's are string; cast them to that type",
+        "column 'number' has ids of type int64, the model's are string; cast them to that type",
     ),
     "unknown item": (
         ("similar", "{als}", "--item", "film-999"),

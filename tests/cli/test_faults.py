@@ -1,6 +1,7 @@
 """Killed, interrupted, out of space: what is at the final path is the old output or the new one, never a half."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -27,6 +28,12 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 """
+# What is said of each.
+SIGNALS = {
+    signal.SIGINT: "interrupted; nothing was left half-written; ",
+    signal.SIGTERM: "terminated; nothing was left half-written; ",
+    signal.SIGHUP: "terminated; nothing was left half-written; ",
+}
 ENDLESS = ("--model", "als", "--factors", 4, "--epochs", 1_000_000)
 
 
@@ -85,10 +92,9 @@ def test_killed_while_recommending(crowd: Path, tmp_path: Path, start_fastmf: Ca
 # The process is killed when its third part is to get its name.
 KILLED_AT_THE_THIRD_PART = """
 import os, signal
-replace, calls = os.replace, []
+replace = os.replace
 def replace_or_die(source, target):
-    calls.append(target)
-    if len(calls) == 3:
+    if str(target).endswith("part-00002.parquet"):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 os.replace = replace_or_die
@@ -118,11 +124,6 @@ def test_killed_while_recommending_and_resumed(
     finished = {file.name: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")}
     assert sorted(finished) == ["part-00000.parquet", "part-00001.parquet"]
 
-    # Other answers are another output: what was finished is not taken for theirs.
-    run_fastmf("recommend", crowd, "--output", "killed", "-k", 4, "--json", *how)
-    shutil.rmtree(tmp_path / "killed") if how else (tmp_path / "killed").unlink()
-    assert {file.name: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")} == finished
-
     done = recommend("killed")
     assert "done before" in done.stderr
     assert bytes_of("killed") == bytes_of("whole")
@@ -132,7 +133,10 @@ def test_killed_while_recommending_and_resumed(
 def test_killed_while_saving(
     data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], call_fastmf: Callable[..., Done]
 ) -> None:
-    prelude = "import os, signal; os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    prelude = (
+        "import os, signal; from fastmf.common import files; "
+        "files.rename_to_absent = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
 
     run_fastmf("train", data.ratings, "--model", "als", "--epochs", 1, "--output", "model", prelude=prelude, status=-9)
 
@@ -141,30 +145,48 @@ def test_killed_while_saving(
 
     call_fastmf("train", data.ratings, "--model", "als", "--epochs", 1, "--output", "model")
     assert fastmf.load(tmp_path / "model").n_epochs == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing is left of the killed run
 
 
-def test_interrupted_while_training(data: Any, start_fastmf: Callable[..., Any], contents: Contents) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupted_while_training(
+    number: signal.Signals, data: Any, start_fastmf: Callable[..., Any], contents: Contents
+) -> None:
     process = start_fastmf("train", data.ratings, *ENDLESS, "--output", "model", prelude=HEED_CTRL_C)
     wait_for_line(process, "ALS: 1/")
 
-    output, errors = end(process, signal.SIGINT)
+    output, errors = end(process, number)
 
-    assert (process.returncode, output) == (1, "")
-    assert errors.splitlines()[-1] == "fastmf train: interrupted; nothing was left half-written"
+    assert (process.returncode, output) == (128 + number, "")
+    assert errors.splitlines()[-1] == f"fastmf train: {SIGNALS[number]}the same call starts afresh"
     assert "Traceback" not in errors
     assert contents() == {}
 
 
-def test_interrupted_while_recommending(crowd: Path, start_fastmf: Callable[..., Any], contents: Contents) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupted_while_recommending(
+    number: signal.Signals, crowd: Path, start_fastmf: Callable[..., Any], contents: Contents
+) -> None:
     process = start_fastmf("recommend", crowd, "--output", "recs.parquet", "-k", 20, prelude=HEED_CTRL_C)
     wait_for_line(process, "recommend: 8192/")
 
-    output, errors = end(process, signal.SIGINT)
+    output, errors = end(process, number)
 
-    assert (process.returncode, output) == (1, "")
-    assert errors.splitlines()[-1] == "fastmf recommend: interrupted; nothing was left half-written"
+    assert (process.returncode, output) == (128 + number, "")
+    ending = "no part was finished: the same call starts afresh"
+    assert errors.splitlines()[-1] == f"fastmf recommend: {SIGNALS[number]}{ending}"
     assert "Traceback" not in errors
     assert contents() == {}
+
+
+def test_interrupted_after_some_parts(crowd: Path, tmp_path: Path, run_fastmf: Callable[..., Done]) -> None:
+    prelude = KILLED_AT_THE_THIRD_PART.replace("SIGKILL", "SIGINT")
+
+    done = run_fastmf("recommend", crowd, "--output", "recs.parquet", prelude=f"{HEED_CTRL_C}\n{prelude}", status=130)
+
+    (parts,) = tmp_path.iterdir()
+    ending = f"2 finished parts are kept in {parts}: the same call continues after them"
+    assert done.stderr.splitlines()[-1].endswith(ending)
 
 
 # Every command that writes, over an earlier output.
@@ -191,7 +213,8 @@ def test_full_disk(
 
     message = done.stderr.splitlines()[-1]
     assert message.startswith(f"fastmf {command}: cannot write ")
-    assert message.endswith("; make room, or choose another output")
+    assert "; make room, or choose another output (" in message
+    assert re.search(r"\([\d,]+ bytes are needed, [\d,]+ are free\)$|\(more than [\d,]+ bytes are needed, ", message)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert contents() == before

@@ -11,7 +11,10 @@ import fastmf
 from fastmf.cli import make_parser
 
 Done = CompletedProcess[str]
-COMMANDS = ("demo", "train", "recommend", "evaluate", "similar", "convert", "info", "doctor", "warmup", "bench")
+COMMANDS = (
+    *("demo", "train", "recommend", "evaluate", "similar", "convert"),
+    *("info", "verify", "clean", "doctor", "warmup", "bench"),
+)
 
 
 def test_version_is_that_of_the_library(run_fastmf: Callable[..., Done]) -> None:
