@@ -147,8 +147,11 @@ def test_failure_between_the_two_renames_puts_the_old_directory_back(
     existing(out, files.new_directory)
     monkeypatch.setattr(files, "exchange", lambda *_: False)  # a system that cannot
 
-    def fail(*_: Path) -> None:
+    rename = files.rename_to_absent
+
+    def fail(source: Path, target: Path) -> None:
         assert not out.exists()  # the old directory has been moved aside, the new one is about to take its place
+        monkeypatch.setattr(files, "rename_to_absent", rename)
         raise failure
 
     monkeypatch.setattr(files, "rename_to_absent", fail)

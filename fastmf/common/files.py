@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -283,7 +283,8 @@ def _swap_in_two_steps(temporary: Path, final: Path) -> None:
         rename_to_absent(temporary, final)
     except BaseException:  # Ctrl-C too must not leave the old one under a name that nobody looks for
         if aside.exists() and not final.exists():
-            os.rename(aside, final)
+            with suppress(FileExistsError):
+                rename_to_absent(aside, final)
         raise
     finally:
         if final.exists():

@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # Flags of Linux's renameat2(2), and the errors with which a kernel or a file system says that it lacks them.
@@ -76,8 +77,11 @@ def _rename_in_two_steps(source: Path, target: Path) -> None:
         os.mkdir(target)
         try:
             os.rename(source, target)  # POSIX lets a directory take the place of an empty one
-        except BaseException:
-            os.rmdir(target)
+        except BaseException as error:
+            with suppress(OSError):
+                os.rmdir(target)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
             raise
         return
     try:
