@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -282,13 +282,13 @@ def _swap_in_two_steps(temporary: Path, final: Path) -> None:
         os.rename(final, aside)
         rename_to_absent(temporary, final)
     except BaseException:  # Ctrl-C too must not leave the old one under a name that nobody looks for
-        if aside.exists() and not final.exists():
-            with suppress(FileExistsError):
+        if aside.exists():
+            try:
                 rename_to_absent(aside, final)
+            except FileExistsError:  # there is a newer one
+                _delete(aside)
         raise
-    finally:
-        if final.exists():
-            _delete(aside)
+    _delete(aside)
 
 
 def _delete(path: Path) -> None:
