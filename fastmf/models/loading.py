@@ -42,7 +42,7 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     stored = read(path, verify)
     try:
         model = MODELS[stored.model](**stored.parameters)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if isinstance(error, FastMFError):  # a parameter that makes no sense has its own message
             raise
         raise damaged(path, error) from error
