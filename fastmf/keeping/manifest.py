@@ -117,10 +117,6 @@ def read(folder: Path, verify: bool = False) -> Manifest:
             raise damaged(folder / MANIFEST, f"{name!r} is missing")
         if not is_valid(content[name]):
             raise damaged(folder / MANIFEST, f"{name} is {_short(content[name])}; expected {expected}")
-    if verify and _OWN_CHECKSUM in content:  # earlier versions wrote none
-        claimed = content.pop(_OWN_CHECKSUM)
-        if claimed != _checksum(content):
-            raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
     state = content.get("state", [])  # earlier versions wrote none
     if not (isinstance(state, list) and all(isinstance(name, str) and _STATE.fullmatch(name) for name in state)):
         raise damaged(folder / MANIFEST, f"state is {_short(state)}; expected a list of names")
@@ -129,6 +125,10 @@ def read(folder: Path, verify: bool = False) -> Manifest:
         raise damaged(folder / MANIFEST, f"trained_with is {_short(trained_with)}; expected names and values")
     files = {name: FileRecord(entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
     _require_all_files(folder, files, file_names(tuple(state)))
+    if verify and _OWN_CHECKSUM in content:  # earlier versions wrote none
+        claimed = content.pop(_OWN_CHECKSUM)
+        if claimed != _checksum(content):
+            raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
     return Manifest(
         **{name: content[name] for name in Manifest._fields if name in _ENTRIES and name not in ("files", "history")},
         low=content["link"]["low"],
