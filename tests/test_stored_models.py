@@ -1,4 +1,4 @@
-"""Models from strangers: everything that kernels rely on is checked before they run, and only the model is overwritten."""
+"""Models from strangers: all that kernels rely on is checked before they run, and only models are overwritten."""
 
 import hashlib
 import itertools
