@@ -14,7 +14,7 @@ import pytest
 
 import fastmf
 from fastmf import Interactions
-from fastmf.errors import FastMFError, ModelError, OutputError, OutputExistsError, ParameterError
+from fastmf.errors import FastMFError, ModelError, OutputError, OutputExistsError
 from fastmf.keeping import model_directory as output
 from fastmf.models import FactorModel
 
@@ -423,10 +423,10 @@ def test_parameters_that_this_version_does_not_know_are_no_traceback(saved: Path
         fastmf.load(saved)
 
 
-def test_parameters_that_make_no_sense_keep_their_own_message(saved: Path, als: FactorModel) -> None:
+def test_parameters_that_make_no_sense_are_damage_with_their_own_message(saved: Path, als: FactorModel) -> None:
     change(saved, parameters=als.get_params() | {"n_epochs": 0})
 
-    with pytest.raises(ParameterError, match="n_epochs is 0"):
+    with pytest.raises(ModelError, match=r"model is damaged \(n_epochs is 0; expected an integer of at least 1\)"):
         fastmf.load(saved)
 
 

@@ -29,7 +29,7 @@ from fastmf.cli import (
 )
 from fastmf.cli.interruptions import as_interruptions, in_words, status_of
 from fastmf.cli.options import option_of
-from fastmf.errors import FastMFError, ParameterError
+from fastmf.errors import FastMFError, OutputError, ParameterError
 
 _COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, verify, clean, doctor, warmup, bench)
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with as_interruptions(), _notes_in_one_line():
             status = int(parsed.run(parsed))
-        sys.stdout.flush()  # what fails here would otherwise fail at exit, too late for a message and a status
+            _flush_results()
         return status
     except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
         _drop_unwritten_results()
@@ -78,6 +78,14 @@ def _notes_in_one_line() -> Iterator[None]:
         warnings.simplefilter("always", Note)
         warnings.showwarning = show
         yield
+
+
+def _flush_results() -> None:
+    """Write results out: what fails here would otherwise fail at exit, too late for a message and a status."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror}; send it elsewhere") from error
 
 
 def _drop_unwritten_results() -> None:

@@ -26,9 +26,9 @@ def run(parsed: argparse.Namespace) -> int:
     """Look up the neighbours and print one a line."""
     model = load_model(parsed.model, parsed)
     if parsed.item is not None:
-        table = model.similar_items([_typed(parsed.item, model.item_ids)], parsed.k).to_arrow()
+        table = model.similar_items([_id_of("--item", parsed.item, model.item_ids)], parsed.k).to_arrow()
     else:
-        table = model.similar_users([_typed(parsed.user, model.user_ids)], parsed.k).to_arrow()
+        table = model.similar_users([_id_of("--user", parsed.user, model.user_ids)], parsed.k).to_arrow()
     if parsed.json:
         print(to_json(table.to_pylist()))
         return 0
@@ -38,11 +38,17 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _typed(text: str, vocabulary: Any) -> int | str:
-    """Turn an id of the command line into the type of the model's ids."""
-    if str(vocabulary.type) != "int64":
-        return text
+def _id_of(option: str, text: str, vocabulary: Any) -> int | str:
+    """Turn what was typed into an id of the model."""
+    from fastmf.reading import ids
+
+    are_integers = str(vocabulary.type) == "int64"
     try:
-        return int(text)
-    except ValueError:
-        raise UnknownIdError(f"id {text!r} is unknown to the model: its ids are integers") from None
+        typed = int(text) if are_integers else text
+        is_known = ids.look_up(vocabulary, [typed], option)[0] >= 0
+    except (ValueError, OverflowError):
+        is_known = False
+    if not is_known:
+        kind = "an integer" if are_integers else "one"
+        raise UnknownIdError(f"{option} {text} is unknown to the model; expected {kind} of its training data")
+    return typed

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from fastmf.errors import FastMFError
 from fastmf.keeping.manifest import damaged
 from fastmf.keeping.model_directory import read
 from fastmf.models import MODELS
@@ -43,8 +42,6 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     try:
         model = MODELS[stored.model](**stored.parameters)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        if isinstance(error, FastMFError):  # a parameter that makes no sense has its own message
-            raise
         raise damaged(path, error) from error
     fitted = stored.fitted
     if not fitted.trained_with:  # saved by a version that did not write them

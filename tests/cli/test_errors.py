@@ -193,7 +193,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "unknown item": (
         ("similar", "{als}", "--item", "film-999"),
         1,
-        "1 of 1 ids in 'item_ids' are unknown to the model: 'film-999'; expected ids that were in the training data",
+        "--item film-999 is unknown to the model; expected one of its training data",
     ),
     "more neighbours than there are": (
         ("similar", "{als}", "--item", "film-001", "-k", 30),
@@ -311,12 +311,14 @@ def test_bad_request(
     assert contents() == before
 
 
-def test_an_item_id_that_is_no_integer(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+@pytest.mark.parametrize("unknown", ["Heat", "1.5", "99", str(2**63), ""])
+def test_an_id_that_is_no_integer_of_the_model(unknown: str, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     fastmf.ALS(n_factors=2, n_epochs=1).fit(fastmf.testing.low_rank(n_users=6, n_items=5)).save(tmp_path / "model")
 
-    done = call_fastmf("similar", "model", "--item", "Heat", status=1)
+    done = call_fastmf("similar", "model", "--user", unknown, status=1)
 
-    assert message_of(done, "similar") == "id 'Heat' is unknown to the model: its ids are integers"
+    expected = f"--user {unknown} is unknown to the model; expected an integer of its training data"
+    assert message_of(done, "similar") == expected
 
 
 def without_a_file(model: Path) -> str:

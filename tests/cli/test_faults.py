@@ -227,7 +227,7 @@ def test_results_that_find_no_room(data: Any, start_fastmf: Callable[..., Any]) 
         _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1
-    assert errors == "fastmf info: [Errno 28] No space left on device\n"
+    assert errors == "fastmf info: cannot write to standard output: No space left on device; send it elsewhere\n"
 
 
 def test_results_that_nobody_reads(data: Any, start_fastmf: Callable[..., Any]) -> None:
@@ -239,7 +239,7 @@ def test_results_that_nobody_reads(data: Any, start_fastmf: Callable[..., Any]) 
     _, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1
-    assert errors == "fastmf info: [Errno 32] Broken pipe\n"
+    assert errors == "fastmf info: cannot write to standard output: Broken pipe; send it elsewhere\n"
 
 
 def test_an_output_in_a_directory_that_cannot_be_made(
