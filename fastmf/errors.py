@@ -10,6 +10,8 @@ _MARK = "\x1f"
 def named(parameter: str) -> str:
     """Mark a parameter that a message names, so that the command can name the option that stands for it.
 
+    ``named("overwrite=True")`` stands for an option without a value.
+
     Examples
     --------
     >>> error = ParameterError(f"{named('n_epochs')} is 0; expected at least 1")
@@ -44,7 +46,7 @@ class FastMFError(Exception):
         """
 
         def rename(marked: re.Match[str]) -> str:
-            return re.sub(r"\w+", lambda word: name_of(word[0]) or word[0], marked[1])
+            return re.sub(r"(\w+)(=True)?", lambda word: name_of(word[1]) or word[0], marked[1])
 
         return re.sub(f"{_MARK}([^{_MARK}]*){_MARK}", rename, self._marked)
 

@@ -55,3 +55,23 @@ def test_a_message_names_parameters_in_the_words_of_whoever_called(error: type[F
 
 def test_all_errors_were_looked_at() -> None:
     assert {error.__name__ for error in CLASSES} == {*ALSO, "FastMFError", "ModelError"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "in_python", "on_the_command_line"),
+    [
+        ("k", "k", "-k"),
+        ("overwrite=True", "overwrite=True", "--overwrite"),
+        ("strange=True", "strange=True", "strange=True"),
+        ("n_epochs", "n_epochs", "--epochs"),
+    ],
+)
+def test_a_message_names_parameters_in_the_words_of_the_caller(
+    parameter: str, in_python: str, on_the_command_line: str
+) -> None:
+    options = {"k": "-k", "overwrite": "--overwrite", "n_epochs": "--epochs"}
+
+    error = errors.OutputExistsError(f"allow it ({errors.named(parameter)})")
+
+    assert str(error) == f"allow it ({in_python})"
+    assert error.in_words_of(options.get) == f"allow it ({on_the_command_line})"

@@ -17,7 +17,7 @@ from fastmf.common.leftovers import (
     temporary_beside,
 )
 from fastmf.common.renaming import exchange, rename_to_absent
-from fastmf.errors import FastMFError, OutputError, OutputExistsError
+from fastmf.errors import FastMFError, OutputError, OutputExistsError, named
 
 _OF_TEXT = (".csv", ".tsv")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -99,7 +99,7 @@ def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
     with naming(path):
         if final.exists() and not overwrite:
             raise OutputExistsError(
-                f"{path} exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+                f"{path} exists already; choose another output, or allow overwriting ({named('overwrite=True')})"
             )
         if final.exists() and not (final.is_file() or final.is_dir()):
             raise OutputExistsError(f"{path} is neither a file nor a directory; choose another output")
@@ -254,7 +254,7 @@ def _appear(temporary: Path, final: Path) -> None:
     except FileExistsError:
         raise OutputExistsError(
             f"{final} was written by another process meanwhile, and is left as it is; choose another output, or allow "
-            "overwriting (overwrite=True, --overwrite)"
+            f"overwriting ({named('overwrite=True')})"
         ) from None
 
 

@@ -62,7 +62,7 @@ def test_demo_replaces_nothing_unless_told_to(
 
     done = call_fastmf("demo", status=1)
 
-    message = "recs.parquet exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+    message = "recs.parquet exists already; choose another output, or allow overwriting (--overwrite)"
     assert (done.stdout, done.stderr) == ("", f"fastmf demo: {message}\n")
     assert contents() == before
 

@@ -42,7 +42,7 @@ def test_an_output_that_exists_is_replaced_only_when_asked_for(
 
     done = run_fastmf(*call, status=1)
 
-    message = "out exists already; choose another output, or allow overwriting (overwrite=True, --overwrite)"
+    message = "out exists already; choose another output, or allow overwriting (--overwrite)"
     assert done.stderr == f"fastmf {command}: {message}\n"
     assert done.stdout == ""
     assert contents() == before
