@@ -52,8 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["targets"]:
             return _targets(given[1:])
         return _suites(given)
-    except (FastMFError, OSError, KeyboardInterrupt) as error:
-        print(f"fastmf bench: {'interrupted' if isinstance(error, KeyboardInterrupt) else error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("fastmf bench: interrupted; the same call starts afresh", file=sys.stderr)
+        return 130
+    except (FastMFError, OSError) as error:
+        words = error.in_words_of({"overwrite": "--overwrite"}.get) if isinstance(error, FastMFError) else error
+        print(f"fastmf bench: {words}", file=sys.stderr)
         return 2 if isinstance(error, ParameterError) else 1
 
 
