@@ -1,4 +1,4 @@
-"""The ``fastmf`` command: arguments to library calls, and nothing else.
+"""The ``fastmf`` command: it turns arguments into library calls, and does nothing else.
 
 Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the work failed, 2 the call was
 wrong, 130 it was interrupted (128 and the number of the signal).

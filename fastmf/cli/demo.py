@@ -3,7 +3,7 @@
 example:
   fastmf demo
 
-It needs nothing but the installation, and shows each step as Python, to copy.
+It generates its own data, and shows each step as Python code to copy.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Go through the whole job once."""
+    """Generate ratings, train, evaluate and recommend."""
     from fastmf.keeping.recommendations import require_replaceable
 
     require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=False)
@@ -73,7 +73,7 @@ def _whole_job(folder: Path, parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _most_popular(train: Any) -> Any:
-    """Recommend everybody the films most often seen, less his own: the least a recommender must beat."""
+    """Recommend the most popular films that a user has not seen: the baseline that a recommender must beat."""
     import numpy as np
 
     counts = np.bincount(train.items, minlength=train.n_items)

@@ -1,4 +1,4 @@
-"""Tell what this machine offers and what fastmf makes of it.
+"""Show the cores, libraries, cache and GPU of this machine, and which of them fastmf uses.
 
 example:
   fastmf doctor
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Look around and print what there is."""
+    """Collect the facts and print them."""
     print_result({**_versions(), **_threads(), **_cache(), "inner loops": _inner_loops(), "gpu": _gpu()}, parsed.json)
     return 0
 

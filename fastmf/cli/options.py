@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they print."""
+"""Options that several commands share, and how results are printed."""
 
 import argparse
 import math
@@ -56,14 +56,14 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         dest="rating_column",
         action="store_const",
         const=None,
-        help="there is none: every row counts 1",
+        help="there is no such column: every rating is 1",
     )
     group.add_argument("--timestamp-column", metavar="NAME", help="times (default: not read)")
     group.add_argument(
         "--duplicates",
         choices=("error", "first", "last", "mean", "sum"),
         default="error",
-        help="what to do where a (user, item) pair comes up again (default: %(default)s)",
+        help="what to do with a repeated (user, item) pair (default: %(default)s)",
     )
 
 
@@ -96,7 +96,7 @@ def read_ratings(path: "str | list[str]", parsed: argparse.Namespace) -> "Intera
 
 
 def load_model(path: str, parsed: argparse.Namespace) -> Any:
-    """Load a model to be run as the run options say."""
+    """Load a model and set how it runs."""
     import fastmf
 
     return fastmf.load(path).set_params(backend=parsed.device, n_threads=parsed.threads, verbose=not parsed.quiet)
@@ -113,7 +113,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def show(value: object) -> str:
-    """Word one value for people."""
+    """Return a value as text for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -128,6 +128,6 @@ def show(value: object) -> str:
 
 
 def note(text: str, parsed: argparse.Namespace) -> None:
-    """Say what is going on, on standard error."""
+    """Print a line on progress to standard error, unless --quiet."""
     if not parsed.quiet:
         print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Write every user's best items to Parquet.
+"""Write the best items of every user to Parquet.
 
 example:
   fastmf recommend model --output recs.parquet -k 10

@@ -1,4 +1,4 @@
-"""Show the items (or users) nearest to one.
+"""Show the items (or users) that are most similar to one.
 
 example:
   fastmf similar model --item 50 -k 5
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Look up the neighbours and print one a line."""
+    """Find the most similar ones and print one per line."""
     model = load_model(parsed.model, parsed)
     if parsed.item is not None:
         table = model.similar_items([_id_of("--item", parsed.item, model.item_ids)], parsed.k).to_arrow()

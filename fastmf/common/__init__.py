@@ -1,1 +1,1 @@
-"""What every room uses: files that appear whole or not at all, checks of parameters, progress."""
+"""What all layers use: atomic output files, checks of parameters, progress bars, JSON."""

@@ -1,1 +1,1 @@
-"""What goes out: model directories, and recommendations in Parquet."""
+"""What is written: model directories, and recommendations in Parquet."""
