@@ -222,3 +222,17 @@ def test_a_place_without_permission_or_room_is_named(
         model.recommend_to_parquet(tmp_path / "out", 4)
 
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_part_names_the_output(
+    model: FactorModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+
+    with pytest.raises(OutputError, match=f"cannot write {tmp_path / 'out'}: No space left on device; make room, or"):
+        model.recommend_to_parquet(tmp_path / "out", 4)
+
+    assert os.listdir(tmp_path) == []

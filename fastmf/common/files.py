@@ -154,7 +154,12 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def new_file(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int | None = None) -> Iterator[Path]:
+def new_file(
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    n_bytes: int | None = None,
+    part_of: str | os.PathLike[str] | None = None,
+) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` if the block ends well.
 
     Parameters
@@ -164,6 +169,8 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int
         Whether an existing file may be replaced.
     n_bytes : int, optional
         How large it becomes, for the message of a full disk.
+    part_of : path-like, optional
+        The output that messages name, if ``path`` is a hidden part of it.
 
     Raises
     ------
@@ -177,11 +184,11 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False, n_bytes: int
     if final.is_dir():
         raise OutputExistsError(f"{path} is a directory; expected the name of a file to write")
     temporary = temporary_beside(final)
-    with naming(path):
+    with naming(part_of or path):
         final.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(final)
     try:
-        with naming(path, temporary, n_bytes):
+        with naming(part_of or path, temporary, n_bytes):
             yield temporary
             _sync(temporary)
             if overwrite:

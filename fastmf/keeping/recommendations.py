@@ -66,7 +66,7 @@ def write_recommendations(
     if batches.n_users == 0:
         raise DataError("there are no users to recommend to; expected at least one")
     with _parts_directory(path, batches.fingerprint()) as folder:
-        files = _write_parts(batches, folder, shown)
+        files = _write_parts(batches, folder, path, shown)
         n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
         if partitioned:
             with new_directory(path, overwrite) as directory:
@@ -143,8 +143,8 @@ def _what_remains(folder: Path) -> str:
     return f"{n_parts} finished part{'s' * (n_parts > 1)} are kept in {folder}: the same call continues after them"
 
 
-def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
-    """Write the parts that are missing or damaged; returns the files of all parts, in order."""
+def _write_parts(batches: Batches, folder: Path, path: PathLike, shown: bool) -> list[Path]:
+    """Write the parts of ``path`` that are missing or damaged; returns the files of all parts, in order."""
     starts = range(0, batches.n_batches, _BATCHES_A_PART)
     files = [folder / f"part-{number:05d}.parquet" for number in range(len(starts))]
     scan, n_done, started = Scan(0, 0, 0), 0, time.perf_counter()
@@ -154,7 +154,7 @@ def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
             if _is_whole(file):
                 progress.advance(sum(batches.size(number) for number in numbers), "done before")
                 continue
-            with new_file(file, overwrite=True) as temporary:
+            with new_file(file, overwrite=True, part_of=path) as temporary:
                 writer: pq.ParquetWriter | None = None
                 try:
                     for number in numbers:
@@ -167,7 +167,7 @@ def _write_parts(batches: Batches, folder: Path, shown: bool) -> list[Path]:
                 finally:
                     if writer is not None:
                         writer.close()
-            with new_file(_record_of(file), overwrite=True) as temporary:
+            with new_file(_record_of(file), overwrite=True, part_of=path) as temporary:
                 temporary.write_text(json.dumps(_describe(file)), encoding="utf-8")
     return files
 

@@ -7,7 +7,6 @@ shapes and types when a file is mapped, and the contents (which is as slow as re
 import os
 import re
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -50,17 +49,33 @@ class StoredFitted(Fitted):
 
     check: Check = field(default=lambda: None, repr=False)
 
+    def __post_init__(self) -> None:
+        check = self.check
+        object.__setattr__(self, "check", _nothing)  # until it is used: what the base does here looks at shapes alone
+        getattr(super(), "__post_init__", _nothing)()
+        object.__setattr__(self, "check", check)
+
     def __getattribute__(self, name: str) -> Any:
         if name in _CONTENTS:
             object.__getattribute__(self, "check")()
         return object.__getattribute__(self, name)
 
+    def __reduce__(self) -> tuple[type[Fitted], tuple[Any, ...]]:
+        """Copy and pickle as what has been checked, without the files."""
+        return Fitted, (self.factors, self.link, self.user_ids, self.item_ids, self.seen, self.data, self.state)
 
-_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state"})
+
+def _nothing() -> None:
+    """Check nothing."""
+
+
+_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts"})
 
 
 class CheckOnce:
-    """Runs checks at the first call; after they have passed, calls cost nothing. Safe from many threads.
+    """Runs checks at the first call; after they have passed, calls cost nothing.
+
+    Threads whose first calls come at the same time all run the checks: a lock could stay locked in a forked process.
 
     Parameters
     ----------
@@ -72,17 +87,13 @@ class CheckOnce:
 
     def __init__(self, make_checks: Callable[[], list[Check]], n_elements: int) -> None:
         self._make_checks, self._n_elements = make_checks, n_elements
-        self._lock = threading.Lock()
         self._is_done = False
 
     def __call__(self) -> None:
         """Run the checks, unless they have passed before."""
-        if self._is_done:
-            return
-        with self._lock:
-            if not self._is_done:
-                self._run()
-                self._is_done = True
+        if not self._is_done:
+            self._run()
+            self._is_done = True
 
     def _run(self) -> None:
         checks = self._make_checks()
