@@ -9,7 +9,8 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ class StoredFitted(Fitted):
             object.__getattribute__(self, "check")()
         return object.__getattribute__(self, name)
 
-    def __reduce__(self) -> tuple[type[Fitted], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as what has been checked, without the files."""
-        return Fitted, (self.factors, self.link, self.user_ids, self.item_ids, self.seen, self.data, self.state)
+        return partial(Fitted, **{field.name: getattr(self, field.name) for field in fields(Fitted) if field.init}), ()
 
 
 def _nothing() -> None:
