@@ -320,7 +320,7 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_what_is_undefined_is_null_in_the_manifest_and_nan_in_python(model: FactorModel, tmp_path: Path) -> None:
+def test_what_is_undefined_is_null_in_the_manifest_and_none_in_python(model: FactorModel, tmp_path: Path) -> None:
     ratings = fastmf.testing.power_law(25, 20, 160, n_factors=2, seed=0)
     undefined = {"a": math.nan, "b": np.float32("inf"), "c": np.float64("nan"), "d": 1.5}
 
@@ -331,8 +331,33 @@ def test_what_is_undefined_is_null_in_the_manifest_and_nan_in_python(model: Fact
     assert [content["history"][0][name] for name in "abcd"] == [None, None, None, 1.5]
     assert content["data"]["mean"] is None
     loaded = fastmf.load(tmp_path / "model", verify=True)
-    assert math.isnan(loaded.history[0]["a"])
-    assert loaded.history[0]["d"] == 1.5
+    assert [loaded.history[0][name] for name in "abcd"] == [None, None, None, 1.5]
+
+
+@pytest.mark.parametrize("value", ["x", ..., [1], {}])
+def test_a_history_that_does_not_tell_the_best_epoch_is_damage(value: object, tmp_path: Path) -> None:
+    ratings = fastmf.testing.power_law(25, 20, 160, n_factors=2, seed=0)
+    fastmf.ALS(n_factors=2, n_epochs=3, patience=2).fit(ratings, validation=ratings).save(tmp_path / "model")
+    content = json.loads((tmp_path / "model" / MANIFEST).read_text())
+    name = next(name for name in content["history"][0] if name.startswith("validation_"))
+    content["history"][0][name] = 1.0
+    content["history"][1][name] = value
+    if value is ...:
+        del content["history"][1][name]
+    (tmp_path / "model" / MANIFEST).write_text(json.dumps(content))
+
+    with pytest.raises(ModelError, match="history lacks what patience=2 needs"):
+        fastmf.load(tmp_path / "model")
+
+
+def test_an_undefined_validation_metric_is_never_the_best(tmp_path: Path) -> None:
+    ratings = fastmf.testing.power_law(25, 20, 160, n_factors=2, seed=0)
+    model = fastmf.ALS(n_factors=2, n_epochs=3, patience=3).fit(ratings, validation=ratings)
+    name = next(name for name in model.history[0] if name.startswith("validation_"))
+    model.history[0][name] = math.nan
+    model.save(tmp_path / "model")
+
+    assert fastmf.load(tmp_path / "model").best_epoch in (2, 3)
 
 
 # Only the model is overwritten ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ example:
 
 import argparse
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,13 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
         "n_ratings": manifest.data["n_ratings"],
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,
-        "last epoch": manifest.history[-1] if manifest.history else {},
+        "last epoch": _with_undefined(manifest.history[-1]) if manifest.history else {},
     }
+
+
+def _with_undefined(record: dict[str, Any]) -> dict[str, Any]:
+    """Tell metrics that are undefined from parameters that are None."""
+    return {name: math.nan if value is None else value for name, value in record.items()}
 
 
 def _ratings(path: str) -> dict[str, Any]:

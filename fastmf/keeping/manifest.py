@@ -130,10 +130,9 @@ def read(folder: Path, verify: bool = False) -> Manifest:
         if claimed != _checksum(content):
             raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
     return Manifest(
-        **{name: content[name] for name in Manifest._fields if name in _ENTRIES and name not in ("files", "history")},
+        **{name: content[name] for name in Manifest._fields if name in _ENTRIES and name != "files"},
         low=content["link"]["low"],
         span=content["link"]["span"],
-        history=[_with_undefined(record) for record in content["history"]],
         state=tuple(state),
         trained_with=trained_with,
         files=files,
@@ -173,10 +172,6 @@ def _checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of a manifest without its own checksum, whatever the order and the spaces of its text."""
     plain = json.loads(to_json(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _with_undefined(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if value is None else value for name, value in record.items()}
 
 
 def _short(value: object) -> str:

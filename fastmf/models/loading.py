@@ -47,4 +47,8 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     if not fitted.trained_with:  # saved by a version that did not write them
         fitted = dataclasses.replace(fitted, trained_with=model.fixed_params())
     model.restore(fitted, stored.history)
+    try:
+        _ = model.best_epoch  # it is read off the history
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise damaged(path, f"its history lacks what patience={stored.parameters['patience']!r} needs") from error
     return model

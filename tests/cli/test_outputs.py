@@ -261,7 +261,9 @@ def test_the_command_prints_json_where_metrics_are_undefined(
     (tmp_path / "model" / "manifest.json").write_text(json.dumps(manifest))
 
     assert strict(call_fastmf("info", "model", "--json").stdout)["last epoch"]["train_rmse"] is None
-    assert "train_rmse=undefined" in call_fastmf("info", "model").stdout
+    told = call_fastmf("info", "model").stdout
+    assert "train_rmse=undefined" in told
+    assert "patience=None" in told
     monkeypatch.setattr(fastmf, "evaluate", lambda *_, **__: {"auc": math.nan, "rmse": np.float64(1.5)})
     assert strict(call_fastmf("evaluate", "model", data.test, "--json").stdout) == {"auc": None, "rmse": 1.5}
     assert show(math.nan) == "undefined"
