@@ -219,6 +219,7 @@ def test_the_next_write_removes_what_dead_processes_left_and_nothing_else(
     gone = [f".out.tmp-{dead}-0123abcd", f".out.tmp-{dead}-0123abcd-{leftovers._this_machine()}", ".out.parts-0a1b2c"]
     (tmp_path / gone[0]).write_text("half")
     put(tmp_path / gone[1], files.new_directory, "half")
+    (tmp_path / gone[2]).mkdir()
     kept = [
         f".out.tmp-{os.getpid()}-0123abcd",  # of a process that is alive
         f".out.tmp-{dead}-0123abcd-00000000",  # of another machine

@@ -1,4 +1,7 @@
-"""Outputs that appear whole or not at all."""
+"""Outputs that appear whole or not at all.
+
+Who writes an output also removes what interrupted and killed processes have left for it.
+"""
 
 import errno
 import os
@@ -12,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from fastmf.common.leftovers import (
     aside_beside,
     put_back_old_version,
+    remove_parts,
     remove_unfinished,
     size_of,
     temporary_beside,
@@ -198,6 +202,8 @@ def new_file(
             _sync(final.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    if part_of is None:
+        remove_parts(final)
 
 
 @contextmanager
@@ -245,6 +251,7 @@ def new_directory(path: str | os.PathLike[str], overwrite: bool = False, n_bytes
             _sync(final.parent)
     finally:
         _delete(temporary)
+    remove_parts(final)
 
 
 def is_being_replaced(path: Path) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fastmf.answering.answers import Batches, add_scans
 from fastmf.common.files import naming, new_directory, new_file, output_path, require_absent
-from fastmf.common.leftovers import locked, parts_beside, remove_parts
+from fastmf.common.leftovers import locked, parts_beside
 from fastmf.common.progress import Progress
 from fastmf.errors import DataError, OutputError, OutputExistsError
 from fastmf.reading.parquet import PathLike
@@ -76,7 +76,6 @@ def write_recommendations(
         else:
             _join(files, path, overwrite)
         shutil.rmtree(folder, ignore_errors=True)
-    remove_parts(output_path(path))
     return n_rows
 
 
