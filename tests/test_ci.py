@@ -1,7 +1,9 @@
-"""``.ci/run`` runs the test command that the README shows, and no other."""
+"""``.ci/run`` runs the test command that the README shows, and the tests that this leaves out."""
 
+import glob
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,3 +28,25 @@ def test_ci_runs_what_it_extracted() -> None:
     assert 'eval "$test_command"' in lines
     assert 'test -n "$test_command"' in lines  # nothing found is a failure, not a pass
     assert "set -euo pipefail" in lines
+
+
+def test_every_test_is_run_by_one_of_the_two_commands() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^python -m pytest (.*)$", script, re.MULTILINE)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+
+    def files(*patterns: str) -> set[str]:
+        """Test files of the checkout that match a pattern, or lie below a folder that does."""
+        found = [Path(path) for pattern in patterns for path in glob.glob(pattern, root_dir=ROOT)]
+        nested = [below for path in found for below in (ROOT / path).rglob("test_*.py")]
+        return {(ROOT / path).relative_to(ROOT).as_posix() for path in (*found, *nested) if path.suffix == ".py"}
+
+    by_default, by_name = files(*settings["testpaths"]), files(*named.split())
+
+    assert by_default | by_name == files("tests", "bench")
+    assert by_name - by_default == {
+        "bench/test_kernels.py",
+        *(f"tests/cuda/test_{name}.py" for name in ("compiled", "compiled_als", "compiled_topk")),
+        *("tests/cuda/test_on_device.py", "tests/cuda/test_parity.py"),
+        *files("tests/cuda/parity"),
+    }

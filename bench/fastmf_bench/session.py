@@ -72,6 +72,10 @@ class Session:
         """When nothing more is begun."""
         return self._started + 60 * self.options.minutes
 
+    @property
+    def _has_time(self) -> bool:
+        return time.perf_counter() <= self._until
+
     def has(self, peer: str) -> bool:
         """Whether a peer takes part."""
         return peer in self.options.peers
@@ -117,7 +121,15 @@ class Session:
         return self._problems[shape]
 
     def work(self, task: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Have a task done in a process of its own, and return what it says."""
+        """Run a task in a process of its own, and return its metrics.
+
+        Raises
+        ------
+        FastMFError
+            If no time is left to begin it, or it fails.
+        """
+        if not self._has_time:
+            raise FastMFError(f"no time was left for {task}")
         (outcome,) = run_contest([Contestant(task, task, arguments)], 0, self.options.n_threads, self._until).values()
         if outcome.error is not None:
             raise FastMFError(f"{task} failed: {outcome.error}")
@@ -146,7 +158,7 @@ class Session:
         n_laps : int, optional
             As in the options if None.
         """
-        if time.perf_counter() > self._until:
+        if not self._has_time:
             self.note(f"{suite}: no time was left for {task}, {problem}")
             return
         shown = [f"{name} {value}" for name, value in settings.items()]

@@ -101,6 +101,7 @@ os.replace = replace_or_die
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("--partitioned",)], ids=["a file", "a directory"])
 def test_killed_while_recommending_and_resumed(
     how: tuple[str, ...],

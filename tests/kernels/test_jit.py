@@ -87,6 +87,7 @@ def test_kernels_run_without_the_compiler(tmp_path: Path, call: Callable[..., st
     assert call(CALL_SERIAL + CALL_PARALLEL, **settings).split() == ["2.0", "999000.0"]
 
 
+@pytest.mark.slow
 def test_processes_share_a_cold_cache(
     tmp_path: Path, house: Path, call: Callable[..., str], start_python: Callable[..., "subprocess.Popen[str]"]
 ) -> None:

@@ -1,5 +1,6 @@
 """The vector code of the inner loops against the plain loops that it stands for."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -26,17 +27,25 @@ def numbers(*shape: int, seed: int = 0) -> Float32Array:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+def function_named(name: str) -> Callable[..., object]:
+    """Return the function of that name: in kernels it is vector code, called from Python it is the plain loop."""
+    function: Callable[..., object] = next(getattr(module, name) for module in MODULES if hasattr(module, name))
+    return function
+
+
+@functools.cache
+def called_by_a_kernel(name: str, count: int) -> Callable[..., object]:
+    """Return a compiled function that calls it; Numba compiles once for each combination of types of arguments."""
+    names = ", ".join(f"a{i}" for i in range(count))
+    space = {"function": function_named(name)}
+    exec(f"def call({names}):\n    return function({names})", space)
+    return device(space["call"])
+
+
 def run_both(name: str, *arguments: object) -> list[list[Float32Array]]:
     """Run the plain loops and the code that kernels get; returns the arrays as each of them leaves them."""
-    compiled = next(getattr(module, name) for module in MODULES if hasattr(module, name))
-
-    # Called from Python it is the plain loop: the code that kernels get is called by a function that is compiled.
-    count = len(arguments)
-    names = ", ".join(f"a{i}" for i in range(count))
-    space: dict[str, object] = {"function": compiled}
-    exec(f"def call({names}):\n    return function({names})", space)
     outcomes = []
-    for function in (compiled, device(space["call"])):  # type: ignore[arg-type]
+    for function in (function_named(name), called_by_a_kernel(name, len(arguments))):
         copies = [np.copy(argument) if isinstance(argument, np.ndarray) else argument for argument in arguments]
         result = function(*copies)
         outcomes.append([*(array for array in copies if isinstance(array, np.ndarray)), np.asarray(result)])
