@@ -135,9 +135,10 @@ def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
     sample = ratings.take(np.arange(min(_SAMPLE, ratings.n_ratings)))
     grid = make_grid(sample.n_users, sample.n_items, sample.n_ratings)
     blocks = make_blocks(sample.by_user, sample.n_items, grid, reference.group_by)
+    p, q = (rng.standard_normal((n, n_factors), np.float32) for n in (ratings.n_users, ratings.n_items))
     factors = Factors(
-        rng.standard_normal((ratings.n_users, n_factors), np.float32),
-        rng.standard_normal((ratings.n_items, n_factors), np.float32),
+        p / np.float32(n_factors),  # small enough for steps that do not diverge, however many laps there are
+        q / np.float32(n_factors),
         np.zeros(ratings.n_users, np.float32),
         np.zeros(ratings.n_items, np.float32),
         np.float32(3.5),
