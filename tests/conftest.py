@@ -1,5 +1,6 @@
-"""What must be settled before any test imports NumPy or Numba."""
+"""What must be settled before any test imports NumPy or Numba, and garbage collection."""
 
+import gc
 import os
 
 # Threads that wait for work sleep. By default they spin, which takes seconds from whatever else runs on the machine:
@@ -7,3 +8,9 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # References multiply small matrices: threads of BLAS cost more than they save.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom: compiling a kernel makes so many objects that walking all of them took half the time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)

@@ -43,7 +43,7 @@ def test_epoch(name: str, link: str, kernels: Kernels, reference: Kernels) -> No
     np.testing.assert_allclose(error, expected_error, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n_factors", [1, 3, 17, 64, 128])
+@pytest.mark.parametrize("n_factors", [1, 3, 17, 64, pytest.param(128, marks=pytest.mark.slow)])
 def test_epoch_for_any_rank(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
     (factors, error), (expected, expected_error) = run_both(
         (60, 40, 1100), n_factors, LINKS["identity"], STEP, (kernels, reference)

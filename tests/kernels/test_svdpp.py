@@ -66,7 +66,7 @@ def test_epoch(name: str, link: str, adaptive: int, kernels: Kernels, reference:
     assert_same(run(*problem, kernels), run(*problem, reference))
 
 
-@pytest.mark.parametrize("n_factors", [1, 3, 17, 64, 128])
+@pytest.mark.parametrize("n_factors", [1, 3, 17, 64, pytest.param(128, marks=pytest.mark.slow)])
 def test_epoch_for_any_rank(n_factors: int, kernels: Kernels, reference: Kernels) -> None:
     problem = (60, 40, 1100), n_factors, LINKS["identity"], STEP
     assert_same(run(*problem, kernels), run(*problem, reference))
