@@ -193,7 +193,7 @@ def _run_suite(session: Session, name: str, suite: Suite) -> None:
     try:
         suite.run(session)
     except Exception as error:
-        # Hours of other results must not be lost to what one suite stumbles over.
+        # An error in one suite must not lose the results of the others.
         kind = "" if isinstance(error, FastMFError) else f"{type(error).__name__}: "
         session.note(f"{name}: given up: {kind}{error}")
 

@@ -1,4 +1,4 @@
-"""Races: contestants in processes of their own, lap by lap in turn, so that a slow minute hits them all."""
+"""Races: contestants in processes of their own take laps in turn, so that a slow minute hits them all."""
 
 import json
 import math
@@ -19,9 +19,9 @@ from fastmf_bench.pace import Lap
 _BLAS_KERNEL_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-# Seconds for a warm-up or a lap; who takes longer hangs.
+# Seconds after which a warm-up or a lap counts as hanging.
 _PATIENCE = 1800.0
-# Seconds for what is under way when the time is over.
+# Seconds that a lap may go on after the time of the run is over.
 _GRACE = 30.0
 
 
@@ -52,8 +52,8 @@ class Outcome(NamedTuple):
     Attributes
     ----------
     laps : list of Lap
-    figures : dict
-        What the task found out besides time.
+    metrics : dict
+        What the task reports besides times.
     peak_bytes : int
         Largest resident size of its process until the last lap ended.
     blas : str
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
     """
 
     laps: list[Lap]
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     peak_bytes: int
     blas: str = ""
     error: str | None = None
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 def run_contest(
     contestants: Sequence[Contestant], n_laps: int, n_threads: int, until: float = math.inf
 ) -> dict[str, Outcome]:
-    """Run all contestants side by side in processes, but never two at a time.
+    """Run contestants in processes of their own, which take laps in turn: no two run at the same time.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def run_contest(
     n_laps : int
         Timed laps of each, after its warm-up.
     n_threads : int
-        What the environment tells their libraries.
+        Set for their libraries by environment variables.
     until : float
-        When, by `time.perf_counter`, no further lap is begun. What is under way then may take half a minute more.
+        When, by `time.perf_counter`, no further lap is begun. A lap under way may take half a minute more.
 
     Returns
     -------
@@ -152,7 +152,7 @@ class _Worker:
         if self._finished is None:
             return Outcome(self._laps, {}, 0, error=self._error)
         finished = self._finished
-        return Outcome(self._laps, finished["figures"], finished["peak_bytes"], finished["blas"])
+        return Outcome(self._laps, finished["metrics"], finished["peak_bytes"], finished["blas"])
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -160,7 +160,7 @@ class _Worker:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it died: the end of its reports says so
+            pass  # the process has ended, which `_receive` reports
 
     def _receive(self) -> None:
         assert self._process.stdout is not None
@@ -177,7 +177,7 @@ class _Worker:
             self._laps.append(Lap(*message["lap"]))
         elif "error" in message:
             self._error = message["error"]
-        elif "figures" in message:
+        elif "metrics" in message:
             self._finished = message
 
     def _last_words(self) -> str:

@@ -18,7 +18,7 @@ from fastmf.common.files import new_file
 from fastmf_bench.pace import Lap, clocks, peak_bytes
 from fastmf_bench.problems import Problem
 
-# Reading the text takes as long as some epochs, and never quite the same: many are needed to tell one.
+# Reading the text takes as long as several epochs, and varies: the time of one epoch is a share of that of many.
 _EPOCHS_A_LAP = 20
 
 
@@ -53,7 +53,7 @@ def test_errors(settings: Settings, train: Path, test: Path, n_epochs: int) -> l
 
 
 def peak_of_training(settings: Settings, train: Path) -> int:
-    """Return the largest resident size of a training of one epoch, in bytes; the system is asked all the time."""
+    """Return the largest resident size of a training of one epoch, in bytes; polled every millisecond."""
     with subprocess.Popen([*_arguments(settings, 1), "--quiet", str(train), "/dev/null"]) as process:
         peak = 0
         while process.poll() is None:

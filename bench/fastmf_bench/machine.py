@@ -1,4 +1,4 @@
-"""The machine and the software that a figure was measured on."""
+"""The machine and the software of a run."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _OF_CUDA = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch")
 
 
 def describe() -> dict[str, Any]:
-    """Return what a reader needs to place a figure, as JSON can hold it."""
+    """Describe processor, memory, system, packages and revision, as JSON can hold it."""
     packages = ("fastmf", "numba", "numpy", "scipy", "pyarrow", *_OF_CUDA, *DISTRIBUTIONS.values())
     versions = {name: installed_version(name) for name in packages}
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]

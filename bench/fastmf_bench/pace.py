@@ -18,8 +18,8 @@ class Pace(Protocol):
     """Ends a lap and waits for the next to be started; false when there is none.
 
     A contestant warms up, then calls it before every round of work: ``while pace(): work()``. Inside a training that
-    reports after each epoch, the report calls it, and everything up to the first call is warm-up. A contestant who has
-    his own clock passes the lap.
+    reports after each epoch, the report calls it, and everything up to the first call is warm-up. A contestant with
+    a clock of its own passes the lap.
     """
 
     def __call__(self, lap: Lap | None = None) -> bool: ...  # noqa: D102

@@ -24,7 +24,7 @@ from fastmf_bench.pace import Pace
 
 TEST_FRACTION = 0.1
 _PARTS = ("train", "test")
-# What generating takes at its peak, and what the hungriest contestant (two sparse layouts, factors apart) takes later.
+# Of memory, at the peak of generating. The contestant that needs most (two sparse layouts) takes as much, and factors.
 _BYTES_PER_RATING = 90
 _BYTES_AT_LEAST = 1 << 30
 
@@ -159,7 +159,7 @@ def available_memory() -> int:
 
 
 def _fingerprint(*paths: Path) -> str:
-    """Tell files apart by path, size and time: what was kept of another must not be taken for this one."""
+    """Identify files by path, size and time of change: a problem that was kept is used for the same files only."""
     told = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return f"{zlib.crc32(repr(told).encode()):08x}"
 

@@ -145,7 +145,7 @@ def _suite(run: Run, suite: str) -> Iterator[str]:
 
 
 def _overviews(run: Run, suite: str) -> Iterator[str]:
-    """Yield what several races of a suite show together: times against factors, threads and ratings."""
+    """Yield the plots over several races of a suite: times against factors, threads and ratings."""
     for task in dict.fromkeys(m.task for m in run.select(suite=suite)):
         timed = [m for m in run.select(suite=suite, task=task) if m.wall and not m.note]
         for problem in dict.fromkeys(m.problem for m in timed):

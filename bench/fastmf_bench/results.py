@@ -1,4 +1,4 @@
-"""What a run of benchmarks leaves behind: measurements with everything needed to place them, as JSON."""
+"""Results of a run of benchmarks as JSON: measurements, with the machine, the versions and the settings."""
 
 import json
 import statistics
@@ -40,9 +40,9 @@ class Measurement:
     ceiling_rate : float, optional
         Of that ceiling, in ``unit`` a second.
     figures : dict
-        Quality, and what else was found.
+        Metrics of quality, and what else the task reports; "curve" is a list of (seconds, metric).
     note : str
-        What a reader must know to take it right.
+        What a reader must know to interpret it.
     blas : str
         The BLAS libraries in the contestant's process, with the processor that their kernels are for.
     """
@@ -65,7 +65,7 @@ class Measurement:
 
     @property
     def race(self) -> tuple[Any, ...]:
-        """What contestants who ran in turn have in common."""
+        """What all contestants of one race have in common."""
         return (self.suite, self.task, self.problem, *sorted(self.settings.items()))
 
     @property

@@ -47,7 +47,7 @@ class Work(NamedTuple):
     ceiling : str, optional
         Name of the ceiling, a task of the suite "ceilings".
     cost : float
-        What one unit takes of the ceiling: bytes a row, say, where the ceiling is in bytes a second.
+        Units of the ceiling that a unit of work takes: bytes a row, say, where the ceiling is in bytes a second.
     """
 
     amount: float
@@ -82,7 +82,7 @@ class Session:
 
     @property
     def runs_usual_problems(self) -> bool:
-        """Whether nobody asked for other shapes, a file, or a quick run."""
+        """Whether the usual problems are run: neither other shapes nor a file nor a quick run was asked for."""
         return not (self.options.quick or self.options.shapes or self.options.file)
 
     @property
@@ -95,7 +95,7 @@ class Session:
         return self.options.factors or usual
 
     def training_problems(self) -> Iterator[Problem]:
-        """Open the problems that training suites run on; one that cannot be had is noted and left out."""
+        """Open the problems that training suites run on; one that cannot be made or read is noted and left out."""
         options = self.options
         shapes = options.shapes or (SHAPES["ml-1m" if options.quick else "ml-10m"],)
         for source in shapes if options.file is None else (options.file,):
@@ -116,8 +116,8 @@ class Session:
             problems.require_memory(shape)
             arguments = {"shape": vars(shape), "folder": str(self.options.folder), "seed": self.options.seed}
             self.say(f"making {shape}")
-            figures = self.work("problems.generate", arguments)
-            self._problems[shape] = problems.open_problem(figures["folder"])
+            metrics = self.work("problems.generate", arguments)
+            self._problems[shape] = problems.open_problem(metrics["folder"])
         return self._problems[shape]
 
     def work(self, task: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Session:
         (outcome,) = run_contest([Contestant(task, task, arguments)], 0, self.options.n_threads, self._until).values()
         if outcome.error is not None:
             raise FastMFError(f"{task} failed: {outcome.error}")
-        return outcome.figures
+        return outcome.metrics
 
     def race(
         self,
@@ -153,7 +153,7 @@ class Session:
             What the race is about; see `fastmf_bench.results.Measurement`.
         contestants : sequence of Contestant
         work : Work
-            What a lap does. A contestant whose figures have ``work`` did that much of it instead; likewise
+            What a lap does. A contestant whose metrics have ``work`` did that much of it instead; likewise
             ``peak_bytes`` and ``note``.
         n_laps : int, optional
             As in the options if None.
@@ -170,7 +170,7 @@ class Session:
             if error is not None:
                 self.note(f"{suite}: {name} was left out of {task}, {problem}: {error}")
                 continue
-            figures = outcome.figures
+            metrics = outcome.metrics
             self.add(
                 Measurement(
                     suite,
@@ -180,14 +180,14 @@ class Session:
                     settings,
                     wall=[lap.wall for lap in outcome.laps],
                     cpu=[lap.cpu for lap in outcome.laps],
-                    peak_bytes=figures.pop("peak_bytes", outcome.peak_bytes),
-                    work=figures.pop("work", work.amount),
+                    peak_bytes=metrics.pop("peak_bytes", outcome.peak_bytes),
+                    work=metrics.pop("work", work.amount),
                     unit=work.unit,
                     ceiling=work.ceiling,
                     ceiling_rate=self._ceiling_rate(work, settings["n_threads"]),
-                    note=figures.pop("note", ""),
+                    note=metrics.pop("note", ""),
                     blas=outcome.blas,
-                    figures=figures,
+                    figures=metrics,
                 )
             )
 

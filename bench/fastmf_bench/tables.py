@@ -56,11 +56,11 @@ def ceiling_rows(ceilings: Sequence[Measurement]) -> tuple[list[str], list[list[
 
 
 def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a race: times where there are any, and every figure that is a number."""
+    """Return the header and the rows of a race: times where there are any, and every metric that is a number."""
     own = ours(race)
     timed = any(m.wall for m in race)
-    figures = list(dict.fromkeys(name for m in race for name, value in m.figures.items() if not _is_curve(value)))
-    header = ["", *(["wall s", "from–to", "CPU s", "CPU ×", "rate", "of ceiling"] if timed else []), "peak", *figures]
+    metrics = list(dict.fromkeys(name for m in race for name, value in m.figures.items() if not _is_curve(value)))
+    header = ["", *(["wall s", "from–to", "CPU s", "CPU ×", "rate", "of ceiling"] if timed else []), "peak", *metrics]
     rows = []
     for m in race:
         row = [m.contestant]
@@ -69,7 +69,7 @@ def race_rows(race: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
             fraction = "" if m.ceiling_fraction is None else f"{m.ceiling_fraction:.0%}"
             wall, cpu = (seconds_text(statistics.median(laps)) if laps else "" for laps in (m.wall, m.cpu))
             row += [wall, range_text(m.wall), cpu, relative, rate_text(m), fraction]
-        row += [bytes_text(m.peak_bytes), *(_figure_text(m.figures.get(name)) for name in figures)]
+        row += [bytes_text(m.peak_bytes), *(_metric_text(m.figures.get(name)) for name in metrics)]
         rows.append([*row, m.note])
     return [*header, ""], rows
 
@@ -162,7 +162,7 @@ def _spread_text(laps: Sequence[float]) -> str:
     return f"{middle / max(laps) - 1:+.0%} to {middle / min(laps) - 1:+.0%}"
 
 
-def _figure_text(value: object) -> str:
+def _metric_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -50,12 +50,12 @@ def main() -> int:
     order = json.loads(sys.stdin.readline())
     pace = _Pace(sys.stdin, reports)
     try:
-        figures = TASKS[order["task"]](pace, **order["arguments"])
+        metrics = TASKS[order["task"]](pace, **order["arguments"])
     except Exception as error:
-        # Whatever a contestant stumbles over is his result; the contest goes on without him.
+        # An error ends this contestant alone; the contest goes on.
         pace.report({"error": f"{type(error).__name__}: {error}"})
         return 1
-    pace.report({"figures": figures, "peak_bytes": pace.peak_bytes or peak_bytes(), "blas": _blas()})
+    pace.report({"metrics": metrics, "peak_bytes": pace.peak_bytes or peak_bytes(), "blas": _blas()})
     return 0
 
 

@@ -21,7 +21,7 @@ def test_every_contestant_runs_every_lap() -> None:
         assert outcome.error is None
         assert len(outcome.laps) == 3
         assert all(lap.wall > 0 and lap.cpu >= 0 for lap in outcome.laps)
-        assert outcome.figures == {}
+        assert outcome.metrics == {}
 
 
 def test_contestants_use_the_kernels_of_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:

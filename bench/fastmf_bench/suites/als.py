@@ -19,7 +19,7 @@ from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import SGEMM
 
 FACTORS = (64, 128)
-# With so many factors, only fastmf's own solvers are compared; beyond, those that need no normal matrix.
+# fastmf's solvers alone: all of them with the first number of factors, with the second those without a normal matrix.
 MANY_FACTORS = (256, 512)
 CURVE_FACTORS = (128, 256)
 TO_OBJECTIVE = "objective over time"
@@ -204,8 +204,8 @@ def train_implicit(pace: Pace, folder: str, n_factors: int, n_threads: int, use_
 
     with contextlib.suppress(_EnoughError):
         model.fit(matrix, show_progress=False, callback=on_epoch)
-    figures = {"epochs": epochs, "NDCG@10": quality.ndcg(problem, model.user_factors, model.item_factors)}
-    return figures | ({"note": _CG_NOTE} if use_cg else {})
+    metrics = {"epochs": epochs, "NDCG@10": quality.ndcg(problem, model.user_factors, model.item_factors)}
+    return metrics | ({"note": _CG_NOTE} if use_cg else {})
 
 
 def train_cmfrec(pace: Pace, folder: str, n_factors: int, n_threads: int, use_cg: bool) -> dict[str, Any]:
@@ -236,8 +236,8 @@ def train_cmfrec(pace: Pace, folder: str, n_factors: int, n_threads: int, use_cg
     while pace(lap):
         (_, short), (model, long) = fit(1), fit(3)
         lap = Lap(*((b - a) / 2 for a, b in zip(short, long, strict=True)))
-    figures = {"epochs": 3, "NDCG@10": quality.ndcg(problem, model.A_, model.B_)}
-    return figures | ({"note": _CG_NOTE} if use_cg else {})
+    metrics = {"epochs": 3, "NDCG@10": quality.ndcg(problem, model.A_, model.B_)}
+    return metrics | ({"note": _CG_NOTE} if use_cg else {})
 
 
 class _EnoughError(Exception):

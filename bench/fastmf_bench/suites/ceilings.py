@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured with NumPy on the same threads: results are fractions of these.
+"""Ceilings: the rates that NumPy reaches on the same threads. Results are given as fractions of them.
 
 Of memory: copying a large array (read + write), and gathering random rows of 128, 256 or 512 bytes (32, 64 or 128
 float32 factors) out of a table that no cache holds. Of arithmetic: the product of two large float32 matrices, and one

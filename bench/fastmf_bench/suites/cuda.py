@@ -1,7 +1,7 @@
-"""On a GPU: what it can do at best, then SGD, ALS and top-k as fractions of that, beside the CPU and other libraries.
+"""The suites of a GPU: ceilings, then SGD, ALS and top-k as fractions of them, beside the CPU and other libraries.
 
 Laps are wall seconds. In training the factors are on the device, as they are during `fit`; a search begins with arrays
-of the host and ends with arrays of the host. The figure "kernels" is what kernels alone took, by the device's clock.
+of the host and ends with arrays of the host. The metric "kernels" is the time of kernels alone, by the device's clock.
 """
 
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def run_large_top_k(session: Session) -> None:
 
 
 def run_quality(session: Session) -> None:
-    """Train on a GPU and on the CPU with the same settings and data, and compare what comes of it."""
+    """Train on a GPU and on the CPU with the same settings and data, and compare metrics and recommendations."""
     data = session.options.data
     if data is None:
         session.leave_out("quality", "it needs real data, in the directory that --data names")
@@ -79,8 +79,8 @@ def run_quality(session: Session) -> None:
     for backend, name in (("cuda", OURS), ("cpu", f"{OURS}, on the CPU")):
         session.say(f"quality: {name}")
         with session.noting(f"quality, {name}"):
-            for settings, figures in session.work("cuda.quality", {**arguments, "backend": backend})["found"]:
-                session.add(Measurement("cuda", QUALITY, QUALITY_DATA, name, settings, [], [], 0, figures=figures))
+            for settings, metrics in session.work("cuda.quality", {**arguments, "backend": backend})["found"]:
+                session.add(Measurement("cuda", QUALITY, QUALITY_DATA, name, settings, [], [], 0, figures=metrics))
 
 
 def _race_training(session: Session, shape: Shape) -> None:
@@ -111,7 +111,7 @@ def run_ceilings(session: Session) -> None:
     for name, kind in ((SGEMM, "float32"), (TF32, "tf32"), (HALF, "float16")):
         ceilings.append((name, "product", {"size": size, "kind": kind}, Work(2.0 * size**3, "flop")))
     ceilings.append((LAUNCH, "launch", {}, Work(1, "launches")))
-    session.say("measuring what the GPU can do at best")
+    session.say("measuring the ceilings of the GPU")
     asked = [(kind, arguments) for _, kind, arguments, _ in ceilings]
     with session.noting("ceilings"):
         found = session.work("cuda.ceilings", {"asked": asked, "n_laps": session.options.n_laps})["laps"]

@@ -21,7 +21,7 @@ from fastmf_kernels.sgd.arrays import Step, first_row_steps
 from fastmf_kernels.sgd.schedule import make_blocks, shuffled_strata
 from fastmf_kernels.topk.arrays import no_rows
 
-# With these exponents the most active user has the share of all ratings that he has in MovieLens-20M and the Netflix
+# With these exponents the most active user has the share of all ratings that one has in MovieLens-20M and the Netflix
 # Prize (0.05 % and 0.02 %), and the most popular item (0.3 % and 0.2 %).
 _SKEW_OF_USERS, _SKEW_OF_ITEMS = 1.5, 1.7
 _CG_STEPS = 3
@@ -81,7 +81,7 @@ def _paced(pace: Pace, work: Callable[[], object], on_device: bool) -> dict[str,
 def sgd(
     pace: Pace, folder: str, n_factors: int, backend: str, n_threads: int, storage: str = "float32"
 ) -> dict[str, Any]:
-    """Run epochs of SGD on what is held on the device."""
+    """Run epochs of SGD on tables that stay on the device."""
     by_user, kernels = _load(folder, "by_user"), get_backend(backend)
     n_users, n_items = len(by_user.indptr) - 1, len(_load(folder, "by_item").indptr) - 1
     grid, rng = kernels.make_grid(n_users, n_items, len(by_user.indices)), np.random.default_rng(0)
@@ -93,18 +93,18 @@ def sgd(
         np.zeros(n_items, np.float32),
         np.float32(by_user.values.mean()),
     )
-    held = kernels.training_to_device(blocks, factors, first_row_steps(n_users, n_items), storage)
+    tables = kernels.training_to_device(blocks, factors, first_row_steps(n_users, n_items), storage)
     errors: list[float] = []
 
     def work() -> None:
         strata = shuffled_strata(grid, rng)
         errors.append(
-            kernels.run_epoch(held.blocks, strata, held.factors, make_link(None), _STEP, held.rows, n_threads)
+            kernels.run_epoch(tables.blocks, strata, tables.factors, make_link(None), _STEP, tables.rows, n_threads)
         )
 
     work()
-    figures = _paced(pace, work, backend == "cuda")
-    return {**figures, "train rmse, last epoch": math.sqrt(errors[-1] / len(by_user.indices))}
+    metrics = _paced(pace, work, backend == "cuda")
+    return {**metrics, "train rmse, last epoch": math.sqrt(errors[-1] / len(by_user.indices))}
 
 
 def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_threads: int) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def als(pace: Pace, folder: str, n_factors: int, solver: str, backend: str, n_th
         losses.append(half_sweep(sides[1], p, q))
 
     work()
-    figures = _paced(pace, work, backend == "cuda")
-    return {**figures, "objective": losses[-1]}
+    metrics = _paced(pace, work, backend == "cuda")
+    return {**metrics, "objective": losses[-1]}
 
 
 def top_k(
@@ -150,8 +150,8 @@ def top_k(
         queries[:100], get_backend("cpu").index_items(items, True, None), k, no_rows(100), None
     )
     same = float(np.mean(found.top.indices[:100] == exact.top.indices))
-    figures = _paced(pace, lambda: kernels.top_k(queries, index, k, no_rows(n_queries), None), on_device=True)
-    return {**figures, "agreement": same}
+    metrics = _paced(pace, lambda: kernels.top_k(queries, index, k, no_rows(n_queries), None), on_device=True)
+    return {**metrics, "agreement": same}
 
 
 def _tables(n_queries: int, n_items: int, n_factors: int) -> tuple[Float32Array, Float32Array]:
@@ -213,7 +213,7 @@ def posv(pace: Pace, n_rows: int, n_factors: int) -> dict[str, Any]:
 
 
 def ceilings(_: Pace, asked: Sequence[tuple[str, dict[str, Any]]], n_laps: int) -> dict[str, Any]:
-    """Measure what the device can do at best; of each thing that is asked for, the seconds of each lap."""
+    """Measure the ceilings that are asked for; returns the seconds of each lap of each."""
     return {"laps": [_laps(*_CEILINGS[kind](**arguments), n_laps) for kind, arguments in asked]}
 
 
@@ -306,12 +306,12 @@ def quality(_: Pace, splits: str, factors: Sequence[int], n_threads: int, backen
         settings |= {"solver": solver} if solver else {}
         fitted = getattr(fastmf, model)(**settings, backend=backend).fit(train)
         metric = "ndcg" if fitted.is_implicit else "rmse"
-        figures = {"seconds an epoch": float(np.median([record["seconds"] for record in fitted.history]))}
+        metrics = {"seconds an epoch": float(np.median([record["seconds"] for record in fitted.history]))}
         measured = fastmf.evaluate(fitted, test, k=10, metrics=[metric])
-        figures |= {name: value for name, value in measured.items() if not name.startswith("n_")}
+        metrics |= {name: value for name, value in measured.items() if not name.startswith("n_")}
         if backend == "cuda":
-            figures["top-k unlike the CPU's"] = _n_unlike(fitted)
-        found.append(({**settings, "model": model}, figures))
+            metrics["top-k unlike the CPU's"] = _n_unlike(fitted)
+        found.append(({**settings, "model": model}, metrics))
     return {"found": found}
 
 

@@ -121,8 +121,8 @@ def recommend(_: Pace, model: str, n_threads: int) -> dict[str, Any]:
     loaded.recommend_to_parquet(output, k=10, overwrite=True)
     size = sum(file.stat().st_size for file in Path(model).iterdir())
     beyond = peak_bytes() - before - size
-    figures = {"MB beyond the model": beyond / 1e6, "MB of the model": size / 1e6, "MB before": before / 1e6}
-    return {**figures, "rows": pq.read_metadata(output).num_rows}
+    metrics = {"MB beyond the model": beyond / 1e6, "MB of the model": size / 1e6, "MB before": before / 1e6}
+    return {**metrics, "rows": pq.read_metadata(output).num_rows}
 
 
 def _warm_up(model: str, n_factors: int) -> None:

@@ -136,7 +136,7 @@ def _race_to_ndcg(session: Session, splits: Path) -> None:
 def movielens_100k(_: Pace, folder: str, seeds: Sequence[int], n_threads: int, model: str = "SGD") -> dict[str, Any]:
     """Measure a model on the five official folds: mean RMSE over folds, and of u1 alone.
 
-    The hyper-parameters were chosen by looking at these folds, as those of the published figures were.
+    The hyper-parameters were chosen by looking at these folds, as for the published results.
     """
     splits = Path(folder) / "splits"
 
@@ -195,8 +195,8 @@ def surprise_folds(_: Pace, folder: str) -> dict[str, Any]:
             started = time.perf_counter()
             surprise.SVDpp(n_epochs=1, random_state=0).fit(trainset)
             epoch = time.perf_counter() - started
-    figures = {"mean RMSE of 5 folds": float(np.mean(errors)), "seconds of one SVD++ epoch": epoch}
-    return {"seconds": seconds, **figures, "note": "one thread; one seed; seconds of training alone"}
+    metrics = {"mean RMSE of 5 folds": float(np.mean(errors)), "seconds of one SVD++ epoch": epoch}
+    return {"seconds": seconds, **metrics, "note": "one thread; one seed; seconds of training alone"}
 
 
 def ncf_movielens_1m(
@@ -211,7 +211,7 @@ def citeulike(_: Pace, folder: str, seeds: Sequence[int], n_threads: int) -> dic
     """Measure iALS on leave-one-out with 100 sampled negatives.
 
     Of 79 settings, this one ranked items best that were held out of the training part, one a user, among 100 items of
-    the catalogue. The published figures (iALS: HR@10 0.9006, NDCG@10 0.7313) come with the remark that 1115 negatives
+    the catalogue. The published results (iALS: HR@10 0.9006, NDCG@10 0.7313) come with the remark that 1115 negatives
     are items which their user has in training.
     """
     settings = {"n_factors": 256, "n_epochs": 8, "regularization": 0.02, "unobserved_weight": 0.006}
@@ -225,11 +225,11 @@ def _leave_one_out(folder: Path, prefix: str, seeds: Sequence[int], settings: di
 
     def measure(seed: int) -> dict[str, float]:
         model = fastmf.ImplicitALS(**settings, seed=seed).fit(train)
-        figures = dict(zip(("HR@10", "NDCG@10"), leave_one_out(model.predict, test, negatives, k=10), strict=True))
+        metrics = dict(zip(("HR@10", "NDCG@10"), leave_one_out(model.predict, test, negatives, k=10), strict=True))
         if not unseen.all():
             kept = negatives[0][unseen], negatives[1][unseen]
-            figures["NDCG@10, unseen negatives"] = leave_one_out(model.predict, test, kept, k=10)[1]
-        return figures
+            metrics["NDCG@10, unseen negatives"] = leave_one_out(model.predict, test, kept, k=10)[1]
+        return metrics
 
     return _over_seeds(seeds, measure)
 
@@ -249,20 +249,20 @@ def movielens_1m_topn(
             train, test = (fastmf.read_parquet(splits / f"{fold}_{part}.parquet", rating=None) for part in PARTS)
             fitted = MODELS[model](**SETTINGS_TOPN[model], seed=seed, n_threads=n_threads).fit(train)
             found.append(fastmf.evaluate(fitted, test, k=10, metrics=["ndcg", "recall"]))
-        return {name: float(np.mean([figures[name] for figures in found])) for name in ("ndcg@10", "recall@10")}
+        return {name: float(np.mean([one[name] for one in found])) for name in ("ndcg@10", "recall@10")}
 
     return _over_seeds(seeds, measure)
 
 
 def _over_seeds(seeds: Sequence[int], measure: Callable[[int], dict[str, float]]) -> dict[str, Any]:
-    """Measure with each seed: the mean of each figure, its spread, and the seconds that one seed took."""
+    """Measure with each seed: the mean of each metric, its spread, and the seconds that one seed took."""
     started = time.perf_counter()
     found = [measure(seed) for seed in seeds]
-    figures: dict[str, Any] = {"seconds": (time.perf_counter() - started) / len(seeds)}
+    metrics: dict[str, Any] = {"seconds": (time.perf_counter() - started) / len(seeds)}
     for name in found[0]:
-        values = [figure[name] for figure in found]
-        figures |= {name: float(np.mean(values)), f"{name}, spread": float(np.ptp(values))}
-    return figures
+        values = [one[name] for one in found]
+        metrics |= {name: float(np.mean(values)), f"{name}, spread": float(np.ptp(values))}
+    return metrics
 
 
 def leave_one_out(
@@ -271,7 +271,7 @@ def leave_one_out(
     negatives: tuple[IntArray, IntArray],
     k: int,
 ) -> tuple[float, float]:
-    """Rank each user's test item among his sampled negatives: hit rate and NDCG at k.
+    """Rank the test item of each user among the sampled negatives of that user: hit rate and NDCG at k.
 
     A negative listed twice counts once, and one that is the test item itself not at all, as in the original evaluation.
     Of equal scores the test item comes last.

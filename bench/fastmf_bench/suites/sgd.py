@@ -19,17 +19,17 @@ from fastmf_kernels.sgd.arrays import first_row_steps
 from fastmf_kernels.sgd.schedule import make_blocks, make_grid, shuffled_strata
 
 FACTORS = (32, 64, 128)
-# With which LIBMF's test error on the 10M shape was lowest, of 0.02, 0.03, 0.04 and 0.05.
+# Of 0.02, 0.03, 0.04 and 0.05, that with LIBMF's lowest test error on the 10M shape.
 _REGULARIZATION = 0.03
 _LEARNING_RATE = 0.1
 _LEARNING_RATE_DECAY = 0.95
 _BIAS_REGULARIZATION = 0.01
 _SURPRISE_LEARNING_RATE = 0.01
 _CURVE_EPOCHS = 30
-# A lap has at least as many ratings: an epoch of a small problem is too short for the clock.
+# A lap has at least so many ratings: an epoch of a small problem is too short to be timed alone.
 _RATINGS_A_LAP = 10_000_000
 _SAMPLE = 20_000
-# Surprise walks a million ratings a second, and needs minutes to take more than this in.
+# Surprise trains on a million ratings a second, and takes minutes to read more than these.
 _SURPRISE_LIMIT = 2_000_000
 _FOREVER = 1_000_000
 
@@ -127,7 +127,7 @@ def validated(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> quality.Curve
 
 
 def train_numpy(pace: Pace, folder: str, n_factors: int) -> dict[str, Any]:
-    """Walk some of the ratings with the NumPy reference of the kernel."""
+    """Run epochs of the NumPy reference on some of the ratings."""
     reference = get_backend("reference")
     problem = open_problem(folder)
     ratings = problem.train()
@@ -192,7 +192,7 @@ def train_surprise(pace: Pace, folder: str, n_factors: int, n_epochs: int) -> di
 
 
 def surprise_trainset(ratings: fastmf.Interactions) -> Any:
-    """Return ratings as Surprise wants them."""
+    """Return ratings as Surprise takes them."""
     import pandas as pd
     import surprise
 

@@ -22,7 +22,7 @@ from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 _N_FACTORS = 64
 _SEEN = 100
 _BATCH = 1000
-_JUDGED, _JUDGED_SCORES = 200, 50_000_000
+_CHECKED_QUERIES, _CHECKED_SCORES = 200, 50_000_000
 _LARGE_USERS = 5000
 RANDOM, LARGE = "random factors", "random factors, 5k × 1M"
 _RANKING = (*fastmf.metrics.RANKING_METRICS, "coverage")
@@ -136,7 +136,7 @@ def _race_evaluation(session: Session, shape: Shape) -> None:
 
 def _random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = _N_FACTORS) -> Arrays:
     rng = np.random.default_rng(seed)
-    # Squared uniform numbers crowd at the low indices, as popular items would; adding 0, 1, 2, ... keeps them apart.
+    # Squares of uniform numbers favour low indices, the popular items; adding 0, 1, 2, ... makes a user's items differ.
     seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * (n_items - _SEEN)).astype(np.int32), axis=1)
     seen += np.arange(_SEEN, dtype=np.int32)
     return Arrays(
@@ -184,10 +184,10 @@ def train_model(_: Pace, problem: str, model: str, n_threads: int) -> dict[str, 
 def evaluate(pace: Pace, model: str, problem: str, n_threads: int) -> dict[str, Any]:
     """Rank the test items of all users, by all usual metrics of rankings, as if the test part were new each time."""
     loaded, test = fastmf.load(model).set_params(n_threads=n_threads), open_problem(problem).test()
-    figures = fastmf.evaluate(loaded, test, k=10, metrics=_RANKING)
+    metrics = fastmf.evaluate(loaded, test, k=10, metrics=_RANKING)
     while pace():
         fastmf.evaluate(loaded, replace(test), k=10, metrics=_RANKING)
-    return {"ndcg@10": figures["ndcg@10"], "users ranked": figures["n_users"]}
+    return {"ndcg@10": metrics["ndcg@10"], "users ranked": metrics["n_users"]}
 
 
 def recommend_all(pace: Pace, model: str, n_threads: int) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def query_matvec(pace: Pace, folder: str) -> dict[str, Any]:
 
 def _agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float:
     """Return the share of the first users' items that exact float64 scores put among the first k, too."""
-    n = min(_JUDGED, len(arrays.users), max(1, _JUDGED_SCORES // len(arrays.items)))
+    n = min(_CHECKED_QUERIES, len(arrays.users), max(1, _CHECKED_SCORES // len(arrays.items)))
     scores = arrays.users[:n].astype(np.float64) @ arrays.items.astype(np.float64).T
     if seen:
         scores[np.repeat(np.arange(n), np.diff(arrays.indptr[: n + 1])), arrays.seen[: arrays.indptr[n]]] = -np.inf
