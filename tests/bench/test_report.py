@@ -69,30 +69,29 @@ def full_run() -> Run:
     )
 
 
-def test_the_page_is_well_formed_and_needs_no_network() -> None:
-    text = report.make_page([full_run()])
-
-    page = parse(text)
-    assert page.outside == []
-    assert not re.search(r"@import|url\((?!#)", text)
-    assert "numpy <script>" not in text
-    assert "netflix: too large &amp; refused" in text
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The report of a full run, drawn once."""
+    return report.make_page([full_run()])
 
 
-def test_the_page_has_every_kind_of_plot() -> None:
-    text = report.make_page([full_run()])
+def test_the_page_is_well_formed_and_needs_no_network(page: str) -> None:
+    assert parse(page).outside == []
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert "numpy <script>" not in page
+    assert "netflix: too large &amp; refused" in page
 
+
+def test_the_page_has_every_kind_of_plot(page: str) -> None:
     # Two races with peers; time against factors, speed with threads, time against ratings; error over time.
-    assert parse(text).tags.count("svg") == 6
+    assert parse(page).tags.count("svg") == 6
     for label in ("n_factors", "threads", "ratings", "seconds of training (wall)", "2 s CPU", "of copy"):
-        assert label in text
+        assert label in page
 
 
-def test_targets_that_were_not_measured_are_folded_away() -> None:
-    text = report.make_page([full_run()])
-
-    shown, _, folded = text.partition("<h2>Targets</h2>")[2].partition("<h2>")[0].partition("<details>")
-    assert text.count("<details>") == 1
+def test_targets_that_were_not_measured_are_folded_away(page: str) -> None:
+    shown, _, folded = page.partition("<h2>Targets</h2>")[2].partition("<h2>")[0].partition("<details>")
+    assert page.count("<details>") == 1
     assert "SGD kernels unlike" not in shown  # of its kernels, one alone was proven
     assert shown.count('class="missed">missed') + shown.count('class="met">met') == shown.count("<tr>") - 1 > 0
     assert folded.count("<tr>") - 1 == int(re.search(r"<summary>not measured: (\d+)<", folded)[1]) > 40  # type: ignore[index]
@@ -104,7 +103,7 @@ def test_nothing_is_folded_where_everything_was_measured(monkeypatch: pytest.Mon
     met = Verdict("a", "b", "≤ 1", "0.5", "met")
     monkeypatch.setattr("fastmf_bench.targets.check", lambda runs: [met])
 
-    assert "<details>" not in report.make_page([full_run()])
+    assert "<details>" not in report.make_page([made_run(measurement())])
 
 
 @pytest.mark.parametrize(("peer", "words"), [(19.0, ">seconds<"), (21.0, ">seconds, logarithmic<")])
@@ -151,8 +150,8 @@ def test_a_disturbed_run_says_so() -> None:
     assert "disturbed" not in report.make_page([made_run(measurement())])
 
 
-def test_the_page_is_the_same_each_time() -> None:
-    assert report.make_page([full_run()]) == report.make_page([full_run()])
+def test_the_page_is_the_same_each_time(page: str) -> None:
+    assert report.make_page([full_run()]) == page
 
 
 def test_nothing_measured_is_no_report() -> None:
