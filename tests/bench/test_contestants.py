@@ -47,45 +47,45 @@ def test_every_suite_has_tasks_of_its_own() -> None:
 
 
 def test_a_training_ends_with_the_last_lap(problem: Problem) -> None:
-    figures, laps = run("als.fastmf", problem, n_factors=4, n_threads=1, solver="cholesky")
+    metrics, laps = run("als.fastmf", problem, n_factors=4, n_threads=1, solver="cholesky")
 
     assert laps.calls == 3
-    assert figures["epochs"] == 3  # one of them warm-up
-    assert 0 < figures["NDCG@10"] < 1
+    assert metrics["epochs"] == 3  # one of them warm-up
+    assert 0 < metrics["NDCG@10"] < 1
 
 
 def test_sgd_walks_enough_ratings_and_reports_one_epoch(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastmf_bench.suites.sgd._RATINGS_A_LAP", 3 * problem.n_train)
 
-    figures, laps = run("sgd.fastmf", problem, n_factors=4, n_threads=1)
+    metrics, laps = run("sgd.fastmf", problem, n_factors=4, n_threads=1)
 
-    assert (laps.calls, figures["epochs"]) == (3, 9)
+    assert (laps.calls, metrics["epochs"]) == (3, 9)
     assert len(laps.handed) == 2
-    assert 0.5 < figures["test RMSE"] < 2
+    assert 0.5 < metrics["test RMSE"] < 2
 
 
 def test_explicit_training_reports_its_error(problem: Problem) -> None:
-    figures, _ = run("als.fastmf_explicit", problem, n_factors=4, n_threads=1)
+    metrics, _ = run("als.fastmf_explicit", problem, n_factors=4, n_threads=1)
 
-    assert 0.5 < figures["test RMSE"] < 2
+    assert 0.5 < metrics["test RMSE"] < 2
 
 
 def test_curves_rise_in_time_and_have_every_epoch(problem: Problem) -> None:
-    figures, _ = run("sgd.fastmf_curve", problem, n_factors=4, n_threads=1)
+    metrics, _ = run("sgd.fastmf_curve", problem, n_factors=4, n_threads=1)
 
-    seconds, errors = np.array(figures["curve"]).T
+    seconds, errors = np.array(metrics["curve"]).T
     assert len(seconds) == 30
     assert (np.diff(seconds) > 0).all()
-    assert errors.min() == figures["best RMSE"]
+    assert errors.min() == metrics["best RMSE"]
 
 
 @pytest.mark.parametrize("task", ["sgd.numpy", "als.numpy"])
 def test_numpy_says_what_part_it_did(task: str, problem: Problem) -> None:
-    figures, laps = run(task, problem, n_factors=4)
+    metrics, laps = run(task, problem, n_factors=4)
 
     assert laps.calls == 3
-    assert figures["work"] > 0
-    assert figures["note"].startswith(("on 1,080 of", "the rows of 80 users"))
+    assert metrics["work"] > 0
+    assert metrics["note"].startswith(("on 1,080 of", "the rows of 80 users"))
 
 
 class FakeALS:
@@ -159,9 +159,9 @@ def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
     arrays.save(tmp_path)
     assert all(len(set(row)) == 100 and max(row) < 400 for row in arrays.seen.reshape(30, 100).tolist())
 
-    figures = topk.scan_fastmf(Laps(1), str(tmp_path), k=5, seen=seen, n_threads=1, pruning=seen)
+    metrics = topk.scan_fastmf(Laps(1), str(tmp_path), k=5, seen=seen, n_threads=1, pruning=seen)
 
-    assert figures == {"agreement": 1.0}
+    assert metrics == {"agreement": 1.0}
     best = np.argsort(-scores(arrays, seen), axis=1)[:, :5]
     assert topk._agreement(arrays, best.astype(np.int32), 5, seen) == 1
     assert topk._agreement(arrays, best.astype(np.int32)[::-1], 5, seen) < 0.2
@@ -221,9 +221,9 @@ def mf_train(tmp_path: Path) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
 def test_errors_of_libmf_are_those_that_it_prints(mf_train: str, problem: Problem) -> None:
-    figures = TASKS["sgd.libmf_curve"](Laps(0), str(problem.folder), 4, 1, mf_train)
+    metrics = TASKS["sgd.libmf_curve"](Laps(0), str(problem.folder), 4, 1, mf_train)
 
-    seconds, errors = np.array(figures["curve"]).T
+    seconds, errors = np.array(metrics["curve"]).T
     assert errors.tolist() == [round(1 / (epoch + 1), 4) for epoch in range(30)]
     assert np.allclose(np.diff(seconds), seconds[0])
 
@@ -238,11 +238,11 @@ def test_libmf_reads_what_we_write(problem: Problem) -> None:
         assert (values == ratings.ratings).all()
 
 
-def test_figures_over_seeds_are_means_with_their_spread() -> None:
-    figures = quality_suite._over_seeds([1, 2, 6], lambda seed: {"error": float(seed)})
+def test_metrics_over_seeds_are_means_with_their_spread() -> None:
+    metrics = quality_suite._over_seeds([1, 2, 6], lambda seed: {"error": float(seed)})
 
-    assert (figures["error"], figures["error, spread"]) == (3, 5)
-    assert figures["seconds"] >= 0
+    assert (metrics["error"], metrics["error, spread"]) == (3, 5)
+    assert metrics["seconds"] >= 0
 
 
 def test_time_to_a_goal_is_that_of_the_first_to_reach_it() -> None:

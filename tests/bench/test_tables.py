@@ -48,7 +48,7 @@ def test_ceilings_have_a_line_each() -> None:
     ]
 
 
-def test_curves_are_no_figures_of_a_table() -> None:
+def test_curves_are_no_metrics_of_a_table() -> None:
     run = made_run(measurement(seconds=0, figures={"curve": [(1, 2)], "best RMSE": 0.5}))
 
     assert "curve" not in tables.of_run(run)
