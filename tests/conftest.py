@@ -1,13 +1,19 @@
-"""What must be settled before any test imports NumPy or Numba, and garbage collection."""
+"""What must be settled before any test imports NumPy or Numba; garbage collection; Hypothesis without a clock."""
 
 import gc
 import os
+
+from hypothesis import settings
 
 # Threads that wait for work sleep. By default they spin, which takes seconds from whatever else runs on the machine:
 # other tests, and the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # References multiply small matrices: threads of BLAS cost more than they save.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# The first example compiles, and the machine may be busy: how long an example takes says nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_finish() -> None:
