@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastmf.errors import DataError, UnknownIdError
+from fastmf.reading.columns import IDS, Where, decode, require_kind, row_number
 from fastmf_kernels._types import Int32Array, Int64Array
 
 _MAX_BINARY_SEARCHES = 64  # strings; more are looked up by one hash join
 _MAX_STRING_BYTES = 2**31 - 1  # that 32-bit offsets can address
+_MAX_IDS = 2**31 - 1  # that int32 indices can tell apart
 
 
-def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
+def encode(ids: pa.ChunkedArray, column: str, where: Where = row_number) -> tuple[Int32Array, pa.Array]:
     """Give every distinct id a dense index.
 
     Parameters
@@ -27,6 +29,8 @@ def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
         Integers or strings, without nulls.
     column : str
         Name of the column in errors.
+    where : function of a row number
+        Words the place of a row in errors.
 
     Returns
     -------
@@ -37,10 +41,9 @@ def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
     Raises
     ------
     DataError
-        If an id is null, or of a type other than integer or string.
+        If an id is null, of a type other than integer or string, or not UTF-8; or if there are too many.
     """
-    require_no_nulls(ids, column)
-    ids = _normalise(ids, column)
+    ids = _normalise(ids, column, where)
     if len(ids) == 0:
         return np.empty(0, np.int32), _compact(ids)
     if pa.types.is_int64(ids.type):
@@ -49,6 +52,8 @@ def encode(ids: pa.ChunkedArray, column: str) -> tuple[Int32Array, pa.Array]:
         if high - low < 2 * len(values):
             return _encode_range(values, low, high)
     encoded = ids.dictionary_encode()
+    if len(encoded.dictionary) > _MAX_IDS:
+        raise DataError(f"column {column!r} has {len(encoded.dictionary)} distinct ids; expected at most {_MAX_IDS}")
     order = np.asarray(pc.sort_indices(encoded.dictionary))
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
@@ -65,35 +70,59 @@ def _encode_range(values: Int64Array, low: int, high: int) -> tuple[Int32Array, 
     return index[offsets], pa.array(np.flatnonzero(present) + low)
 
 
-def require_no_nulls(values: pa.ChunkedArray, column: str) -> None:
+def require_no_nulls(values: pa.ChunkedArray, column: str, where: Where = row_number) -> None:
     """Raise `DataError` if there are nulls; the message gives their count and the row of the first one."""
     if values.null_count:
         first = int(np.argmax(np.asarray(pc.is_null(values))))
         raise DataError(
-            f"column {column!r} has {values.null_count} null value{'s' * (values.null_count > 1)}, the first in row "
-            f"{first} (from 0); expected none: drop or fill those rows first"
+            f"column {column!r} has {values.null_count} null value{'s' * (values.null_count > 1)}, the first in "
+            f"{where(first)}; expected none: drop or fill those rows first"
         )
 
 
-def _normalise(ids: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:
+def _normalise(ids: pa.ChunkedArray, column: str, where: Where = row_number) -> pa.Array:
     """Cast integers of any width to one int64 array, and strings of any layout to one large_string array."""
-    kind = ids.type
-    if pa.types.is_dictionary(kind):
-        ids, kind = ids.cast(kind.value_type), kind.value_type
-    if pa.types.is_integer(kind):
-        try:
+    try:
+        ids.validate()
+        ids = decode(ids)
+        if pa.types.is_null(ids.type) and len(ids) == 0:
             ids = ids.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise DataError(f"column {column!r} holds integers beyond int64; expected int64 or string ids") from error
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        ids = ids.cast(pa.large_string())
-    elif pa.types.is_null(kind) and len(ids) == 0:
-        ids = ids.cast(pa.int64())
-    else:
-        raise DataError(
-            f"column {column!r} has type {kind}; expected integers or strings as ids: cast the column to one of them"
-        )
-    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+        require_no_nulls(ids, column, where)
+        require_kind(ids.type, column, IDS)
+        if not pa.types.is_integer(ids.type):
+            ids = ids.cast(pa.large_string())
+            _require_utf8(ids, column, where)
+    except pa.ArrowException as error:
+        raise DataError(f"column {column!r} is damaged: {error}; make it again") from error
+    try:
+        return (ids if pa.types.is_large_string(ids.type) else ids.cast(pa.int64())).combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column {column!r} holds integers beyond int64; expected int64 or string ids") from error
+
+
+def _require_utf8(ids: pa.ChunkedArray, column: str, where: Where) -> None:
+    """Raise `DataError` for the first id that is not UTF-8: Arrow reads such strings, but Python cannot."""
+    start = 0
+    for chunk in ids.chunks:
+        if not _is_utf8(chunk):
+            low, high = 0, len(chunk)  # ids before low are UTF-8, one of those before high is not
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if not _is_utf8(chunk[low:middle]) else (middle, high)
+            value = chunk[low].cast(pa.large_binary()).as_py()
+            raise DataError(
+                f"column {column!r} has an id that is not UTF-8, in {where(start + low)}: {value!r}; write the column "
+                "again as UTF-8"
+            )
+        start += len(chunk)
+
+
+def _is_utf8(chunk: pa.Array) -> bool:
+    try:
+        chunk.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _compact(vocabulary: pa.Array) -> pa.Array:
@@ -124,14 +153,29 @@ def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
             values = exchange.to_host(values)
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             values = [values]
-        if not isinstance(values, (pa.Array, np.ndarray)) and not hasattr(values, "__arrow_c_array__"):
+        if isinstance(values, np.ndarray):
+            values = _keep_nul(values)
+        elif not isinstance(values, pa.Array) and not hasattr(values, "__arrow_c_array__"):
             values = list(values)
         array = pa.array(values)
     except ImportError as error:
         raise DataError(f"column {column!r} is on a GPU, but {error}; install CuPy, or copy it to the host") from error
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"column {column!r} cannot be turned into an Arrow array: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what another library exports raises errors of its own
+        raise DataError(
+            f"column {column!r} cannot be turned into an Arrow array: {error}; expected values of one type"
+        ) from error
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _keep_nul(values: "np.typing.NDArray[Any]") -> Any:
+    """Return strings with a NUL inside as a list: Arrow would end them there."""
+    if values.dtype.kind != "U" or values.ndim != 1 or values.dtype.itemsize == 0:
+        return values
+    codes = np.ascontiguousarray(values).view(np.uint32).reshape(len(values), -1)
+    has_nul_inside = ((codes[:, :-1] == 0) & (codes[:, 1:] != 0)).any()
+    return values.tolist() if has_nul_inside else values
 
 
 def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
@@ -158,7 +202,6 @@ def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
     given = to_arrow(ids, column)
     if len(given) == 0:
         return np.empty(0, np.int32)
-    require_no_nulls(given, column)
     wanted = _normalise(given, column)
     if pa.types.is_int64(wanted.type) != pa.types.is_int64(vocabulary.type):
         raise DataError(
@@ -198,10 +241,10 @@ def require_known(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
     UnknownIdError
         If an id is unknown; the message gives the count and the first five.
     """
-    indices = look_up(vocabulary, ids, column)
+    given = to_arrow(ids, column)
+    indices = look_up(vocabulary, given, column)
     unknown = np.flatnonzero(indices < 0)
     if len(unknown):
-        given = to_arrow(ids, column)
         named = ", ".join(repr(given[int(i)].as_py()) for i in unknown[:5])
         raise UnknownIdError(
             f"{len(unknown)} of {len(indices)} ids in {column!r} are unknown to the model: {named}"

@@ -1,25 +1,29 @@
 """`Interactions`: ratings as (user, item, rating) triples with dense indices, and the outside id of each index."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from fastmf.common.lazy import compute_once, state_without_locks
+from fastmf.common.memory import needing
 from fastmf.common.parameters import require_choice
 from fastmf.errors import DataError, ParameterError
-from fastmf.reading import ids
-from fastmf.reading.parquet import PathLike, open_dataset, read_column, require_column, with_columns, write_table
+from fastmf.reading import checks, ids
+from fastmf.reading.columns import IDS, RATINGS, TIMES, Column, Kind, Place
+from fastmf.reading.duplicates import DUPLICATES, without_duplicates
+from fastmf.reading.parquet import ParquetFiles, PathLike, write_table
+from fastmf.reading.tables import as_table, is_table
+from fastmf.reading.values import to_arrow_times, to_ratings, to_timestamps
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 
 if TYPE_CHECKING:
     import scipy.sparse
 
-DUPLICATES = ("error", "first", "last", "mean", "sum")
+_BYTES_PER_RATING = 56  # while reading: a raw column, the arrays of `Interactions`, and two layouts as sparse rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,13 @@ class Interactions:
     timestamps : int64 array, shape (n_ratings,), or None
     user_ids, item_ids : Arrow arrays, int64 or string
         The outside id of each index, ascending. Both parts of a split keep all ids, so an index may have no rating.
+    timestamp_type : pyarrow.DataType or None
+        Type of the column of times that ``timestamps`` was read from, with its unit; None for integers.
+
+    Raises
+    ------
+    ParameterError
+        If arrays differ in length, hold indices without an id, or ids do not ascend.
 
     Examples
     --------
@@ -52,6 +63,23 @@ class Interactions:
     timestamps: Int64Array | None
     user_ids: pa.Array
     item_ids: pa.Array
+    timestamp_type: Any = None
+
+    def __post_init__(self) -> None:
+        timestamps = self.timestamps
+        checked = {
+            "user_ids": checks.require_vocabulary("user_ids", self.user_ids),
+            "item_ids": checks.require_vocabulary("item_ids", self.item_ids),
+            "users": checks.require_indices("users", self.users, len(self.user_ids)),
+            "items": checks.require_indices("items", self.items, len(self.item_ids)),
+            "ratings": checks.require_ratings("ratings", self.ratings),
+            "timestamps": None if timestamps is None else checks.require_timestamps("timestamps", timestamps),
+        }
+        checks.require_same_length(**{name: checked[name] for name in ("users", "items", "ratings", "timestamps")})
+        self.__dict__.update(checked)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_locks(self)
 
     @property
     def n_users(self) -> int:
@@ -74,33 +102,36 @@ class Interactions:
     def __repr__(self) -> str:
         return f"Interactions(n_users={self.n_users}, n_items={self.n_items}, n_ratings={self.n_ratings})"
 
-    @functools.cached_property
+    @property
     def by_user(self) -> CSR:
         """The ratings as CSR with one row for each user, items ascending: ``(indptr, indices, values)``."""
-        return self._by_user(None)
+        return self._lay_out_users(None)
 
-    @functools.cached_property
+    @property
     def by_item(self) -> CSR:
         """The ratings as CSR with one row for each item, users ascending: ``(indptr, indices, values)``."""
-        return self._by_item(None)
+        return self._lay_out_items(None)
 
     def lay_out(self, n_threads: int | None, both: bool = False) -> None:
         """Compute `by_user`, and `by_item` if ``both`` is true, on ``n_threads`` threads, unless they exist already."""
-        if "by_user" not in self.__dict__:
-            self.__dict__["by_user"] = self._by_user(n_threads)
-        if both and "by_item" not in self.__dict__:
-            self.__dict__["by_item"] = self._by_item(n_threads)
+        self._lay_out_users(n_threads)
+        if both:
+            self._lay_out_items(n_threads)
 
-    def _by_user(self, n_threads: int | None) -> CSR:
+    def _lay_out_users(self, n_threads: int | None) -> CSR:
         from fastmf_kernels.layout import cpu as layout
 
-        by_item = layout.coo_to_csr(self.items, self.users, self.ratings, self.n_items, n_threads)
-        return layout.transpose(by_item, self.n_users, n_threads)
+        def compute() -> CSR:
+            by_item = layout.coo_to_csr(self.items, self.users, self.ratings, self.n_items, n_threads)
+            return layout.transpose(by_item, self.n_users, n_threads)
 
-    def _by_item(self, n_threads: int | None) -> CSR:
+        return compute_once(self, "by_user", compute)
+
+    def _lay_out_items(self, n_threads: int | None) -> CSR:
         from fastmf_kernels.layout import cpu as layout
 
-        return layout.transpose(self.by_user, self.n_items, n_threads)
+        by_user = self._lay_out_users(n_threads)
+        return compute_once(self, "by_item", lambda: layout.transpose(by_user, self.n_items, n_threads))
 
     def take(self, positions: Int64Array) -> "Interactions":
         """Return the ratings at some positions, in the same id space.
@@ -108,16 +139,27 @@ class Interactions:
         Parameters
         ----------
         positions : int array, shape (n,), or bool array, shape (n_ratings,)
+
+        Raises
+        ------
+        ParameterError
+            If there is no rating at a position.
         """
+        try:
+            users = self.users[positions]
+        except (IndexError, TypeError) as error:
+            raise ParameterError(f"positions do not fit {self.n_ratings} ratings: {error}") from error
         timestamps = None if self.timestamps is None else self.timestamps[positions]
-        return Interactions(
-            self.users[positions],
-            self.items[positions],
-            self.ratings[positions],
-            timestamps,
-            self.user_ids,
-            self.item_ids,
-        )
+        return self.with_rows(users, self.items[positions], self.ratings[positions], timestamps)
+
+    def with_rows(
+        self, users: Int32Array, items: Int32Array, ratings: Float32Array, timestamps: Int64Array | None
+    ) -> "Interactions":
+        """Return other ratings in the same id space, without checking indices and ids again."""
+        other = object.__new__(Interactions)
+        names = {"user_ids": self.user_ids, "item_ids": self.item_ids, "timestamp_type": self.timestamp_type}
+        other.__dict__.update(users=users, items=items, ratings=ratings, timestamps=timestamps, **names)
+        return other
 
     @classmethod
     def from_arrays(
@@ -130,7 +172,7 @@ class Interactions:
         users, items : array-like of int or str, shape (n,)
         ratings : array-like of float, shape (n,), optional
             All 1 if not given.
-        timestamps : array-like of int, shape (n,), optional
+        timestamps : array-like of int, date or datetime, shape (n,), optional
         duplicates : {"error", "first", "last", "mean", "sum"}
             What to do with a (user, item) pair that occurs more than once.
 
@@ -150,11 +192,13 @@ class Interactions:
         Interactions(n_users=2, n_items=2, n_ratings=2)
         """
         given = {"users": users, "items": items, "ratings": ratings, "timestamps": timestamps}
-        arrays = {name: ids.to_arrow(values, name) for name, values in given.items() if values is not None}
-        lengths = {name: len(values) for name, values in arrays.items()}
+        arrays = {name: Column(ids.to_arrow(values, name)) for name, values in given.items() if values is not None}
+        lengths = {name: len(column.values) for name, column in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the arrays differ in length: {lengths}; expected one value each for every rating")
-        return _build(arrays.get, _Names("users", "items", "ratings", "timestamps"), duplicates, source="the arrays")
+        names = _Names("users", "items", "ratings", "timestamps")
+        source = _Source("the arrays", lengths["users"], lambda name, _: arrays.get(name))
+        return _build(source, names, duplicates)
 
     @classmethod
     def from_arrow(
@@ -167,16 +211,18 @@ class Interactions:
         *,
         duplicates: str = "error",
     ) -> "Interactions":
-        """Build from an Arrow table, or from anything that exports one (pandas, polars, duckdb).
+        """Build from an Arrow table or dataset, or from a table of another library (pandas, polars, duckdb).
 
         Parameters
         ----------
-        table : pyarrow.Table or object with ``__arrow_c_stream__``
+        table : pyarrow.Table, pyarrow.dataset.Dataset, pandas or polars table, or object with ``__arrow_c_stream__``
+            A lazy table of polars is computed. Only the named columns are used.
         user, item : str
             Names of the id columns.
         rating, timestamp : str or None
             Names of the other columns; None if there is none.
         duplicates : {"error", "first", "last", "mean", "sum"}
+            What to do with a (user, item) pair that occurs more than once, as in `read_parquet`.
 
         Returns
         -------
@@ -187,37 +233,42 @@ class Interactions:
         DataError
             As `read_parquet`.
         """
-        if not isinstance(table, pa.Table):
-            if not hasattr(table, "__arrow_c_stream__"):
-                raise DataError(
-                    f"got a {type(table).__name__}; expected an Arrow table or an object with __arrow_c_stream__ "
-                    "(pandas, polars and duckdb have it); for plain arrays use Interactions.from_arrays"
-                )
-            table = pa.table(table)
         names = _Names(user, item, rating, timestamp)
-        for name in names.given():
-            require_column(table.schema, name)
-        return _build(lambda name: name and table.column(name), names, duplicates, source="the table")
+        arrow = as_table(table, names.given())
+        source = _Source("the table", len(arrow), lambda name, _: Column(arrow.column(name)) if name else None)
+        return _build(source, names, duplicates)
 
     @classmethod
-    def from_scipy(cls, matrix: Any) -> "Interactions":
-        """Build from a users × items sparse matrix; ids are the row and column numbers.
+    def from_scipy(cls, matrix: Any, *, duplicates: str = "error") -> "Interactions":
+        """Build from a SciPy sparse matrix of users × items. Stored entries are ratings, also those that are 0.
 
         Parameters
         ----------
-        matrix : SciPy sparse array or matrix, shape (n_users, n_items)
-            Entries that are stored are observed, also those equal to 0. A duplicate entry is an error.
+        matrix : scipy.sparse array or matrix, shape (n_users, n_items)
+            Of any format. Ids are the indices of its rows and columns.
+        duplicates : {"error", "first", "last", "mean", "sum"}
+            What to do with a cell that is stored more than once.
 
         Returns
         -------
         Interactions
+
+        Raises
+        ------
+        ParameterError
+            If its indices and offsets do not go together, or it is not a sparse matrix.
+        DataError
+            If an entry is not finite, or a cell is stored twice.
         """
-        coo = matrix.tocoo()
-        users, items = coo.row.astype(np.int32), coo.col.astype(np.int32)
-        data = coo.data.astype(np.float32) if coo.data.dtype == np.bool_ else coo.data
-        ratings = _finite_ratings(pa.chunked_array([pa.array(data)]), "data")
-        row_ids, column_ids = (pa.array(np.arange(n, dtype=np.int64)) for n in matrix.shape)
-        return _without_duplicates(Interactions(users, items, ratings, None, row_ids, column_ids), "error")
+        require_choice("duplicates", duplicates, DUPLICATES)
+        users, items, data = checks.entries_of(matrix)
+        with needing(_BYTES_PER_RATING * len(users), f"reading {len(users):,} ratings from the sparse matrix"):
+            data = data.astype(np.float32) if data.dtype == np.bool_ else data
+            ratings = to_ratings(
+                Column(ids.to_arrow(data, "data"), lambda row: Place(f"cell ({users[row]}, {items[row]})")), "data"
+            )
+            row_ids, column_ids = (pa.array(np.arange(n, dtype=np.int64)) for n in matrix.shape)
+            return without_duplicates(Interactions(users, items, ratings, None, row_ids, column_ids), duplicates)
 
     def to_scipy(self) -> "scipy.sparse.csr_array":
         """Return a users × items SciPy CSR array of the ratings, shape (n_users, n_items)."""
@@ -234,7 +285,7 @@ class Interactions:
             "rating": pa.array(self.ratings),
         }
         if self.timestamps is not None:
-            columns["timestamp"] = pa.array(self.timestamps)
+            columns["timestamp"] = to_arrow_times(self.timestamps, self.timestamp_type)
         return pa.table(columns)
 
     def to_parquet(self, path: PathLike, *, overwrite: bool = False) -> None:
@@ -249,7 +300,7 @@ class Interactions:
 
 
 def read_parquet(
-    path: PathLike | Sequence[PathLike],
+    path: Any,
     user: str = "user_id",
     item: str = "item_id",
     rating: str | None = "rating",
@@ -263,8 +314,10 @@ def read_parquet(
 
     Parameters
     ----------
-    path : path-like or sequence of path-like
-        A file, a directory, a glob pattern, a URI, or several of them.
+    path : path-like, binary file object, or iterable of these
+        A file, a directory, a glob pattern, a URI, a file object, or several of them. Of a directory, all Parquet files
+        below it are read, but for names that begin with a dot or an underscore. A folder ``NAME=VALUE`` below it gives
+        its files a column NAME, unless they have one; ids from folders are strings unless all are canonical integers.
     user, item : str
         Names of the id columns: integers or strings.
     rating : str or None
@@ -272,7 +325,8 @@ def read_parquet(
     timestamp : str or None
         Name of the time column: integers, or an Arrow time type, which keeps its own unit.
     duplicates : {"error", "first", "last", "mean", "sum"}
-        What to do with a (user, item) pair that occurs more than once.
+        What to do with a (user, item) pair that occurs more than once. "first" and "last" go by time if there is a time
+        column, and by row among equal times; "mean" and "sum" keep the last timestamp.
 
     Returns
     -------
@@ -281,8 +335,10 @@ def read_parquet(
     Raises
     ------
     DataError
-        If a file is missing, unreadable or empty; a column is missing or of the wrong type; a value is null; a rating
-        is not finite; a pair occurs twice and ``duplicates`` is "error".
+        If a file is missing, unreadable, damaged or empty; a column is missing or of the wrong type; a value is null; a
+        rating is not finite; a pair occurs twice and ``duplicates`` is "error". The message names the file.
+    OutOfMemoryError
+        If the ratings do not fit into memory.
 
     Examples
     --------
@@ -290,8 +346,12 @@ def read_parquet(
     >>> ratings = fastmf.read_parquet("ratings/", timestamp="timestamp")  # doctest: +SKIP
     """
     names = _Names(user, item, rating, timestamp)
-    dataset = with_columns(open_dataset(path), names.given())
-    return _build(lambda name: read_column(dataset, name) if name else None, names, duplicates, source=str(path))
+    files = ParquetFiles(path)
+    for name, kind in names.kinds():
+        files.type_of(name, kind)
+    label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
+    source = _Source(label, files.count_rows(), lambda name, kind: files.read(name, kind) if name else None)
+    return _build(source, names, duplicates)
 
 
 @dataclass(frozen=True)
@@ -303,108 +363,79 @@ class _Names:
     rating: str | None
     timestamp: str | None
 
+    def kinds(self) -> list[tuple[str, Kind]]:
+        pairs = ((self.user, IDS), (self.item, IDS), (self.rating, RATINGS), (self.timestamp, TIMES))
+        return [(name, kind) for name, kind in pairs if name is not None]
+
     def given(self) -> list[str]:
-        return [name for name in (self.user, self.item, self.rating, self.timestamp) if name is not None]
+        return [name for name, _ in self.kinds()]
 
 
-def _build(
-    column: Callable[[Any], pa.ChunkedArray | None], names: _Names, duplicates: str, source: str
-) -> Interactions:
+class _Source(NamedTuple):
+    """Where columns come from: what to call it, its number of rows, and how to read a column."""
+
+    label: str
+    n_rows: int
+    read: Callable[[Any, Kind], Column | None]
+
+    def column(self, name: str, kind: Kind) -> Column:
+        column = self.read(name, kind)
+        if column is None:
+            raise DataError(f"no column {name!r} in {self.label}; expected ids")
+        if len(column.values) != self.n_rows:
+            raise DataError(f"column {name!r} has {len(column.values)} values for {self.n_rows} rows of {self.label}")
+        return column
+
+
+def _build(source: _Source, names: _Names, duplicates: str) -> Interactions:
     """Encode one column after the other, so that at most one raw column is in memory."""
     require_choice("duplicates", duplicates, DUPLICATES)
-    raw_users = column(names.user)
-    if raw_users is None or len(raw_users) == 0:
-        raise DataError(f"there are no rows in {source}; expected at least one rating")
-    users, user_ids = ids.encode(raw_users, names.user)
-    del raw_users
-    items, item_ids = ids.encode(column(names.item), names.item)
-    raw_ratings, raw_times = column(names.rating), column(names.timestamp)
-    ratings = np.ones(len(users), np.float32)
-    if raw_ratings is not None:
-        ratings = _finite_ratings(raw_ratings, str(names.rating))
-    timestamps = None if raw_times is None else _timestamps(raw_times, str(names.timestamp))
-    return _without_duplicates(Interactions(users, items, ratings, timestamps, user_ids, item_ids), duplicates)
+    if source.n_rows == 0:
+        raise DataError(f"there are no rows in {source.label}; expected at least one rating")
+    with needing(_BYTES_PER_RATING * source.n_rows, f"reading {source.n_rows:,} ratings from {source.label}"):
+        users, user_ids = _encoded(source, names.user)
+        items, item_ids = _encoded(source, names.item)
+        raw_ratings = source.read(names.rating, RATINGS)
+        ratings = np.ones(len(users), np.float32)
+        if raw_ratings is not None:
+            ratings = to_ratings(raw_ratings, str(names.rating))
+        del raw_ratings
+        raw_times = source.read(names.timestamp, TIMES)
+        timestamps, kind = (None, None) if raw_times is None else to_timestamps(raw_times, str(names.timestamp))
+        checks.require_same_length(users=users, items=items, ratings=ratings, timestamps=timestamps)
+        built = Interactions(users, items, ratings, timestamps, user_ids, item_ids, kind)
+        return without_duplicates(built, duplicates)
 
 
-def _finite_ratings(values: pa.ChunkedArray, column: str) -> Float32Array:
-    kind = values.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise DataError(f"column {column!r} has type {kind}; expected numbers as ratings: cast the column first")
-    ids.require_no_nulls(values, column)
-    ratings = np.array(values.cast(pa.float32(), safe=False).to_numpy())
-    finite = np.isfinite(ratings)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        raise DataError(
-            f"column {column!r} has {np.count_nonzero(~finite)} ratings that are not finite in float32, the first in "
-            f"row {first} (from 0): {values[first].as_py()}; drop or repair those rows first"
-        )
-    return ratings
-
-
-def _timestamps(values: pa.ChunkedArray, column: str) -> Int64Array:
-    kind = values.type
-    if not (pa.types.is_integer(kind) or pa.types.is_temporal(kind)):
-        raise DataError(f"column {column!r} has type {kind}; expected integers or times: cast the column first")
-    ids.require_no_nulls(values, column)
-    try:
-        if pa.types.is_date32(kind) or pa.types.is_time32(kind):
-            values = pc.cast(values, pa.int32())
-        return np.array(pc.cast(values, pa.int64()).to_numpy())
-    except pa.ArrowException as error:
-        raise DataError(f"column {column!r} of type {kind} does not fit into int64: {error}; cast it first") from error
-
-
-def _without_duplicates(ratings: Interactions, duplicates: str) -> Interactions:
-    """Apply the rule for repeated (user, item) pairs; data without repeated pairs is returned unchanged."""
-    indptr, indices, _ = ratings.by_user
-    same = indices[1:] == indices[:-1]
-    starts = indptr[1:-1]
-    same[starts[(starts > 0) & (starts < len(indices))] - 1] = False
-    n_duplicates = int(np.count_nonzero(same))
-    if n_duplicates == 0:
-        return ratings
-    if duplicates == "error":
-        position = int(np.argmax(same))
-        user = ratings.user_ids[int(np.searchsorted(indptr, position, side="right")) - 1].as_py()
-        item = ratings.item_ids[int(indices[position])].as_py()
-        raise DataError(
-            f"{n_duplicates} ratings repeat a (user, item) pair, for example ({user!r}, {item!r}); expected each pair "
-            'once: choose duplicates="first", "last", "mean" or "sum"'
-        )
-    return _merge(ratings, duplicates)
-
-
-def _merge(ratings: Interactions, rule: str) -> Interactions:
-    """Merge repeated pairs, in the order of first occurrence; "mean" and "sum" keep the last timestamp."""
-    pair = ratings.users.astype(np.int64) * ratings.n_items + ratings.items
-    order = np.argsort(pair, kind="stable")
-    is_first = np.concatenate([[True], np.diff(pair[order]) != 0])
-    starts = np.flatnonzero(is_first)
-    sizes = np.diff(np.concatenate([starts, [len(order)]]))
-    chosen = order[starts] if rule == "first" else order[starts + sizes - 1]
-    values = ratings.ratings[chosen]
-    if rule in ("mean", "sum"):
-        totals = np.add.reduceat(ratings.ratings[order].astype(np.float64), starts)
-        values = (totals / sizes if rule == "mean" else totals).astype(np.float32)
-    back = np.argsort(order[starts], kind="stable")
-    merged = ratings.take(chosen[back])
-    return Interactions(merged.users, merged.items, values[back], merged.timestamps, ratings.user_ids, ratings.item_ids)
+def _encoded(source: _Source, name: str) -> tuple[Int32Array, pa.Array]:
+    column = source.column(name, IDS)
+    return ids.encode(column.values, name, column.where)
 
 
 def as_interactions(ratings: Any, name: str) -> Interactions:
-    """Return ``ratings`` as `Interactions`, also from a SciPy sparse matrix.
+    """Return ``ratings`` as `Interactions`, also from a SciPy sparse matrix or a table.
+
+    A table has the columns ``user_id``, ``item_id`` and ``rating``.
 
     Raises
     ------
     ParameterError
         If it is something else.
+    DataError
+        If it cannot be used as it is; the message says how to build `Interactions` from it with other options.
     """
     if isinstance(ratings, Interactions):
         return ratings
-    if hasattr(ratings, "tocoo") and hasattr(ratings, "shape"):
-        return Interactions.from_scipy(ratings)
+    try:
+        if hasattr(ratings, "tocoo") and hasattr(ratings, "shape"):
+            advice = "Interactions.from_scipy(matrix, duplicates=...)"
+            return Interactions.from_scipy(ratings)
+        if is_table(ratings):
+            advice = "Interactions.from_arrow(table, user=..., item=..., rating=..., duplicates=...)"
+            return Interactions.from_arrow(ratings)
+    except DataError as error:
+        raise DataError(f"{name}: {error}; options are parameters of {advice}, whose result is taken here") from error
     raise ParameterError(
-        f"{name} is a {type(ratings).__name__}; expected Interactions (read_parquet, Interactions.from_arrays) "
-        "or a SciPy sparse matrix of users × items"
+        f"{name} is a {type(ratings).__name__}; expected Interactions (read_parquet, Interactions.from_arrays), "
+        "a table with the columns user_id, item_id and rating, or a SciPy sparse matrix of users × items"
     )

@@ -1,10 +1,14 @@
 """Split ratings into a training and a test part. Both keep the id space and the row order of the source."""
 
+from typing import Any
+
 import numpy as np
 
 from fastmf.common.parameters import require_integer, require_number
 from fastmf.errors import DataError, ParameterError
 from fastmf.reading.interactions import Interactions
+from fastmf.reading.times import in_unit_of
+from fastmf.reading.values import to_arrow_times
 from fastmf_kernels._types import Int64Array
 
 Split = tuple[Interactions, Interactions]
@@ -61,7 +65,8 @@ def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -
     order = _shuffled(ratings, seed)
     rank, count = _rank_within_user(ratings, order)
     goal = np.minimum(np.floor(count * test_fraction + 0.5), count - 1)
-    return _cut(ratings, np.flatnonzero(rank < goal))
+    advice = "raise test_fraction; a user with one rating keeps it in the training part"
+    return _cut(ratings, np.flatnonzero(rank < goal), advice)
 
 
 def leave_last_out(ratings: Interactions, n: int = 1) -> Split:
@@ -86,10 +91,11 @@ def leave_last_out(ratings: Interactions, n: int = 1) -> Split:
     require_integer("n", n, minimum=1)
     newest_first = np.argsort(_times(ratings), kind="stable")[::-1]
     rank, count = _rank_within_user(ratings, newest_first)
-    return _cut(ratings, np.flatnonzero((rank < n) & (count > n)))
+    advice = f"choose n below {count.max()}, the largest number of ratings of a user"
+    return _cut(ratings, np.flatnonzero((rank < n) & (count > n)), advice)
 
 
-def temporal(ratings: Interactions, test_fraction: float | None = None, at: int | None = None) -> Split:
+def temporal(ratings: Interactions, test_fraction: float | None = None, at: Any = None) -> Split:
     """Put all ratings at or after a point in time into the test part.
 
     Parameters
@@ -98,8 +104,10 @@ def temporal(ratings: Interactions, test_fraction: float | None = None, at: int 
         With timestamps.
     test_fraction : float, optional
         Share of the newest ratings; ratings of the same time stay together, on the test side.
-    at : int, optional
-        First timestamp of the test part. Give this or ``test_fraction``.
+    at : int, date, datetime, numpy.datetime64 or Arrow time, optional
+        First time of the test part. Give this or ``test_fraction``. An integer is in the unit of the timestamps; a time
+        without a time zone is in that of the timestamps. Times need timestamps that were read from a column of dates
+        or times (``ratings.timestamp_type``): integers have no unit.
 
     Returns
     -------
@@ -107,16 +115,32 @@ def temporal(ratings: Interactions, test_fraction: float | None = None, at: int 
 
     Raises
     ------
-    ParameterError, DataError
+    ParameterError
+        If not exactly one of the two is given, or ``at`` does not go with the timestamps.
+    DataError
+        If there are no timestamps, or a part would be empty.
+
+    Examples
+    --------
+    >>> import datetime, fastmf
+    >>> days = [datetime.date(2024, 1, day) for day in (1, 2, 3)]
+    >>> ratings = fastmf.Interactions.from_arrays([1, 1, 2], [1, 2, 1], timestamps=days)
+    >>> train, test = fastmf.split.temporal(ratings, at=datetime.date(2024, 1, 3))
+    >>> len(train), len(test)
+    (2, 1)
     """
     times = _times(ratings)
     if (test_fraction is None) == (at is None):
         raise ParameterError(f"test_fraction is {test_fraction} and at is {at}; expected exactly one of them")
-    start = at
     if test_fraction is not None:
         _require_fraction(test_fraction)
-        start = np.sort(times)[ratings.n_ratings - _test_count(ratings.n_ratings, test_fraction)]
-    return _cut(ratings, np.flatnonzero(times >= np.int64(start or 0)))
+        start = int(np.sort(times)[ratings.n_ratings - _test_count(ratings.n_ratings, test_fraction)])
+    else:
+        start = in_unit_of(ratings.timestamp_type, at)
+    is_test = times >= start if abs(start) < 2**63 else np.full(len(times), start < 0)
+    ends = np.array([times.min(), times.max()]) if len(times) else times
+    first, last = to_arrow_times(ends, ratings.timestamp_type).cast("string").to_pylist() or ("?", "?")
+    return _cut(ratings, np.flatnonzero(is_test), f"choose at after {first} and up to {last}")
 
 
 def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
@@ -173,13 +197,14 @@ def _rank_within_user(ratings: Interactions, order: Int64Array) -> tuple[Int64Ar
     return rank, counts[ratings.users]
 
 
-def _cut(ratings: Interactions, test_positions: Int64Array) -> Split:
+def _cut(
+    ratings: Interactions, test_positions: Int64Array, advice: str = "use another split, or more ratings"
+) -> Split:
     is_test = np.zeros(ratings.n_ratings, np.bool_)
     is_test[test_positions] = True
     n_test = int(np.count_nonzero(is_test))
     if n_test in (0, ratings.n_ratings):
         raise DataError(
-            f"the test part would have {n_test} of {ratings.n_ratings} ratings; expected some on both sides: split at "
-            "another point"
+            f"the test part would have {n_test} of {ratings.n_ratings} ratings; expected some on both sides: {advice}"
         )
     return ratings.take(np.flatnonzero(~is_test)), ratings.take(np.flatnonzero(is_test))

@@ -97,7 +97,7 @@ def test_convert_reads_block_after_block(tmp_path: Path, call_fastmf: Callable[.
 
 # id -> file name, text, options, exit status, message
 BAD: dict[str, tuple[str, bytes, tuple[str, ...], int, str]] = {
-    "empty": ("a.csv", b"", (), 1, "cannot read a.csv as text delimited by ',': Empty CSV file"),
+    "empty": ("a.csv", b"", (), 1, "cannot read a.csv as text delimited by ',': it is empty"),
     "header alone": ("a.csv", b"a,b\n", (), 1, "a.csv has no rows; expected at least one below the header line"),
     "a line too long": ("a.csv", b"a,b\n1,2\n1,2,3\n", (), 1, "Expected 2 columns, got 3: 1,2,3"),
     "not text": ("a.csv", bytes(range(256)), (), 1, "cannot read a.csv as text delimited by ','"),
@@ -134,7 +134,7 @@ def test_a_bad_line_far_down_leaves_the_earlier_output(
 
     done = call_fastmf("convert", "a.csv", "out.parquet", "--overwrite", status=1)
 
-    assert "cannot read a.csv as text delimited by ',': In CSV column #2: CSV conversion error" in done.stderr
+    assert "cannot read a.csv as text delimited by ',': line 400002: rating is 'x'; expected a" in done.stderr
     assert contents() == before
 
 
