@@ -85,18 +85,18 @@ class Kind(NamedTuple):
 
 
 def value_type(kind: Any) -> Any:
-    """Return the type of the values behind dictionaries, run lengths and extension types."""
+    """Return the type of the plain values behind dictionaries, run lengths, extension types and views."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
         elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
             kind = kind.value_type
         else:
-            return kind
+            return pa.string() if pa.types.is_string_view(kind) else kind
 
 
 def decode(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Replace dictionaries, run lengths and extension types by plain values."""
+    """Replace dictionaries, run lengths, extension types and views by plain values."""
     if value_type(values.type) == values.type:
         return values
     return pa.chunked_array([_decode(chunk) for chunk in values.chunks], value_type(values.type))
@@ -107,8 +107,10 @@ def _decode(chunk: pa.Array) -> pa.Array:
         if isinstance(chunk.type, pa.BaseExtensionType):
             chunk = chunk.storage
         elif pa.types.is_dictionary(chunk.type):
-            words = chunk.dictionary
+            words = chunk.dictionary  # Arrow takes nothing from views
             chunk = (words.cast(pa.string()) if pa.types.is_string_view(words.type) else words).take(chunk.indices)
+        elif pa.types.is_string_view(chunk.type):
+            chunk = chunk.cast(pa.string())
         else:
             chunk = pc.run_end_decode(chunk)
     return chunk
@@ -137,7 +139,7 @@ def parse_ids(texts: Iterable[str | None]) -> pa.Array:
     texts = list(texts)
     if all(text is None or is_canonical_integer(text) for text in texts):
         return pa.array([None if text is None else int(text) for text in texts], pa.int64())
-    return pa.array(texts, pa.large_string())
+    return pa.array(texts, pa.string())
 
 
 def _parse_numbers(texts: list[str | None]) -> pa.Array:

@@ -32,6 +32,7 @@ def describe_content(file: DataFile) -> str | None:
         One that could not be read as Parquet.
     """
     try:
+        file.version()  # raises an error for a pipe, which would never open
         with file.open() as handle:
             size = handle.size()
             head = handle.read(min(size, _HEAD))

@@ -4,6 +4,7 @@ A column is read one row group at a time, on all cores. The length of what was r
 skips pages of a type that it does not know, so that a damaged column can be shorter than the others.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from fastmf.reading.file_kinds import describe_content
 from fastmf.reading.sources import DataFile, PathLike, Version, find_files, first_line
 
 __all__ = ["ParquetFiles", "PathLike", "open_dataset", "read_column", "write_table"]
+
+_ABSURD_SIZE = 1 << 42  # bytes of one allocation
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -213,39 +216,36 @@ def _read_piece(piece: _Piece, name: str, kind: Any) -> list[pa.Array]:
         parquet = pq.ParquetFile(handle, page_checksum_verification=True)
         if opened.file.version() != opened.version or not parquet.metadata.equals(opened.metadata):
             raise _changed(opened.file)
-        leaf = _leaf(opened, name)
-        chunks = [
-            chunk for group in piece.row_groups for chunk in _read_group(parquet, opened, group, (name, leaf, kind))
-        ]
+        groups = [_read_group(parquet, opened, group, name) for group in piece.row_groups]
     if _differs(opened.file, opened.version):
         raise _changed(opened.file)
-    return chunks
+    return [chunk if chunk.type == kind else _cast(chunk, name, kind, opened) for chunks in groups for chunk in chunks]
 
 
-def _read_group(parquet: Any, opened: _Opened, group: int, wanted: tuple[str, int | None, Any]) -> list[pa.Array]:
-    """Read one row group of one column, and require that it has as many values as the row group has rows."""
-    name, leaf, kind = wanted
+def _read_group(parquet: Any, opened: _Opened, group: int, name: str) -> list[pa.Array]:
+    """Read one row group of one column, and require that it has as many values as the row group has rows.
+
+    The metadata of the column is not asked for its number of values: damaged metadata of a column makes pyarrow end the
+    process.
+    """
     with _naming(opened.file, f"column {name!r}, row group {group}: ", opened.version):
-        metadata = opened.metadata.row_group(group)
-        if leaf is not None:
-            _require_length(metadata.column(leaf).num_values, metadata.num_rows)
+        n_rows = opened.metadata.row_group(group).num_rows
         values = parquet.read_row_group(group, columns=[name], use_threads=False).column(name)
-        _require_length(len(values), metadata.num_rows)
+        if len(values) != n_rows:
+            raise ValueError(f"it has {len(values)} values for {n_rows} rows")
         values.validate()
-        plain = decode(values)
-        return list((plain if plain.type == kind else plain.cast(kind)).chunks)
+        return list(decode(values).chunks)
 
 
-def _require_length(n_values: int, n_rows: int) -> None:
-    if n_values != n_rows:
-        raise ValueError(f"it has {n_values} values for {n_rows} rows")
-
-
-def _leaf(opened: _Opened, name: str) -> int | None:
-    """Return the place of a flat column among the columns of the file, or None for a nested one."""
-    schema = opened.metadata.schema
-    paths = (schema.column(place).path for place in range(opened.metadata.num_columns))
-    return next((place for place, path in enumerate(paths) if path == name), None)
+def _cast(chunk: pa.Array, name: str, kind: Any, opened: _Opened) -> pa.Array:
+    """Cast to the type that the column has in all files."""
+    try:
+        return chunk.cast(kind)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {name!r} in {opened.file.name} does not fit into {kind}, its type in all files: "
+            f"{first_line(error)}; cast it first"
+        ) from error
 
 
 def _changed(file: DataFile) -> DataError:
@@ -263,12 +263,18 @@ def _naming(file: DataFile, part: str = "", version: Version | None = None) -> I
     except FastMFError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and not _is_absurd(error):
             raise
         if version is not None and _differs(file, version):
             raise _changed(file) from error
         advice = describe_content(file) or "copy or write it again"
         raise DataError(f"cannot read {file.name} as Parquet: {part}{first_line(error)}; {advice}") from error
+
+
+def _is_absurd(error: BaseException) -> bool:
+    """Whether an error for want of memory asks for so much that the size must be damaged."""
+    size = re.search(r"size (\d+)", str(error))
+    return size is not None and int(size[1]) > _ABSURD_SIZE
 
 
 def _differs(file: DataFile, version: Version) -> bool:

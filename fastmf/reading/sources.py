@@ -255,7 +255,7 @@ def _matches(folder: str, parts: tuple[str, ...], above: tuple[str, ...]) -> Ite
 def _expand_uri(uri: str) -> list[DataFile]:
     scheme = uri.partition("://")[0].lower()
     try:
-        filesystem, path = pa_fs.FileSystem.from_uri(uri)
+        filesystem, path = _open_uri(uri)
         if isinstance(filesystem, pa_fs.LocalFileSystem):
             return _expand_local(path)
         info = filesystem.get_file_info(path)
@@ -273,6 +273,12 @@ def _expand_uri(uri: str) -> list[DataFile]:
     if info.type == pa_fs.FileType.NotFound:
         raise DataError(f"no such file: {uri}; expected a Parquet file or a directory of them")
     return [DataFile(uri, {}, filesystem, path)]
+
+
+def _open_uri(uri: str) -> tuple[Any, str]:
+    """Return the file system of a URI, and the path in it."""
+    filesystem, path = pa_fs.FileSystem.from_uri(uri)
+    return filesystem, path
 
 
 def _in_remote_folder(uri: str, filesystem: Any, folder: str) -> list[DataFile]:
