@@ -77,6 +77,33 @@ def test_times_keep_their_unit(values: Any, expected: list[int]) -> None:
     assert ratings.timestamps.tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.date32(),
+        pa.date64(),
+        pa.timestamp("s"),
+        pa.timestamp("ns", "Europe/Berlin"),
+        pa.time32("ms"),
+        pa.time64("us"),
+        pa.duration("ms"),
+    ],
+    ids=str,
+)
+def test_times_come_back_as_they_were(kind: pa.DataType, tmp_path: Path) -> None:
+    days = np.array([86_400_000, 0, 2 * 86_400_000]) if kind == pa.date64() else np.array([5, 3, 4])
+    times = pa.array(days, pa.int32() if kind.bit_width == 32 else pa.int64()).view(kind)
+    ratings = Interactions.from_arrays([1, 1, 2], [1, 2, 1], timestamps=times)
+
+    ratings.to_parquet(tmp_path / "r.parquet")
+    again = read_parquet(tmp_path / "r.parquet", timestamp="timestamp")
+
+    assert ratings.timestamp_type == again.timestamp_type or kind in (pa.timestamp("s"), pa.date64())
+    assert ratings.to_arrow()["timestamp"].type == kind
+    assert again.to_arrow()["timestamp"].cast(kind).combine_chunks().equals(times)
+    assert ratings.take(np.array([0])).timestamp_type == kind
+
+
 def test_by_user_and_by_item_are_the_table_read_both_ways() -> None:
     ratings = Interactions.from_arrays([2, 1, 2, 2], [9, 8, 7, 8], [1, 2, 3, 4])
 
@@ -212,6 +239,45 @@ def test_duplicates_are_merged_by_the_rule_in_order_of_first_appearance(
         "rating": ratings,
         "timestamp": timestamps,
     }
+
+
+# In time, the rows of pair (1, 1) come as 30, 10, 10, 20; those of (2, 2) are equal.
+OUT_OF_TIME = {
+    "users": [1, 2, 1, 1, 2, 1],
+    "items": [1, 2, 1, 1, 2, 1],
+    "ratings": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    "timestamps": [30, 7, 10, 10, 7, 20],
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "ratings", "timestamps"),
+    [("first", [3, 2], [10, 7]), ("last", [1, 5], [30, 7]), ("mean", [3.5, 3.5], [30, 7]), ("sum", [14, 7], [30, 7])],
+)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.timestamp("s"), pa.date32()], ids=str)
+def test_first_and_last_go_by_time_and_by_row_among_equal_times(
+    rule: str, ratings: list[float], timestamps: list[int], kind: pa.DataType
+) -> None:
+    times = pa.array(OUT_OF_TIME["timestamps"], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+
+    merged = Interactions.from_arrays(**OUT_OF_TIME | {"timestamps": times}, duplicates=rule)
+
+    assert merged.ratings.tolist() == ratings
+    assert merged.timestamps is not None
+    assert merged.timestamps.tolist() == timestamps
+    assert merged.timestamp_type == (None if kind == pa.int64() else kind)
+
+
+def test_first_and_last_go_by_row_without_times() -> None:
+    without = {name: values for name, values in OUT_OF_TIME.items() if name != "timestamps"}
+
+    assert Interactions.from_arrays(**without, duplicates="first").ratings.tolist() == [1, 2]
+    assert Interactions.from_arrays(**without, duplicates="last").ratings.tolist() == [6, 5]
+
+
+def test_a_sum_beyond_float32_is_refused() -> None:
+    with pytest.raises(DataError, match=r"the sum of a repeated .* is not finite in float32; scale the ratings first"):
+        Interactions.from_arrays([1, 1], [1, 1], [3e38, 3e38], duplicates="sum")
 
 
 def test_duplicates_are_an_error_unless_a_rule_is_chosen() -> None:

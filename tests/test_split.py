@@ -1,10 +1,12 @@
 """Ratings into training and test parts."""
 
+import datetime
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fastmf import Interactions, split, testing
@@ -125,6 +127,140 @@ def test_temporal_by_share_keeps_equal_times_together_on_the_test_side() -> None
 
     assert train.items.tolist() == [0]
     assert test.items.tolist() == [1, 2, 3, 4]
+
+
+UTC = datetime.UTC
+BERLIN = datetime.timezone(datetime.timedelta(hours=1))
+NOON = 1577880000  # 2020-01-01 12:00 UTC, in seconds
+
+# What a time column holds in three rows, and points in time that cut it after the first, the second, and so on.
+MOMENTS: dict[str, tuple[pa.Array, list[tuple[Any, int]]]] = {
+    "days": (
+        pa.array([18262, 18263, 18264], pa.int32()).view(pa.date32()),  # from 2020-01-01 on
+        [
+            (datetime.date(2020, 1, 2), 2),
+            (datetime.datetime(2020, 1, 2), 2),
+            (datetime.datetime(2020, 1, 2, 0, 0, 1), 1),
+            (np.datetime64("2020-01-03"), 1),
+            (np.datetime64("2020-01-02T23"), 1),
+            (pa.scalar(datetime.date(2020, 1, 2)), 2),
+            (18263, 2),
+            (np.int32(18264), 1),
+        ],
+    ),
+    "seconds": (
+        pa.array([NOON - 1, NOON, NOON + 1], pa.timestamp("s")),
+        [
+            (datetime.datetime(2020, 1, 1, 12), 2),
+            (datetime.datetime(2020, 1, 1, 12, 0, 0, 1), 1),
+            (np.datetime64("2020-01-01T12:00:00.000000001"), 1),
+            (np.datetime64(NOON // 60, "m"), 2),
+            (pa.scalar(datetime.datetime(2020, 1, 1, 12)), 2),
+            (pa.scalar(NOON * 1000 + 1, pa.timestamp("ms")), 1),
+            (NOON + 1, 1),
+            (pa.scalar(NOON, pa.int64()), 2),
+        ],
+    ),
+    "nanoseconds in UTC": (
+        pa.array([NOON * 10**9 + ns for ns in (-1, 0, 1)], pa.timestamp("ns", "UTC")),
+        [
+            (datetime.datetime(2020, 1, 1, 12, tzinfo=UTC), 2),
+            (datetime.datetime(2020, 1, 1, 13, tzinfo=BERLIN), 2),
+            (datetime.datetime(2020, 1, 1, 12), 2),
+            (pa.scalar(NOON * 10**9 + 1, pa.timestamp("ns", "Europe/Berlin")), 1),
+            (pa.scalar(NOON * 10**9 + 1, pa.timestamp("ns")), 1),
+        ],
+    ),
+    "milliseconds in Berlin": (
+        pa.array([(NOON - 3600) * 1000 + ms for ms in (-1, 0, 1)], pa.timestamp("ms", "Europe/Berlin")),
+        [
+            (datetime.datetime(2020, 1, 1, 12), 2),  # by the clock of Berlin
+            (datetime.datetime(2020, 1, 1, 11, tzinfo=UTC), 2),
+            (pa.scalar(datetime.datetime(2020, 1, 1, 12)), 2),
+        ],
+    ),
+    "before 1970": (
+        pa.array([-2, -1, 0], pa.timestamp("s")),
+        [(datetime.datetime(1969, 12, 31, 23, 59, 58, 500_000), 2), (datetime.date(1970, 1, 1), 1)],
+    ),
+    "times of day": (pa.array([1, 2, 3], pa.time32("s")), [(datetime.time(0, 0, 2), 2)]),
+    "durations": (
+        pa.array([1, 2, 3], pa.duration("s")),
+        [(datetime.timedelta(seconds=1.5), 2), (np.timedelta64(3, "s"), 1)],
+    ),
+}
+CUTS = [(name, at, n_test) for name, (_, cuts) in MOMENTS.items() for at, n_test in cuts]
+
+
+@pytest.mark.parametrize(("name", "at", "n_test"), CUTS, ids=lambda value: type(value).__name__)
+def test_temporal_takes_times_in_the_unit_of_the_column(name: str, at: Any, n_test: int) -> None:
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=MOMENTS[name][0])
+
+    train, test = split.temporal(ratings, at=at)
+
+    assert test.items.tolist() == [0, 1, 2][-n_test:]
+    assert train.timestamp_type == test.timestamp_type == MOMENTS[name][0].type
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_both_parts_keep_the_unit_of_times(name: str) -> None:
+    ratings = timed()
+    ratings = Interactions.from_arrays(
+        ratings.users, ratings.items, ratings.ratings, pa.array(ratings.timestamps, pa.timestamp("ms"))
+    )
+
+    for train, test in SPLITS[name](ratings):
+        assert train.timestamp_type == test.timestamp_type == pa.timestamp("ms")
+
+
+NO_POINTS: list[tuple[Any, Any, str]] = [
+    (None, datetime.date(2020, 1, 1), "whose unit is not known; give an integer (1577836800 if they are seconds)"),
+    (None, np.datetime64("2020-01-01"), "give an integer (1577836800 if they are seconds), or read a column of dates"),
+    (None, "2020-01-01", "at is '2020-01-01'; expected an integer, a date, a datetime or an Arrow time"),
+    (None, 1.5, "at is 1.5; expected an integer"),
+    (None, float("nan"), "at is nan; expected an integer"),
+    (None, pa.scalar(1, pa.timestamp("ns")), "whose unit is not known; give an integer (0 if they are seconds)"),
+    (None, True, "at is True; expected an integer"),
+    (pa.timestamp("s"), np.datetime64("NaT"), "expected an integer, a date"),
+    (pa.timestamp("s"), pa.scalar(None, pa.timestamp("s")), "expected an integer, a date"),
+    (pa.timestamp("s"), pa.scalar("x"), "expected an integer, a date"),
+    (pa.timestamp("s"), datetime.timedelta(1), "a duration; the timestamps are of type timestamp[s]: give a moment"),
+    (pa.timestamp("s"), datetime.time(1), "a time of day; the timestamps are of type timestamp[s]: give a moment"),
+    (pa.duration("s"), datetime.date(2020, 1, 1), "a moment; the timestamps are of type duration[s]: give a duration"),
+    (pa.timestamp("s"), datetime.datetime(2020, 1, 1, tzinfo=UTC), "the timestamps have none (timestamp[s]): give it"),
+]
+
+
+@pytest.mark.parametrize(("kind", "at", "message"), NO_POINTS, ids=lambda value: type(value).__name__)
+def test_what_is_no_point_of_these_times_is_refused(kind: Any, at: Any, message: str) -> None:
+    times = pa.array([1, 2, 3], pa.int64())
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=times if kind is None else times.view(kind))
+
+    with pytest.raises(ParameterError) as error:
+        split.temporal(ratings, at=at)
+
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "advice"),
+    [
+        (None, 2**80, "choose at after 1 and up to 3"),
+        (None, -(2**80), "choose at after 1 and up to 3"),
+        (
+            pa.timestamp("s"),
+            datetime.date(2020, 1, 1),
+            "choose at after 1970-01-01 00:00:01 and up to 1970-01-01 00:00:03",
+        ),
+        (pa.timestamp("s"), 1, "choose at after 1970-01-01 00:00:01 and up to 1970-01-01 00:00:03"),
+    ],
+)
+def test_a_point_beyond_all_times_names_those_that_cut(kind: Any, at: Any, advice: str) -> None:
+    times = pa.array([1, 2, 3], pa.int64())
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=times if kind is None else times.view(kind))
+
+    with pytest.raises(DataError, match=advice):
+        split.temporal(ratings, at=at)
 
 
 def test_temporal_takes_times_before_1970() -> None:

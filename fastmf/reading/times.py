@@ -45,21 +45,33 @@ def in_unit_of(kind: Any, at: Any) -> int:
         return number
     moment = _moment(at)
     if moment is None:
-        raise ParameterError(f"at is {at!r}; expected an integer, a date, a datetime or an Arrow time")
+        raise ParameterError(f"at is {_word(at)}; expected an integer, a date, a datetime or an Arrow time")
     if kind is None:
         raise ParameterError(
-            f"at is {at!r}, and the timestamps are integers, whose unit is not known; give an integer "
+            f"at is {_word(at)}, and the timestamps are integers, whose unit is not known; give an integer "
             f"({moment.nanoseconds // 10**9} if they are seconds), or read a column of dates or times"
         )
     if moment.what != _what(kind):
-        raise ParameterError(f"at is {at!r}, a {moment.what}; the timestamps are of type {kind}: give a {_what(kind)}")
+        raise ParameterError(
+            f"at is {_word(at)}, a {moment.what}; the timestamps are of type {kind}: give a {_what(kind)}"
+        )
     zone = kind.tz if pa.types.is_timestamp(kind) else None
     if moment.in_utc and zone is None and moment.what == "moment":
-        raise ParameterError(f"at is {at!r}, with a time zone; the timestamps have none ({kind}): give it without one")
+        raise ParameterError(
+            f"at is {_word(at)}, with a time zone; the timestamps have none ({kind}): give it without one"
+        )
     nanoseconds = moment.nanoseconds
     if zone is not None and not moment.in_utc:
         nanoseconds = _to_utc(nanoseconds, zone)
     return -(-nanoseconds // _nanoseconds_of(kind))
+
+
+def _word(at: Any) -> str:
+    """Word a point in time; Arrow cannot word nanoseconds without pandas."""
+    try:
+        return repr(at)
+    except ValueError:
+        return f"{at.value} of type {at.type}"
 
 
 def _integer(at: Any) -> int | None:
