@@ -98,19 +98,21 @@ def entries_of(matrix: Any) -> "tuple[Int32Array, Int32Array, NDArray[Any]]":
         )
     if max(shape) > _MAX_ROWS:
         raise ParameterError(f"the matrix has shape {shape}; expected at most {_MAX_ROWS} users and items")
-    if hasattr(matrix, "indptr"):
-        _require_compressed(matrix)
+    n_used = _require_compressed(matrix) if hasattr(matrix, "indptr") else None
     try:
         coo = matrix.tocoo()
-        rows, columns, values = coo.row, coo.col, coo.data
+        rows, columns, values = (array[:n_used] for array in (coo.row, coo.col, coo.data))
     except (ValueError, IndexError, TypeError) as error:
         raise ParameterError(f"the sparse matrix is not consistent: {error}; build it again") from error
     require_same_length(row=rows, col=columns, data=values)
     return require_indices("row", rows, shape[0]), require_indices("col", columns, shape[1]), values
 
 
-def _require_compressed(matrix: Any) -> None:
-    """Require that ``indptr`` of a CSR, CSC or BSR matrix rises from 0 to at most the number of indices."""
+def _require_compressed(matrix: Any) -> int | None:
+    """Require that ``indptr`` of a CSR, CSC or BSR matrix rises from 0 to at most the number of indices.
+
+    Returns the number of entries in use: what SciPy makes of the others is not initialised. It is None for BSR.
+    """
     block = getattr(matrix, "blocksize", (1, 1)) if matrix.format == "bsr" else (1, 1)
     n_rows, n_columns = (size // width for size, width in zip(matrix.shape, block, strict=True))
     if matrix.format == "csc":
@@ -123,6 +125,13 @@ def _require_compressed(matrix: Any) -> None:
         )
     require_same_length(indices=matrix.indices, data=matrix.data)
     require_indices("indices", matrix.indices, n_columns)
+    if matrix.format != "bsr":
+        return int(indptr[-1])
+    if indptr[-1] < len(matrix.indices):
+        raise ParameterError(
+            f"{len(matrix.indices) - indptr[-1]} blocks of the matrix are not in use; call prune() first"
+        )
+    return None
 
 
 def _is_id_type(kind: Any) -> bool:

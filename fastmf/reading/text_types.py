@@ -50,7 +50,7 @@ _FLOAT = _Candidate(pa.float64(), "a finite number", _finite_numbers)
 _TEXT = _Candidate(pa.string(), "text", lambda values: values)
 _TIMES = [
     _Candidate(kind, "an integer, a date or a time", lambda values, kind=kind: values.cast(kind))  # type: ignore[misc]
-    for kind in (pa.date32(), pa.timestamp("s"), pa.timestamp("us"), pa.timestamp("ns"))
+    for kind in (pa.date32(), pa.timestamp("ms"), pa.timestamp("us"), pa.timestamp("ns"))
 ]
 _BY_NAME: dict[str, list[_Candidate]] = {
     "user_id": [_CANONICAL, _Candidate(pa.string(), "an id that is not empty", _not_empty)],
@@ -97,7 +97,7 @@ class Guess:
         """
         left = [candidate for candidate in self._candidates if _holds(candidate, values)]
         if not left:
-            self._refuse(self._candidates[-1], values, block)
+            self._refuse(self._candidates, values, block)
         self._candidates = left
 
     def cast(self, values: pa.ChunkedArray, block: Block) -> pa.ChunkedArray:
@@ -109,18 +109,27 @@ class Guess:
             If the type does not hold them; the message gives the line.
         """
         if not _holds(self._candidates[0], values):
-            self._refuse(self._candidates[0], values, block)
+            self._refuse(self._candidates[:1], values, block)
         return self._candidates[0].cast(values)
 
-    def _refuse(self, candidate: _Candidate, values: pa.ChunkedArray, block: Block) -> None:
-        low, high = 0, len(values)  # values before low are held, one of those before high is not
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if _holds(candidate, values[low:middle]) else (low, middle)
+    def _refuse(self, candidates: list[_Candidate], values: pa.ChunkedArray, block: Block) -> None:
+        """Name the value that ends the longest part which one of the types holds."""
+        row, candidate = max(
+            ((_first_refused(candidate, values), candidate) for candidate in reversed(candidates)),
+            key=lambda pair: pair[0],
+        )
         raise DataError(
-            f"line {block.line_of(low)}: {self._name} is {values[low].as_py()!r}; expected {candidate.words}, as in "
+            f"line {block.line_of(row)}: {self._name} is {values[row].as_py()!r}; expected {candidate.words}, as in "
             "the lines before: repair the line, or give --types"
         )
+
+
+def _first_refused(candidate: _Candidate, values: pa.ChunkedArray) -> int:
+    low, high = 0, len(values)  # values before low are held, one of those before high is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _holds(candidate, values[low:middle]) else (low, middle)
+    return low
 
 
 def _holds(candidate: _Candidate, values: pa.ChunkedArray) -> bool:
