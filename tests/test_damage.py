@@ -287,6 +287,23 @@ def test_too_little_memory_for_a_column_is_not_damage(tmp_path: Path, monkeypatc
         read(tmp_path / "r.parquet")
 
 
+@pytest.mark.parametrize("reason", ["Couldn't deserialize thrift: std::bad_alloc", "Failed to launch worker thread: x"])
+def test_too_little_memory_in_words_of_arrow_is_not_damage(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(table(1000), tmp_path / "r.parquet")
+
+    def fail(*_: Any) -> None:
+        raise OSError(reason)
+
+    monkeypatch.setattr(reading, "decode", fail)
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"reading 1,000 ratings from \S*r.parquet needs about .*too little memory"
+    ):
+        read(tmp_path / "r.parquet")
+
+
 def test_without_threads_the_file_is_read_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "r.parquet").write_bytes(content_of(table()))
     expected = read(tmp_path / "r.parquet")

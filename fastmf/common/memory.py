@@ -9,7 +9,13 @@ from fastmf.errors import FastMFError, OutOfMemoryError
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that the system gave no memory, whichever library raises it."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(words in str(error) for words in _WORDS_OF_ARROW)
+
+
+# Arrow wraps what C++ raises in errors of its own; a thread cannot start without memory for its stack.
+_WORDS_OF_ARROW = ("std::bad_alloc", "Failed to launch worker thread")
 
 
 @contextmanager
@@ -25,10 +31,8 @@ def needing(n_bytes: int, work: str) -> Iterator[None]:
     """
     try:
         yield
-    except FastMFError:
-        raise
-    except (MemoryError, OSError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if not is_out_of_memory(error) or (isinstance(error, FastMFError) and not isinstance(error, OutOfMemoryError)):
             raise
         reason = (str(error).strip() or "allocation failed").splitlines()[0]
         raise OutOfMemoryError(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from fastmf.common.files import new_file
 from fastmf.common.memory import is_out_of_memory
-from fastmf.errors import DataError, FastMFError
+from fastmf.errors import DataError, FastMFError, OutOfMemoryError
 from fastmf.reading.columns import (
     ANY,
     Column,
@@ -196,7 +196,7 @@ def _open(file: DataFile) -> _Opened:
     with _naming(file):
         version = file.version()
         with file.open() as handle:
-            parquet = pq.ParquetFile(handle)
+            parquet = pq.ParquetFile(handle, pre_buffer=False)
             metadata, schema = parquet.metadata, parquet.schema_arrow
         n_rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if min(n_rows, default=0) < 0 or sum(n_rows) != metadata.num_rows:
@@ -213,7 +213,7 @@ def _read_piece(piece: _Piece, name: str, kind: Any) -> list[pa.Array]:
         scalar = pa.nulls(1, kind)[0] if piece.key is None else piece.key.cast(kind)
         return [pa.repeat(scalar, n_rows)]
     with _naming(opened.file, "", opened.version), opened.file.open() as handle:
-        parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+        parquet = pq.ParquetFile(handle, pre_buffer=False, page_checksum_verification=True)
         if opened.file.version() != opened.version or not parquet.metadata.equals(opened.metadata):
             raise _changed(opened.file)
         groups = [_read_group(parquet, opened, group, name) for group in piece.row_groups]
@@ -264,7 +264,10 @@ def _naming(file: DataFile, part: str = "", version: Version | None = None) -> I
         raise
     except Exception as error:
         if is_out_of_memory(error) and not _is_absurd(error):
-            raise
+            raise OutOfMemoryError(
+                f"too little memory to read {file.name} ({first_line(error)}); free some, lift the limit of the "
+                "process, or use a larger machine; if there is enough, the file is damaged: copy or write it again"
+            ) from error
         if version is not None and _differs(file, version):
             raise _changed(file) from error
         advice = describe_content(file) or "copy or write it again"
