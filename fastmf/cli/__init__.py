@@ -102,7 +102,7 @@ def _message(error: BaseException, parser: argparse.ArgumentParser) -> str:
         return error.in_words_of(partial(option_of, parser))
     if isinstance(error, KeyboardInterrupt):
         return in_words(error)
-    if isinstance(error, MemoryError) and not isinstance(error, FastMFError):
+    if isinstance(error, MemoryError):
         return f"out of memory ({error}); use fewer factors, or a machine with more"
     return str(error)
 

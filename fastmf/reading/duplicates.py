@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastmf.errors import DataError
+from fastmf.errors import DataError, named
 
 if TYPE_CHECKING:
     from fastmf.reading.interactions import Interactions
@@ -27,7 +27,7 @@ def without_duplicates(ratings: "Interactions", duplicates: str) -> "Interaction
         item = ratings.item_ids[int(indices[position])].as_py()
         raise DataError(
             f"{n_duplicates} ratings repeat a (user, item) pair, for example ({user!r}, {item!r}); expected each pair "
-            'once: choose duplicates="first", "last", "mean" or "sum"'
+            f'once: choose {named("duplicates")}="first", "last", "mean" or "sum"'
         )
     return _merge(ratings, duplicates)
 

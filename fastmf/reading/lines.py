@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 
 _BLOCK = 1 << 22  # characters
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -82,7 +82,9 @@ def _decoded(binary: IO[bytes], encoding: str) -> io.TextIOWrapper:
         with_mark = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
         return io.TextIOWrapper(binary, with_mark)
     except LookupError as error:
-        raise ParameterError(f"encoding is {encoding!r}; expected a name that Python knows, such as latin-1") from error
+        raise ParameterError(
+            f"{named('encoding')} is {encoding!r}; expected a name that Python knows, such as latin-1"
+        ) from error
 
 
 def _without_empty_lines(chunk: str, first: int) -> Block:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastmf.common.parameters import require_integer, require_number
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.times import in_unit_of
 from fastmf.reading.values import to_arrow_times
@@ -183,7 +183,9 @@ def _shuffled(ratings: Interactions, seed: int) -> Int64Array:
 
 def _times(ratings: Interactions) -> Int64Array:
     if ratings.timestamps is None:
-        raise DataError("these ratings have no timestamps; read them with timestamp=..., or use another split")
+        raise DataError(
+            f"these ratings have no timestamps; read them with {named('timestamp')}=..., or use another split"
+        )
     return ratings.timestamps
 
 

@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from fastmf.common.files import new_file
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading.columns import require_column
 from fastmf.reading.lines import Block, blocks, without_compression
 from fastmf.reading.sources import PathLike
@@ -28,7 +28,7 @@ _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _MOVIELENS_NAMES = {"userId": "user_id", "movieId": "item_id"}
 _MOVIELENS_FILES = re.compile(r"u[1-5ab]?\.(data|base|test)|ratings\.dat")
 _DELIMITERS = {".data": "\t", ".base": "\t", ".test": "\t", ".tsv": "\t", ".tab": "\t", ".dat": "::"}
-_SEPARATOR = "\x1f"  # stands for "::" while a block is parsed: Arrow splits at single characters
+_SEPARATOR = "\x1e"  # stands for "::" while a block is parsed: Arrow splits at single characters
 
 
 class Format(NamedTuple):
@@ -124,11 +124,13 @@ class _Text:
         stem = without_compression(path)
         self._delimiter = form.delimiter if form.delimiter is not None else _DELIMITERS.get(stem.suffix, ",")
         if self._delimiter != "::" and len(self._delimiter) != 1:
-            raise ParameterError(f"delimiter is {self._delimiter!r}; expected one character, or '::'")
+            raise ParameterError(f"{named('delimiter')} is {self._delimiter!r}; expected one character, or '::'")
         default_quote = "" if self._delimiter in ("\t", "::") else '"'
         self._quote = default_quote if form.quote is None else form.quote
         if len(self._quote) > 1 or (self._quote and self._quote in self._delimiter):
-            raise ParameterError(f"quote is {self._quote!r}; expected one character other than the delimiter, or none")
+            raise ParameterError(
+                f"{named('quote')} is {self._quote!r}; expected one character other than the delimiter, or none"
+            )
         columns = form.columns
         if columns is None and _MOVIELENS_FILES.fullmatch(stem.name):
             columns = _MOVIELENS_COLUMNS
@@ -199,9 +201,9 @@ class _Text:
             ),
         )
         if bad:
-            line = block.line_of(int(bad[0].number) - 1)
+            line, shown = block.line_of(int(bad[0].number) - 1), bad[0].text.replace(_SEPARATOR, "::")
             raise DataError(
-                f"line {line}: Expected {len(self.names)} columns, got {bad[0].actual_columns}: {bad[0].text}; repair "
+                f"line {line}: Expected {len(self.names)} columns, got {bad[0].actual_columns}: {shown}; repair "
                 "the line, or give --delimiter or --quote"
             )
         if len(table) != block.n_lines:

@@ -218,6 +218,13 @@ BAD: dict[str, tuple[str, bytes, tuple[str, ...], int, str]] = {
     "a line too long": ("a.csv", b"a,b\n1,2\n1,2,3\n", (), 1, "Expected 2 columns, got 3: 1,2,3"),
     "not text": ("a.csv", bytes(range(256)), (), 1, "cannot read a.csv as text delimited by ','"),
     "cut off": ("a.csv.gz", gzip.compress(U_DATA.encode())[:-20], (), 1, "cannot read a.csv.gz as text delimited by"),
+    "colons": (
+        "a.dat",
+        b"1::2\n1::2::3\n",
+        ("--columns", "a", "b"),
+        1,
+        "line 2: Expected 2 columns, got 3: 1::2::3; rep",
+    ),
     "a line too short": (
         "a.csv",
         b"a,b\n1,2\n\n1\n",
