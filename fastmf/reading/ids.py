@@ -147,6 +147,8 @@ def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
     try:
         if isinstance(values, pa.ChunkedArray):
             return values
+        if isinstance(values, pa.Array):
+            return pa.chunked_array([values])
         if hasattr(values, "__arrow_c_stream__"):
             return pa.chunked_array(values)
         if exchange.is_on_gpu(values):
@@ -155,7 +157,7 @@ def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
             values = [values]
         if isinstance(values, np.ndarray):
             values = _keep_nul(values)
-        elif not isinstance(values, pa.Array) and not hasattr(values, "__arrow_c_array__"):
+        elif not hasattr(values, "__arrow_c_array__"):
             values = list(values)
         array = pa.array(values)
     except ImportError as error:
@@ -170,7 +172,9 @@ def to_arrow(values: Any, column: str) -> pa.ChunkedArray:
 
 
 def _keep_nul(values: "np.typing.NDArray[Any]") -> Any:
-    """Return strings with a NUL inside as a list: Arrow would end them there."""
+    """Return strings with a NUL inside as a list: Arrow would end them there; StringDType too."""
+    if values.dtype.kind == "T":
+        return values.tolist()
     if values.dtype.kind != "U" or values.ndim != 1 or values.dtype.itemsize == 0:
         return values
     codes = np.ascontiguousarray(values).view(np.uint32).reshape(len(values), -1)

@@ -71,7 +71,7 @@ BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {
     "no such file": (None, ("no such file: bad.parquet; expected a Parquet file, a directory of them, or a pattern",)),
     "duplicates": (
         table(user_id=(1, 1, 1), item_id=(10, 20, 10)),
-        ("1 ratings repeat a (user, item) pair, for example (1, 10)", 'choose duplicates="first", "last"'),
+        ("1 ratings repeat a (user, item) pair, for example (1, 10)", 'choose --duplicates="first", "last"'),
     ),
     "nothing chosen": (
         table(rating=(0.0, -3.0, -4.0)),
