@@ -868,6 +868,17 @@ def test_partial_fit_admits_users_and_items_and_keeps_what_it_knew(make: Make) -
 
 
 @each_descent
+def test_partial_fit_takes_what_fit_takes(make: Make) -> None:
+    first, more = small_ratings(), small_ratings(seed=1)
+    expected = make(n_factors=3, n_epochs=1).fit(first).partial_fit(more)
+
+    for table in (more.to_arrow(), more.to_scipy()):
+        model = make(n_factors=3, n_epochs=1).fit(first.to_arrow()).partial_fit(table, validation=table)
+        assert arrays(model) == arrays(expected)
+        assert any(name.startswith("validation_") for name in model.history[-1])
+
+
+@each_descent
 def test_partial_fit_learns_from_what_comes(make: Make) -> None:
     ratings = testing.film_club(300, 100, seed=1)
     first, rest = fastmf.split.random(ratings, 0.5, seed=0)
@@ -1145,6 +1156,19 @@ def test_going_on_draws_items_that_are_no_longer_chosen(make: Make) -> None:
 
     scores = model.predict(users, items).reshape(20, 8)
     assert (scores[:, 5] < scores[:, [0, 1, 2, 3, 4, 6, 7]].min(axis=1)).all()
+
+
+@each_implicit
+@pytest.mark.parametrize("value", [0, -2])
+def test_what_was_not_chosen_is_not_relevant(make: Make, value: float) -> None:
+    clicks, ratings = clicks_and_others(value)
+    model = make(n_factors=3, n_epochs=2).fit(small_ratings())
+
+    found, expected = (fastmf.evaluate(model, test, k=5, metrics=["ndcg", "rmse"]) for test in (ratings, clicks))
+
+    assert found["ndcg@5"] == expected["ndcg@5"]
+    predictions = model.predict(ratings.users, ratings.items)
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean((predictions - (ratings.ratings > 0)) ** 2)), rel=1e-5)
 
 
 @each_implicit

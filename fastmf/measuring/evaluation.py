@@ -76,10 +76,11 @@ def evaluate(
         default there if None. What they mean is said in `fastmf.metrics`; ``mean_percentile_rank`` is the share of the
         other candidates that score above a relevant item, 0 at best and about 0.5 by chance (Hu, Koren, Volinsky,
         "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008). For an implicit model, ``rmse`` and
-        ``mae`` measure against the preference 1 that it predicts for an observed pair. Only what the named metrics
-        need is computed.
+        ``mae`` measure against the preference that it predicts: 1 for a rating above 0, and 0 for others. Only what the
+        named metrics need is computed.
     min_relevant_rating : float, optional
-        Test items count as relevant from this rating on; all of them if None.
+        Test items count as relevant from this rating on. None: all of them, or for an implicit model those with a
+        rating above 0.
     cold : {"skip", "popular", "include"}
         Cold users are not ranked, or are ranked by the number of training ratings of items. Neither ranks cold items:
         they can only be missed. "include" ranks cold users and items of the model by their factors, as any others.
@@ -130,6 +131,8 @@ def evaluate(
     results: Evaluation = dict(_rating_metrics(model, fitted, pairs, held_out, of_ratings))
     if of_rankings:
         is_relevant = None if min_relevant_rating is None else held_out.ratings >= min_relevant_rating
+        if model.is_implicit and is_relevant is None and not (held_out.ratings > 0).all():
+            is_relevant = held_out.ratings > 0
         scorer = Scorer(fitted, model.backend, model.n_threads)
         excluded = _Excluded.of(exclude, scorer, held_out, pairs, cold)
         ranked = _rows_to_rank(pairs.taking(is_relevant), fitted, excluded, cold)
@@ -207,7 +210,7 @@ def _rating_metrics(
         return kernels.predict_pairs(pairs.users, pairs.items, fitted.factors, fitted.link, model.n_threads)
 
     inputs: _Makers = {
-        "ratings": cache(lambda: np.ones(len(pairs.users), np.float32) if model.is_implicit else test.ratings),
+        "ratings": cache(lambda: (test.ratings > 0).astype(np.float32) if model.is_implicit else test.ratings),
         "predictions": cache(predictions),
     }
     return {metric.name: metric.measure(inputs) for metric in chosen}
