@@ -44,7 +44,7 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise damaged(path, error) from error
     fitted = stored.fitted
-    if not fitted.trained_with:  # saved by a version that did not write them
+    if model.fixed_parameters and not fitted.trained_with:  # saved by a version that did not write them
         fitted = dataclasses.replace(fitted, trained_with=model.fixed_params())
     model.restore(fitted, stored.history)
     try:
