@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmf.answering.rows import sorted_rows
 from fastmf.backend import Kernels, as_float32, get_backend, to_kind_of
-from fastmf.common.arrays import as_plain_array, without_write_protection
+from fastmf.common.arrays import as_plain_array
 from fastmf.common.parameters import require_integer
 from fastmf.errors import ParameterError
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
@@ -167,4 +167,4 @@ def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_item
         raise ParameterError(
             f"exclude names items {indices.min()} to {indices.max()}; expected indices of the {n_items} items, from 0"
         )
-    return sorted_rows(indptr, without_write_protection(indices), n_items)
+    return sorted_rows(indptr, np.require(indices, requirements=["C", "A"]), n_items)

@@ -9,23 +9,6 @@ from fastmf.errors import ParameterError
 from fastmf_kernels._types import Float32Array
 
 
-class _Writable:
-    """The memory of an array under a flag that allows writing, kept alive as long as views of it."""
-
-    def __init__(self, array: npt.NDArray[Any]) -> None:
-        self._array = array
-        pointer, _ = array.__array_interface__["data"]
-        self.__array_interface__ = {**array.__array_interface__, "data": (pointer, False)}
-
-
-def without_write_protection(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array, or a view of a read-only one that is not marked as such; nothing is copied.
-
-    Kernels compile anew for arrays that are marked as read-only. They never write to their inputs.
-    """
-    return array if array.flags.writeable else np.asarray(_Writable(array))
-
-
 def as_plain_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Return an array-like as an array.
 
@@ -41,7 +24,7 @@ def as_plain_array(values: Any, name: str) -> npt.NDArray[Any]:
 
 
 def as_numbers(values: Any, name: str) -> Float32Array:
-    """Return numbers as a float32 array in C order; without a copy where they are one.
+    """Return numbers as a float32 array in C order; one that is such an array already, also read-only, is no copy.
 
     Raises
     ------
@@ -60,4 +43,4 @@ def as_numbers(values: Any, name: str) -> Float32Array:
                 f"{name} has {np.count_nonzero(beyond)} numbers beyond float32, for example {array[beyond][0]:g}; "
                 "expected at most 3.4e38 in magnitude: scale them"
             )
-    return without_write_protection(numbers)
+    return numbers

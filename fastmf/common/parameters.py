@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmf.common.arrays import as_plain_array, without_write_protection
+from fastmf.common.arrays import as_plain_array
 from fastmf.errors import ParameterError, named
 from fastmf_kernels._types import Int32Array
 
@@ -64,7 +64,7 @@ def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:
         raise ParameterError(
             f"{named(name)} run from {rows.min()} to {rows.max()}; expected rows from 0 to {n_rows - 1}, or -1"
         )
-    return without_write_protection(np.require(rows, np.int32, ["C", "A"]))
+    return np.require(rows, np.int32, ["C", "A"])
 
 
 def _is_integer(value: object) -> bool:

@@ -111,8 +111,8 @@ def evaluate(
     >>> import fastmf
     >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
     >>> train, test = fastmf.split.random(ratings, test_fraction=0.2)
-    >>> figures = fastmf.evaluate(fastmf.ALS(n_factors=4).fit(train), test, k=5, metrics=["rmse", "ndcg"])
-    >>> sorted(figures)
+    >>> results = fastmf.evaluate(fastmf.ALS(n_factors=4).fit(train), test, k=5, metrics=["rmse", "ndcg"])
+    >>> sorted(results)
     ['n_cold_users', 'n_excluded', 'n_ratings', 'n_unknown', 'n_users', 'ndcg@5', 'rmse']
     """
     chosen = _checked_metrics(metrics)
