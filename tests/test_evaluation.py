@@ -257,6 +257,22 @@ def test_errors_of_ratings_need_no_cut_off() -> None:
     assert fastmf.evaluate(model, ratings, metrics=["rmse"])["n_ratings"] == 3
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("term", ["user_factors", "item_factors", "user_biases", "item_biases"])
+def test_factors_that_are_not_finite_are_refused(term: str, bad: float) -> None:
+    model = MAKERS["ALS"]().fit(data()[0])
+    getattr(model, term)[3] = bad
+    for names in (["rmse"], ["ndcg"], ["auc"]):
+        with pytest.raises(DataError, match="factors of the model are infinite or NaN; expected finite ones"):
+            fastmf.evaluate(model, data()[1], metrics=names)
+
+
+@pytest.mark.parametrize("model", [None, "model", fastmf.ALS, 5])
+def test_what_is_no_model_is_refused(model: Any) -> None:
+    with pytest.raises(ParameterError, match=r"model is a .*; expected a model of fastmf"):
+        fastmf.evaluate(model, data()[1])
+
+
 def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.MonkeyPatch) -> None:
     _, test = data()
     whole = fastmf.evaluate(als, test, k=5, metrics=ALL)
@@ -281,6 +297,11 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
         ({"test": [[1, 2]]}, ParameterError, "test is a list; expected Interactions"),
         ({"test": data()[1].take(np.empty(0, np.int64))}, DataError, "the test part has no ratings; expected at least"),
         ({"test": Interactions.from_arrays([99], [1])}, DataError, "no user of the test part with a relevant item is"),
+        ({"min_relevant_rating": "4"}, ParameterError, "min_relevant_rating is '4'; expected a finite number"),
+        ({"min_relevant_rating": math.nan}, ParameterError, "min_relevant_rating is nan; expected a finite number"),
+        ({"k": True}, ParameterError, "k is True; expected an integer of at least 1"),
+        ({"k": "5"}, ParameterError, "k is '5'; expected an integer of at least 1"),
+        ({"metrics": 5}, ParameterError, "metrics are [5]; expected some of rmse"),
         ({"min_relevant_rating": 99}, DataError, "no user of the test part with a relevant item is known"),
         ({"test": Interactions.from_arrays(["a"], [1])}, DataError, "has ids of type string, the model's are int64"),
     ],

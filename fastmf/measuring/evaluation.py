@@ -1,5 +1,6 @@
 """How good a model is on ratings it has not seen."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import contains, difference, keep_columns, rows_of_pairs, take_rows, union
 from fastmf.answering.scoring import COLD, Scorer
 from fastmf.backend import get_backend
-from fastmf.common.parameters import require_choice, require_integer
+from fastmf.common.parameters import require_choice, require_integer, require_number
 from fastmf.errors import DataError, ParameterError
 from fastmf.measuring.metrics import METRICS, Input, Metric
 from fastmf.measuring.ties import find_groups, has_ties, hits_of
@@ -117,10 +118,14 @@ def evaluate(
     """
     chosen = _checked_metrics(metrics)
     require_choice("cold", cold, COLD)
+    if min_relevant_rating is not None:
+        require_number("min_relevant_rating", min_relevant_rating, minimum=-math.inf)
     of_ratings = [metric for metric in chosen if "predictions" in metric.inputs]
     of_rankings = [metric for metric in chosen if "predictions" not in metric.inputs]
     # Taken once: another thread may fit the model again meanwhile.
-    fitted = model.fitted
+    fitted = getattr(model, "fitted", None)
+    if not isinstance(fitted, Fitted):
+        raise ParameterError(f"model is a {type(model).__name__}; expected a model of fastmf")
     cut_offs = _checked_cut_offs(k, fitted.n_items) if of_rankings else ()
     held_out = as_interactions(test, "test")
     if held_out.n_ratings == 0:

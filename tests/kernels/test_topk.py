@@ -177,11 +177,11 @@ def test_scores_near_the_ends_of_float32(
 def test_partial_sums_that_overflow_do_not_hide_a_finite_score(
     with_bytes: bool, reference: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32 both 3e38 + 3e38 - 3.6e38 and its mirror image are infinite on the way."""
+    """In float32 -3e38 - 3e38 + 7.5e38 is -inf on the way, and 3e38 + 3e38 - 3.6e38 is infinite."""
     monkeypatch.setattr(cpu_index, "has_byte_products", lambda: with_bytes)
     items = np.zeros((300, 3), np.float32)
     items[:, 0] = np.arange(300)
-    items[[7, 250]] = [[1e38, 1e38, -1.2e38], [-1e38, -1e38, 1.2e38]]
+    items[[7, 250]] = [[1e38, 1e38, -1.2e38], [-1e38, -1e38, 2.5e38]]
     queries = np.array([[3, 3, 3], [-3, -3, -3], [3, 3, 3.2]], np.float32)
     for k in (1, 3, 300):
         expected = find(reference, queries, items, k, no_rows(3))
