@@ -314,6 +314,8 @@ def test_ids_may_be_categories(values: Any, index: Any) -> None:
         assert found.user_ids == expected.user_ids
         np.testing.assert_array_equal(found.items, expected.items)
         assert model.similar_users(users, 2).ids == expected.user_ids
+        items = pa.array([3, 4, 5])
+        np.testing.assert_array_equal(model.predict(users, items), model.predict(["u11", "u05", "u11"], items))
 
 
 def test_no_other_exception_leaves_a_request(model: FactorModel) -> None:

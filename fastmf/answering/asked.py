@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.reading import ids
@@ -25,21 +24,5 @@ def count_cold_users(fitted: Fitted, users: Any = None) -> int:
 
 
 def read_once(values: Any) -> Any:
-    """Return the values of an iterator as a list, and those of categories without categories; others as they are."""
-    if isinstance(values, Iterator):
-        return list(values)
-    if not isinstance(values, (pa.Array, pa.ChunkedArray)):
-        try:
-            values = pa.chunked_array(values) if hasattr(values, "__arrow_c_stream__") else values
-        except (pa.ArrowException, TypeError, ValueError):
-            return values  # `ids` says what is wrong with them
-    is_arrow = isinstance(values, (pa.Array, pa.ChunkedArray))
-    return _without_categories(values) if is_arrow and pa.types.is_dictionary(values.type) else values
-
-
-def _without_categories(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type.value_type
-    if pa.types.is_string_view(kind):  # which Arrow cannot take from
-        kind = pa.large_string()
-    chunks = [column] if isinstance(column, pa.Array) else column.chunks
-    return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in chunks], kind)
+    """Return the values of an iterator as a list, so that they can be read again; anything else as it is."""
+    return list(values) if isinstance(values, Iterator) else values
