@@ -1,7 +1,7 @@
-"""The one place that compiles: compiler flags, kernel cache, threads, and the lock around them.
+"""Compiling: flags, machine code from the cache, threads, and locks. No other module of the CPU imports Numba.
 
-Everybody else writes plain functions and decorates them with `device` (called by kernels) or `parallel` (a kernel), and
-calls kernels inside ``with threads(n_threads):``.
+The others decorate plain functions with `device` (called by kernels), `kernel` or `parallel` (called from Python), and
+call parallel kernels inside ``with threads(n_threads):``.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ S = TypeVar("S")
 
 prange = numba.prange
 
-# No fastmath: a kernel from the cache has been optimised once more than one just compiled, and where the optimiser may
-# reorder sums their last bits then differ. Long sums are in explicit vector code, in the order that it says.
+# No fastmath: machine code that is loaded from the cache has been optimised once more than code that was just compiled.
+# If the optimiser may reorder sums, the two differ in their last bits. Long sums are in explicit vector code instead.
 _FLAGS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-# For the doubtful and the curious: compile loops as they are written, without explicit vector code.
+# For debugging: compile loops as they are written, without explicit vector code.
 PLAIN_LOOPS = bool(os.environ.get("FASTMF_PLAIN_LOOPS"))
 COMPILER = f"numba {numba.__version__}, {sys.implementation.cache_tag}{', plain loops' if PLAIN_LOOPS else ''}"
 compiler_lock = numba.core.compiler_lock.global_compiler_lock
@@ -40,12 +40,12 @@ IS_COMPILING = not numba.config.DISABLE_JIT
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function that kernels call. It is never cached by itself: its machine code lives in its callers."""
+    """Compile a function that kernels call. It is not stored by itself: its machine code is part of its callers'."""
     return numba.njit(**_FLAGS)(function)  # type: ignore[no-any-return]
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile like `device`, and into every place of call: for what runs once a rating and takes many arrays."""
+    """Compile like `device`, and inline every call: for functions with many arrays that are called for each rating."""
     return numba.njit(forceinline=True, **_FLAGS)(function)  # type: ignore[no-any-return]
 
 
@@ -109,9 +109,9 @@ def run_tasks(
     task : callable
     n_tasks : int
     n_threads : int, optional
-        All cores if None. The caller is the first of them.
+        All cores if None. The caller is the first of them. Fewer are used where the system does not allow them all.
     make_scratch : callable
-        Called once a thread; its tasks, which run one after the other, share what it returns.
+        Called once in each thread; all tasks of the thread get what it returns.
     """
     count = max(1, min(resolve_threads(None) if n_threads is None else n_threads, n_tasks))
     numbers = iter(range(n_tasks))  # its `next` is atomic

@@ -13,4 +13,4 @@ Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
 Index = int | np.integer[Any]
-"""A place in an array; unsigned ones spare kernels the test for negative indices."""
+"""An index; with unsigned ones, kernels need not test for negative indices."""

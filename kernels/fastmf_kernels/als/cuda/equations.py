@@ -120,7 +120,7 @@ def _make_place(block: int, workers: RowWorkers) -> Any:
 
     @device
     def place_of() -> tuple[int, int]:
-        """Return the thread's slice and tile: threads that are left over double the last tile, or have no entries."""
+        """Return the thread's slice and tile: surplus threads repeat the last tile, or have no entries."""
         if n_slices == 1:
             return 0, min(cuda.threadIdx.x, n_tiles - 1)
         return cuda.threadIdx.x // n_tiles, cuda.threadIdx.x % n_tiles
@@ -136,7 +136,7 @@ def make_add_up(block: int, workers: RowWorkers) -> Any:
 
     @device
     def add_up(tile: Float32Array, memory: Float32Array) -> None:
-        """Add up the tiles of all slices, one after the other; threads that are left over double the last tile."""
+        """Add up the tiles of all slices, one after the other; surplus threads repeat the last tile."""
         if n_slices > 1:
             part, number = place_of()
             if part < n_slices:

@@ -114,7 +114,7 @@ def _n_sums(threads: int) -> int:
 def _make_add_up_warps(n_warps: int) -> Any:
     @device
     def add_up(number: np.float32, sums: Float32Array) -> np.float32:
-        """Add up what the threads of a block bring, in the same order in each of them."""
+        """Add up a number of each thread of a block, in the same order in each of them."""
         distance = WARP // 2
         while distance > 0:
             number += cuda.shfl_xor_sync(_ALL_LANES, number, distance)
@@ -246,7 +246,7 @@ def _make_update(width: int, block: int, workers: RowWorkers) -> Any:
         errors: Float32Array,
         base: int,
     ) -> None:
-        """Bring a row's errors up to date: t̃ - q̃·x, less q̃·δ; the columns from entry ``first`` on are at hand."""
+        """Subtract q̃·δ from a row's errors; the columns from entry ``first`` on are in shared memory."""
         lane, mask, start = lane_of(), mask_of(), problem.indptr[u]
         f, t, n = VECTOR * lane, number(), problem.indptr[u + 1] - start
         ahead = isa.load4(step, f)

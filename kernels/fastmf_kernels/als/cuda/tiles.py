@@ -34,7 +34,7 @@ class Tiles(NamedTuple):
     threads : int
         At least one for each tile of the lower half, and one for each row.
     own : device function
-        Row and column of the thread's tile; 0 and -1 of a thread that is left over.
+        Row and column of the thread's tile; 0 and -1 for a surplus thread.
     place : device function
         Where a number of a vector is in shared memory.
     add : device function
