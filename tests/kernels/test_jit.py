@@ -7,7 +7,6 @@ of one kernel and one helper, beside copies of the real modules that compile: qu
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,25 +235,6 @@ print(os.waitpid(child, 0)[1])
         FASTMF_CACHE_DIR="",
     )
     assert output == "0"
-
-
-@pytest.mark.parametrize("most", [0, 1, 3])
-def test_fewer_threads_do_all_tasks_where_the_system_allows_no_more(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[threading.Thread] = []
-    start = threading.Thread.start
-
-    def start_some(thread: threading.Thread) -> None:
-        if len(started) == most:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_some)
-    done: list[int] = []
-    _jit.run_tasks(lambda number, scratch: done.append(number), 50, 8, lambda: None)
-
-    assert sorted(done) == list(range(50))
-    assert len(started) == most
 
 
 def test_threads_are_set_and_given_back() -> None:
