@@ -10,7 +10,7 @@ from fastmf.answering.asked import read_once
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_integer
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.reading import ids
 from fastmf_kernels.topk.arrays import Rows
 
@@ -37,7 +37,7 @@ def similar(fitted: Fitted, asked_ids: Any, k: int, kind: str, backend: str, n_t
     kernels, all_ids = get_backend(backend), fitted.item_ids if kind == "item" else fitted.user_ids
     require_integer("k", k, minimum=1)
     if k >= len(all_ids):
-        raise ParameterError(f"k is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
+        raise ParameterError(f"{named('k')} is {k}, but there are {len(all_ids)} {kind}s; expected fewer than that")
     asked = ids.require_known(all_ids, read_once(asked_ids), f"{kind}_ids")
     warm = fitted.warm_users() if kind == "user" else fitted.counts.warm_items
     if warm is None:

@@ -8,7 +8,7 @@ from fastmf.answering.rows import sorted_rows
 from fastmf.backend import Kernels, as_float32, get_backend, to_kind_of
 from fastmf.common.arrays import as_plain_array
 from fastmf.common.parameters import require_integer
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK, no_rows, without_layout
 
@@ -143,7 +143,7 @@ def _require_places(k: object, n_items: int) -> None:
     require_integer("k", k, minimum=1)
     most = max(n_items, _MOST_PLACES)
     if operator.index(k) > most:  # type: ignore[arg-type]
-        raise ParameterError(f"k is {k}, but there are {n_items} items; expected at most {most}")
+        raise ParameterError(f"{named('k')} is {k}, but there are {n_items} items; expected at most {most}")
 
 
 def _checked_rows(exclude: tuple[Int64Array, Int32Array], n_queries: int, n_items: int) -> Rows:

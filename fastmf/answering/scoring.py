@@ -16,7 +16,7 @@ from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
 from fastmf.answering.rows import keep_columns, renumber_columns, rows_of_pairs, same_for_all, take_rows, union
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array
@@ -148,7 +148,7 @@ class Scorer:
         k = int(k)
         if k > self.fitted.n_items:
             raise ParameterError(
-                f"k is {k}, but the catalogue has {self.fitted.n_items} items; expected at most as many"
+                f"{named('k')} is {k}, but the catalogue has {self.fitted.n_items} items; expected at most as many"
             )
         if users is None:
             indices = np.arange(self.fitted.n_users, dtype=np.int32)

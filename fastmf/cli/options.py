@@ -34,7 +34,13 @@ def fraction(text: str) -> float:
 
 
 # Options whose names are not those of the parameters that they set.
-_OPTION_OF = {"backend": "device", "n_threads": "threads", "verbose": "quiet", "validation": "validation_fraction"}
+_OPTION_OF = {
+    "backend": "device",
+    "n_threads": "threads",
+    "verbose": "quiet",
+    "validation": "validation_fraction",
+    "timestamp": "timestamp_column",
+}
 
 
 def option_of(parser: argparse.ArgumentParser, parameter: str) -> str | None:

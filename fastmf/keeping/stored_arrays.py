@@ -53,7 +53,7 @@ class StoredFitted(Fitted):
     def __post_init__(self) -> None:
         check = self.check
         object.__setattr__(self, "check", _nothing)  # until it is used: what the base does here looks at shapes alone
-        getattr(super(), "__post_init__", _nothing)()
+        super().__post_init__()
         object.__setattr__(self, "check", check)
 
     def __getattribute__(self, name: str) -> Any:

@@ -13,7 +13,7 @@ from fastmf.answering.rows import contains, difference, keep_columns, rows_of_pa
 from fastmf.answering.scoring import COLD, Scorer
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer, require_number
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.measuring.metrics import METRICS, Input, Metric
 from fastmf.measuring.ties import find_groups, has_ties, hits_of
 from fastmf.reading import ids
@@ -192,18 +192,20 @@ def _checked_metrics(names: Iterable[str] | None) -> list[Metric]:
         return [metric for metric in METRICS.values() if metric.is_default]
     listed = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not listed or any(name not in tuple(METRICS) for name in listed):
-        raise ParameterError(f"metrics are {list(listed)!r}; expected some of {', '.join(METRICS)}")
+        raise ParameterError(f"{named('metrics')} are {list(listed)!r}; expected some of {', '.join(METRICS)}")
     return [metric for metric in METRICS.values() if metric.name in listed]
 
 
 def _checked_cut_offs(k: Any, n_items: int) -> tuple[int, ...]:
     cut_offs = tuple(read_once(k)) if isinstance(k, Iterable) and not isinstance(k, (str, bytes)) else (k,)
     if not cut_offs:
-        raise ParameterError("k is empty; expected an integer of at least 1, or several")
+        raise ParameterError(f"{named('k')} is empty; expected an integer of at least 1, or several")
     for cut_off in cut_offs:
         require_integer("k", cut_off, minimum=1)
         if cut_off > n_items:
-            raise ParameterError(f"k is {cut_off}, but the catalogue has {n_items} items; expected at most as many")
+            raise ParameterError(
+                f"{named('k')} is {cut_off}, but the catalogue has {n_items} items; expected at most as many"
+            )
     return tuple(int(cut_off) for cut_off in cut_offs)
 
 

@@ -330,7 +330,7 @@ BAD: dict[str, tuple[str, bytes, tuple[str, ...], int, str]] = {
     "no column": ("a.csv", b"a,b\n1,2\n", ("--item-column", "c"), 1, "no column 'c'; the columns are 'a', 'b'"),
     "twice": ("a.csv", b"user_id,b\n1,2\n", ("--user-column", "b"), 1, "column 'user_id' would come up twice"),
     "no names": ("a.dat", b"1::2::3\n", (), 2, "a file delimited by '::' has no header line that can be read"),
-    "wide": ("a.csv", b"a||b\n", ("--delimiter", "||"), 2, "delimiter is '||'; expected one character, or '::'"),
+    "wide": ("a.csv", b"a||b\n", ("--delimiter", "||"), 2, "--delimiter is '||'; expected one character, or '::'"),
 }
 
 

@@ -173,7 +173,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "more items than there are": (
         ("recommend", "{als}", "--output", "out", "-k", 31),
         2,
-        "k is 31, but the catalogue has 30 items; expected at most as many",
+        "-k is 31, but the catalogue has 30 items; expected at most as many",
     ),
     "unknown user": (
         ("recommend", "{als}", "--output", "out", "--users", "users.parquet", "--strict"),
@@ -198,17 +198,17 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "more neighbours than there are": (
         ("similar", "{als}", "--item", "film-001", "-k", 30),
         2,
-        "k is 30, but there are 30 items; expected fewer than that",
+        "-k is 30, but there are 30 items; expected fewer than that",
     ),
     "a cut-off beyond the catalogue": (
         ("evaluate", "{als}", "{test}", "-k", 31),
         2,
-        "k is 31, but the catalogue has 30 items; expected at most as many",
+        "-k is 31, but the catalogue has 30 items; expected at most as many",
     ),
     "a metric that is none": (
         ("evaluate", "{als}", "{test}", "--metrics", "rsme"),
         2,
-        "metrics are ['rsme']; expected some of rmse, mae, precision,",
+        "--metrics are ['rsme']; expected some of rmse, mae, precision,",
     ),
     "a parameter of another model": (
         ("train", "{ratings}", *TRAIN_ALS, "--learning-rate", 0.1),
