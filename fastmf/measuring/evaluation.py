@@ -338,7 +338,10 @@ class _Ranking:
         self._n_users = int(np.count_nonzero(self._n_relevant))
         if self._n_users == 0:
             known = "is known to the model" + ("" if cold == "include" else " and has training ratings")
-            raise DataError(f"no user of the test part with a relevant item {known}: nothing to rank")
+            raise DataError(
+                f"no user of the test part with a relevant item {known}: nothing to rank; test on users of the "
+                "training ratings"
+            )
         warm = None if cold == "include" else fitted.counts.warm_items
         self._n_candidates = fitted.n_items if warm is None else len(warm)
 
