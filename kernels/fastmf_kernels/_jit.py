@@ -7,6 +7,7 @@ call parallel kernels inside ``with threads(n_threads):``.
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import os
 import pickle
@@ -37,6 +38,19 @@ COMPILER = f"numba {numba.__version__}, {sys.implementation.cache_tag}{', plain 
 compiler_lock = numba.core.compiler_lock.global_compiler_lock
 IS_COMPILING = not numba.config.DISABLE_JIT
 """Numba's own switch for debugging, ``NUMBA_DISABLE_JIT``, leaves kernels plain Python functions."""
+
+
+def _number_functions_apart() -> None:
+    """Let Numba count functions from a random number on, so that no two processes give a function the same one.
+
+    In machine code a function's symbol is made of its name, the types of its arguments, and this number. Numba counts
+    from 1 in each process, so that two functions of one factory may have the same symbol in what two processes have
+    stored. Where both are loaded, one of them is then called in place of the other.
+    """
+    numba.core.bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6)))
+
+
+_number_functions_apart()
 
 
 def device(function: Callable[P, R]) -> Callable[P, R]:
@@ -366,13 +380,15 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Give up the thread pool where it cannot be started again: kernels then run on the thread that calls them.
+    """Count functions anew, and give up the thread pool where it cannot be started again.
 
-    The pool of OpenMP ends a child that uses it. Those of TBB and ``workqueue`` start anew in the child, unless they
-    were at work when it was forked; TBB's also needs the main thread to have forked it.
+    Without a pool kernels run on the thread that calls them. The pool of OpenMP ends a child that uses it. Those of TBB
+    and ``workqueue`` start anew in the child, unless they were at work when it was forked; TBB's also needs the main
+    thread to have forked it.
     """
     global _workqueue_lock
     _after_fork()
+    _number_functions_apart()
     _workqueue_lock = threading.RLock()
     was_at_work = bool(_blocks_of_threads)
     _blocks_of_threads.clear()

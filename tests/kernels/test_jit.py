@@ -103,6 +103,66 @@ def test_processes_share_a_cold_cache(
     assert machine_code(tmp_path / "cache") == written  # neither more files nor newer ones: it was read
 
 
+# Two functions of one factory, with too many statements to be inlined where they are called.
+FACTORY = """
+import numpy as np
+from fastmf_kernels._jit import device, kernel
+
+def make(operation):
+    @device
+    def work(x):
+        for i in range(x.size):
+            x[i] = operation(x[i])
+        {statements}
+    return work
+
+add, double = make(device(lambda x: x + 1)), make(device(lambda x: 2 * x))
+
+@kernel
+def add_to_all(x):
+    add(x)
+
+@kernel
+def double_all(x):
+    double(x)
+""".format(statements="; ".join(f"x[{n}] = np.cos(x[{n}] * x[{n + 1}]) if x[{n}] > 1e9 else x[{n}]" for n in range(99)))
+CALL_ONE = """
+import numpy as np, sys
+from fastmf_kernels import factory
+for name in sys.argv[1:]:
+    x = np.full(200, 5.0)
+    getattr(factory, name)(x)
+    print(x[0])
+"""
+CALL_IN_CHILDREN = """
+import numpy as np, os, sys
+from fastmf_kernels import factory
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        getattr(factory, name)(np.full(200, 5.0))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_functions_of_a_factory_are_told_apart(
+    forked: bool, tmp_path: Path, house: Path, call: Callable[..., str]
+) -> None:
+    (house / "factory.py").write_text(FACTORY)
+    settings, names = {"FASTMF_CACHE_DIR": str(tmp_path / "cache")}, ("add_to_all", "double_all")
+
+    if forked:
+        call(CALL_IN_CHILDREN, *names, **settings)
+    else:
+        assert [call(CALL_ONE, name, **settings) for name in names] == ["6.0", "10.0"]
+
+    assert len(machine_code(tmp_path / "cache")) == 2
+    assert call(CALL_ONE, *names, **settings).split() == ["6.0", "10.0"]
+    assert call(CALL_ONE, *reversed(names), **settings).split() == ["10.0", "6.0"]
+
+
 @pytest.fixture(params=LAYERS)
 def on_layer(request: pytest.FixtureRequest, call: Callable[..., str]) -> Callable[[str], str]:
     """Run a script once Numba's thread pool has started on one of its layers."""
