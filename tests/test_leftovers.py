@@ -199,6 +199,24 @@ def test_an_old_version_is_put_back_over_a_name_that_was_only_claimed(dead: int,
     assert text_of(tmp_path / "out") == "old"
 
 
+def test_an_old_version_that_another_process_takes_first_is_no_error(
+    dead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = tmp_path / f".out.old-{dead}-0123abcd"
+    put(aside, files.new_directory, "old")
+    rename = leftovers.rename_to_absent
+
+    def come_too_late(source: Path, target: Path) -> None:
+        os.rename(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(leftovers, "rename_to_absent", come_too_late)
+
+    assert files.is_being_replaced(tmp_path / "out")
+
+    assert text_of(tmp_path / "out") == "old"
+
+
 def test_an_overwrite_that_goes_on_is_waited_for_not_repaired(tmp_path: Path) -> None:
     aside = leftovers.aside_beside(tmp_path / "out")
     put(aside, files.new_directory, "old")

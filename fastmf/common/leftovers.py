@@ -87,13 +87,13 @@ def put_back_old_version(path: Path) -> bool:
     bool
         Whether the output is on its way: it has been put back, or a live process is about to put the new one there.
     """
-    is_empty = path.is_dir() and not any(path.iterdir())  # a name that was claimed for the new version
+    is_empty = _is_empty_directory(path)  # a name that was claimed for the new version
     if os.path.lexists(path) and not is_empty:
         return False
     asides = [entry for entry in _entries(path.parent) if _is_of(_NAME, entry, path.name) and _kind(entry) == "old"]
     for aside in asides:
         if not _is_in_use(aside):
-            with suppress(FileExistsError):
+            with suppress(FileExistsError, FileNotFoundError):  # another process is quicker
                 if is_empty:
                     path.rmdir()
                 rename_to_absent(aside, path)
@@ -134,6 +134,13 @@ def _lock(directory: Path) -> int | None:
         os.close(descriptor)
         return -1
     return descriptor
+
+
+def _is_empty_directory(path: Path) -> bool:
+    try:
+        return not any(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _name_beside(path: Path, kind: str) -> Path:
