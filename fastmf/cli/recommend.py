@@ -5,7 +5,7 @@ example:
 
 The file has the columns user_id, rank (from 1), item_id and score. It appears when it is whole. After an interruption,
 the same command continues after the parts that were finished. Users that the model does not know are skipped and
-counted.
+counted, and so are users without training ratings, unless --cold says otherwise.
 """
 
 import argparse
@@ -28,11 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="refuse users that the model does not know")
     parser.add_argument("--user-column", default="user_id", metavar="NAME", help="their column (default: %(default)s)")
     parser.add_argument("--include-seen", action="store_true", help="also recommend items of the training ratings")
+    parser.add_argument(
+        "--cold",
+        choices=("skip", "popular", "include"),
+        default="skip",
+        help="users without training ratings get no items, the most popular items, or what their factors say, as they "
+        "are (default: %(default)s)",
+    )
     add_run_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Recommend and print what was written."""
+    from fastmf.answering.asked import count_cold_users
     from fastmf.keeping.recommendations import require_replaceable
 
     require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=parsed.partitioned)
@@ -45,10 +53,12 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.k,
         users=users,
         exclude=None if parsed.include_seen else "seen",
+        cold=parsed.cold,
         partitioned=parsed.partitioned,
         overwrite=parsed.overwrite,
     )
-    result = {"output": parsed.output, "n_users": n_users, "n_rows": n_rows}
+    n_cold = count_cold_users(model.fitted, users)
+    result = {"output": parsed.output, "n_users": n_users, "n_cold_users": n_cold, "n_rows": n_rows}
     if parsed.users is not None:
         result["n_unknown_users"] = n_unknown
     print_result(result, parsed.json)

@@ -60,6 +60,7 @@ def grow(
         ratings.timestamps,
         users.ids,
         items.ids,
+        timestamp_type=ratings.timestamp_type,
     )
     more.lay_out(n_threads)
     rng, n_factors = np.random.default_rng([seed, len(users.ids), len(items.ids)]), fitted.factors.user_factors.shape[1]

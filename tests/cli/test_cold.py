@@ -1,4 +1,4 @@
-"""``fastmf evaluate`` says what it counts of users and items without training ratings, and what is undefined."""
+"""The command says what it counts of users and items without training ratings, and what is undefined."""
 
 import json
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import fastmf
@@ -30,6 +31,18 @@ def test_cold_is_that_of_the_library(cold: str, model: Path, tmp_path: Path, cal
     test = fastmf.read_parquet(tmp_path / "test.parquet")
     assert json.loads(done.stdout) == fastmf.evaluate(fastmf.load(model), test, k=3, cold=cold)
     assert json.loads(done.stdout)["n_cold_users"] == 3
+
+
+@pytest.mark.parametrize(("cold", "users"), [("skip", 8), ("popular", 10), ("include", 10)])
+def test_cold_users_get_what_was_asked_for(
+    cold: str, users: int, model: Path, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    done = call_fastmf("recommend", "model", "--output", "recs.parquet", "-k", 1, "--cold", cold, "--json")
+
+    recs = fastmf.load(model).recommend(k=1, cold=cold).to_arrow()
+    assert pq.read_table(tmp_path / "recs.parquet").equals(recs)
+    assert len(recs["user_id"].unique()) == users
+    assert json.loads(done.stdout)["n_cold_users"] == 2
 
 
 def test_by_default_they_are_skipped_and_counted(model: Path, call_fastmf: Callable[..., Done]) -> None:

@@ -126,6 +126,7 @@ def test_unknown_users_are_skipped_and_counted(data: Any, tmp_path: Path, call_f
     assert json.loads(done.stdout) == {
         "output": "r.parquet",
         "n_users": 2,
+        "n_cold_users": 0,
         "n_rows": len(expected),
         "n_unknown_users": 4,
     }
