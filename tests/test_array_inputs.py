@@ -27,8 +27,6 @@ def model() -> FactorModel:
     return fastmf.ALS(n_factors=3, n_epochs=2).fit(fastmf.testing.low_rank(30, 25))
 
 
-# Integers ------------------------------------------------------------------------------------------------------------
-
 NO_COUNTS = [0, -3, 1.5, 2.0, True, np.True_, np.float32(2), "2", None, [2], (), Fraction(4, 2), np.array([1, 2]), 1j]
 
 
@@ -90,8 +88,6 @@ def test_pruning_is_a_switch(pruning: Any) -> None:
             ask()
 
 
-# Numbers -------------------------------------------------------------------------------------------------------------
-
 NO_NUMBERS: dict[str, Any] = {
     "objects": np.array([[1, None, 3]] * 20, object),
     "numbers as objects": np.array([[1, 2, 3]] * 20, object),
@@ -150,9 +146,6 @@ def test_infinite_and_nan_factors_are_ordered_as_the_reference_does() -> None:
         for pruning in (True, False):
             found = fastmf.top_k(QUERIES, items.astype(dtype), 6, pruning=pruning)
             np.testing.assert_array_equal(found.indices, expected.indices)
-
-
-# Flags ---------------------------------------------------------------------------------------------------------------
 
 
 def read_only(array: Any) -> Any:
@@ -219,9 +212,6 @@ def test_read_only_factors_are_not_copied() -> None:
     assert np.shares_memory(fastmf.index_items(array, backend="reference").factors, array)
 
 
-# Indices -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("users", "items"),
     [
@@ -285,9 +275,6 @@ def test_a_false_exclusion_is_refused(exclude: Any) -> None:
     for backend in ("cpu", "reference"):
         with pytest.raises(ParameterError, match="exclude"):
             fastmf.top_k(QUERIES, ITEMS, 2, exclude=exclude, backend=backend)
-
-
-# Ids -----------------------------------------------------------------------------------------------------------------
 
 
 class Series:

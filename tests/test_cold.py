@@ -51,9 +51,6 @@ def als() -> FactorModel:
     return MODELS["ImplicitALS"]().fit(train())
 
 
-# recommend -----------------------------------------------------------------------------------------------------------
-
-
 def test_cold_users_get_no_rows_and_cold_items_are_in_none(model: FactorModel) -> None:
     recommended = model.recommend(k=N_ITEMS, exclude=None)
 
@@ -159,9 +156,6 @@ def test_another_answer_for_cold_users_is_refused(cold: Any, als: FactorModel, t
     assert list(tmp_path.iterdir()) == []
 
 
-# Neighbours ----------------------------------------------------------------------------------------------------------
-
-
 def test_cold_items_and_users_have_no_neighbours_and_are_none(model: FactorModel) -> None:
     for find, cold, warm, n in (
         (model.similar_items, COLD_ITEMS, WARM_ITEMS, N_ITEMS),
@@ -178,9 +172,6 @@ def test_cold_items_and_users_have_no_neighbours_and_are_none(model: FactorModel
         assert set(similar.to_arrow()[names[0]].to_pylist()) == set(warm)
         assert find(cold[0], k=2).n_cold == 1
         assert len(find(cold[0], k=2).to_arrow()) == 0
-
-
-# evaluate ------------------------------------------------------------------------------------------------------------
 
 
 class Compact(NamedTuple):
@@ -296,24 +287,52 @@ def test_excluded_test_ratings_are_counted(exclude: str | None, als: FactorModel
     assert (expected > 0) == (exclude is not None)
 
 
-# MovieLens-100k ------------------------------------------------------------------------------------------------------
+def of_two_times() -> tuple[Interactions, Interactions]:
+    """Return older and newer ratings: users and items arrive all the time, so that many have no older rating."""
+    rng = np.random.default_rng(5)
+    times = np.arange(1500)
+    users, items = (np.floor(n * rng.random(1500) ** 0.7 * (0.4 + 0.6 * times / 1500)).astype(int) for n in (120, 80))
+    ratings = Interactions.from_arrays(users, items, rng.integers(1, 6, 1500).astype(float), times, duplicates="last")
+    return fastmf.split.temporal(ratings, 0.2)
 
-MOVIELENS = Path("/work/shared/data/movielens-100k/ratings.parquet")
+
+SETTINGS: list[tuple[type[FactorModel], dict[str, Any]]] = [
+    *((kind, {}) for kind in fastmf.models.MODELS.values()),
+    (fastmf.ImplicitALS, {"weighting": "hu"}),
+    (fastmf.SGD, {"loss": "logistic"}),
+]
 
 
-@pytest.mark.skipif(not MOVIELENS.exists(), reason=f"{MOVIELENS} is not there")
-@pytest.mark.parametrize("cold", ["skip", "popular"])
-def test_a_temporal_split_in_memory_or_from_files(cold: str, tmp_path: Path) -> None:
-    ratings = fastmf.read_parquet(MOVIELENS, timestamp="timestamp")
-    parts = fastmf.split.temporal(ratings, 0.2)
-    read = [from_file(part, tmp_path / f"{number}.parquet") for number, part in enumerate(parts)]
-    figures = []
-    for fit_on, test in (parts, read, (parts[0], read[1]), (read[0], parts[1])):
-        model = fastmf.ALS(n_factors=8, n_epochs=4, seed=1).fit(fit_on)
-        figures.append(fastmf.evaluate(model, test, metrics=["rmse", "ndcg", "recall", "coverage", "auc"], cold=cold))
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS)
+def test_a_split_in_memory_trains_the_model_of_its_files(
+    kind: type[FactorModel], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    train, test = of_two_times()
+    train_read, test_read = (from_file(part, tmp_path / f"{n}.parquet") for n, part in enumerate((train, test)))
+    assert train_read.n_users < train.n_users
+    assert train_read.n_items < train.n_items
 
-    counts = [{name: value for name, value in each.items() if name.startswith("n_")} for each in figures]
-    assert counts[0] == counts[1] == counts[2] == counts[3]
-    assert (counts[0]["n_users"], counts[0]["n_cold_users"]) == ((109, 192) if cold == "skip" else (301, 192))
-    assert figures[0] == figures[2]
-    assert figures[1] == figures[3]
+    in_memory, of_files = (
+        kind(n_factors=8, n_epochs=3, **settings).fit(part, validation=held_out)
+        for part, held_out in ((train, test), (train_read, test_read))
+    )
+
+    warm = np.isin(train.item_ids.to_numpy(), train_read.item_ids.to_numpy())
+    np.testing.assert_array_equal(in_memory.item_factors[warm], of_files.item_factors)
+    assert not in_memory.item_factors[~warm].any()
+    assert not in_memory.item_biases[~warm].any()
+    for cold in ("skip", "popular"):
+        assert fastmf.evaluate(in_memory, test, cold=cold) == fastmf.evaluate(of_files, test_read, cold=cold)
+    for a, b in zip(in_memory.history, of_files.history, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_a_model_that_knew_cold_users_goes_on_with_their_first_ratings() -> None:
+    train, test = of_two_times()
+    model = fastmf.SGD(n_factors=4, n_epochs=2).fit(train)
+    cold = ~np.isin(np.arange(train.n_users), train.users)
+
+    model.partial_fit(test)
+
+    assert np.isfinite(model.user_factors).all()
+    assert model.user_biases[cold & np.isin(np.arange(train.n_users), test.users)].all()

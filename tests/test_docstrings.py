@@ -52,8 +52,6 @@ def test_what_a_newcomer_meets_first_has_an_example(name: str) -> None:
     assert f"{value.__module__}.{name}" in {example.name for example in EXAMPLES}
 
 
-# Parameters of models ------------------------------------------------------------------------------------------------
-
 PARAMETERS = [(model, name) for model in MODELS.values() for name in model().get_params()]
 each_parameter = pytest.mark.parametrize(
     ("model", "name"), PARAMETERS, ids=[f"{model.__name__}.{name}" for model, name in PARAMETERS]

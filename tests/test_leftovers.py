@@ -56,9 +56,6 @@ def text_of(path: Path) -> str:
     return ((path / "a") if path.is_dir() else path).read_text()
 
 
-# Several writers ------------------------------------------------------------------------------------------------------
-
-
 @each_system
 @both
 def test_of_two_writers_of_a_new_output_one_wins_and_the_other_is_told(
@@ -149,8 +146,6 @@ def test_a_rename_replaces_nothing(kind: str, system: str, tmp_path: Path) -> No
     assert (text_of(source), text_of(target)) == ("source", "target")
 
 
-# Overwriting that is killed -------------------------------------------------------------------------------------------
-
 # Overwrites ./out and is killed at the second rename, or right after names were exchanged.
 KILLED = """
 import os, signal, sys
@@ -227,9 +222,6 @@ def test_an_overwrite_that_goes_on_is_waited_for_not_repaired(tmp_path: Path) ->
     assert os.listdir(tmp_path) == [aside.name]
 
 
-# Left-overs -----------------------------------------------------------------------------------------------------------
-
-
 @both
 def test_the_next_write_removes_what_dead_processes_left_and_nothing_else(
     new: Writer, dead: int, tmp_path: Path
@@ -290,9 +282,6 @@ def test_parts_that_somebody_works_on_or_that_hold_other_files_stay(tmp_path: Pa
     assert found.n_bytes == 5
     assert sorted(os.listdir(tmp_path)) == [".out.parts-0a", ".out.parts-0c"]
     assert [path.name for path in leftovers.remove_all(tmp_path).removed] == [".out.parts-0a"]
-
-
-# Names ----------------------------------------------------------------------------------------------------------------
 
 
 @both
@@ -386,9 +375,6 @@ def test_a_device_is_never_replaced() -> None:
         pytest.fail("it is not a file")
 
     assert Path("/dev/null").is_char_device()
-
-
-# No permission, no room -----------------------------------------------------------------------------------------------
 
 
 @both

@@ -16,9 +16,6 @@ from fastmf.errors import ParameterError
 Lists = Sequence[Sequence[int]]
 
 
-# Twins: one user at a time, straight from the definitions ------------------------------------------------------------
-
-
 def precision(recommended: Sequence[int], relevant: set[int], k: int) -> float:
     return sum(item in relevant for item in recommended[:k]) / k
 
@@ -196,9 +193,6 @@ def test_items_beyond_the_recommended_ones_are_missed_and_not_confused_with_thos
     assert metrics.hit_rate_at_k([[9], [2]], [[12], [7]], 1) == 0
 
 
-# Ratings -------------------------------------------------------------------------------------------------------------
-
-
 def test_rmse_and_mae_by_hand() -> None:
     assert metrics.rmse([1, 2, 3], [1, 4, 0]) == pytest.approx(math.sqrt((0 + 4 + 9) / 3))
     assert metrics.mae([1, 2, 3], [1, 4, 0]) == pytest.approx((0 + 2 + 3) / 3)
@@ -219,9 +213,6 @@ def test_errors_of_arrays_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ParameterError, match=r"ratings have shape \(.*\) and predictions \(.*\); expected the same"):
         metric(ratings, predictions)
-
-
-# AUC and coverage ----------------------------------------------------------------------------------------------------
 
 
 def auc(scores: Sequence[float], relevant: Sequence[bool]) -> float:
@@ -402,9 +393,6 @@ def test_rows_of_relevant_items_in_other_forms(relevant: Any) -> None:
     assert metrics.recall_at_k([[1, 2], [3, 4]], relevant, 2) == 0.75
 
 
-# What is undefined, and what is no number ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scores", [[np.nan, 1, 2], [np.nan] * 3, [1, 2, -np.nan]])
 def test_auc_refuses_scores_that_are_nan(scores: list[float]) -> None:
     with pytest.raises(ParameterError, match=r"scores have \d NaN; expected numbers, -inf for none"):
@@ -459,9 +447,6 @@ def test_what_is_undefined_is_none_for_evaluation() -> None:
     for name in ("auc", "novelty", "diversity"):
         assert metrics.METRICS[name].measure(makers) is None
     assert json.dumps(metrics.METRICS["auc"].measure(makers)) == "null"
-
-
-# Novelty and diversity -----------------------------------------------------------------------------------------------
 
 
 def test_novelty_by_hand() -> None:

@@ -38,8 +38,6 @@ def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
 
 
-# Parameters ----------------------------------------------------------------------------------------------------------
-
 BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     *[
         (kind, name, value, message)
@@ -169,9 +167,6 @@ def test_repr_shows_the_parameters_and_not_the_data(kind: type[Model]) -> None:
     assert "history" not in repr(model)
 
 
-# What a fit leaves behind --------------------------------------------------------------------------------------------
-
-
 @each_model
 def test_fit_returns_the_model_with_float32_factors_of_the_id_space(kind: type[Model]) -> None:
     ratings = small_ratings()
@@ -266,8 +261,6 @@ def test_predict_refuses_lists_of_different_length(kind: type[Model]) -> None:
     with pytest.raises(DataError, match="got 2 user ids and 1 item ids; expected as many of each"):
         model.predict([1, 2], [1])
 
-
-# Backends, threads, seeds, order -------------------------------------------------------------------------------------
 
 SOLVERS: dict[str, dict[str, Any]] = {
     "cg": {"solver": "cg"},
@@ -382,9 +375,6 @@ def test_halves_in_the_reference_come_to_the_same_error() -> None:
     )
     assert halves.history[-1]["train_rmse"] == pytest.approx(whole.history[-1]["train_rmse"], rel=1e-2)
     assert not np.array_equal(halves.user_factors, whole.user_factors)
-
-
-# Known answers -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -646,9 +636,6 @@ def test_a_missing_rating_is_not_a_0(model: Model) -> None:
     np.testing.assert_allclose(np.abs(predictions), 4, atol=0.5)
 
 
-# Validation, callbacks, failures -------------------------------------------------------------------------------------
-
-
 @each_model
 def test_validation_figures_are_those_of_evaluate(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), test_fraction=0.2, seed=0)
@@ -827,8 +814,6 @@ def test_divergence_leaves_a_new_model_unfitted() -> None:
         model.predict([1], [1])
     assert model.history == []
 
-
-# Going on with more ratings ------------------------------------------------------------------------------------------
 
 DESCENT: list[Any] = [
     pytest.param(lambda **kw: SGD(**kw), id="SGD"),
@@ -1013,9 +998,6 @@ def test_the_logistic_loss_predicts_probabilities() -> None:
     assert chosen.mean() > 0.5 > other.mean()
 
 
-# Data that does not suit the model -----------------------------------------------------------------------------------
-
-
 def test_with_a_rating_range_predictions_never_leave_it() -> None:
     rng = np.random.default_rng(0)
     users, items = np.nonzero(rng.random((40, 30)) < 0.3)
@@ -1056,8 +1038,6 @@ def test_ratings_outside_the_range_are_refused_with_count_and_example() -> None:
 
     assert "2 ratings lie outside rating_range (1, 5), for example 0.5; widen the range" in str(error.value)
 
-
-# What was not chosen --------------------------------------------------------------------------------------------------
 
 IMPLICIT: list[Any] = [
     pytest.param(lambda **kw: ImplicitALS(**kw), id="rendle"),

@@ -64,9 +64,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-# There and back ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("ratings", [numbered, named], ids=["integer ids", "string ids"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_loaded_model_answers_with_the_same_bits(
@@ -204,9 +201,6 @@ def test_a_path_may_be_a_string_with_parents_that_are_not_there(als: FactorModel
     assert fastmf.load(f"{tmp_path}/deep/down/model/").n_factors == 3
 
 
-# Never over something else -------------------------------------------------------------------------------------------
-
-
 def test_an_existing_model_is_not_overwritten_unless_asked_for(saved: Path) -> None:
     before = contents(saved)
     other = MAKERS["SGD"]().fit(numbered())
@@ -235,8 +229,6 @@ def test_nothing_but_a_model_is_ever_overwritten(what: str, als: FactorModel, tm
     assert (target if what == "a file" else target / "thesis.txt").read_text() == "thesis"
     assert os.listdir(tmp_path) == ["precious"]
 
-
-# Failures half way ---------------------------------------------------------------------------------------------------
 
 FAILURES = [
     pytest.param(OSError(errno.ENOSPC, "No space left on device"), OutputError, id="disk full"),
@@ -331,9 +323,6 @@ def test_loading_while_new_versions_are_saved_gives_one_version_or_another_never
     seen = {(m.user_factors.tobytes(), m.item_factors.tobytes(), m.fitted.seen.indices.tobytes()) for m in loaded}
     assert seen <= set(terms)
     assert os.listdir(saved.parent) == ["model"]
-
-
-# What is not a whole model -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("missing", sorted(FILES))

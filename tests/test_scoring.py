@@ -103,9 +103,6 @@ def assert_rankings(
         np.testing.assert_allclose(scores, [score for _, score in expected], rtol=1e-4, atol=1e-5)
 
 
-# recommend -----------------------------------------------------------------------------------------------------------
-
-
 def test_everybody_gets_his_best_unseen_items(model: FactorModel, train: Interactions) -> None:
     seen = pairs_of(train)
 
@@ -330,9 +327,6 @@ def test_a_request_that_makes_no_sense_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-# To Parquet ----------------------------------------------------------------------------------------------------------
-
-
 def test_to_parquet_writes_the_long_form_and_refuses_to_overwrite(als: FactorModel, tmp_path: Path) -> None:
     out = tmp_path / "recs.parquet"
     recommended = als.recommend(k=3)
@@ -467,9 +461,6 @@ def test_recommend_to_parquet_for_nobody_is_an_error(als: FactorModel, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-# Neighbours ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["item", "user"])
 def test_neighbours_are_ranked_by_cosine_without_the_one_himself(kind: str, model: FactorModel) -> None:
     factors = (model.item_factors if kind == "item" else model.user_factors).astype(np.float64)
@@ -527,8 +518,6 @@ def test_neighbours_that_cannot_be_found(
         ask(als)
     assert message in str(raised.value)
 
-
-# top_k ---------------------------------------------------------------------------------------------------------------
 
 BACKENDS = ("cpu", "reference")
 QUERIES = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)

@@ -64,8 +64,6 @@ USES: dict[str, Callable[[FactorModel], Any]] = {
 }
 
 
-# What the contents may be ---------------------------------------------------------------------------------------------
-
 BAD_NUMBERS = {
     "an index beyond the items": ("seen_indices.npy", 5, 20, "indices from 0 to 20; expected 0 to 19"),
     "a huge index": ("seen_indices.npy", 159, 2**31 - 1, "indices from 0 to 2147483647; expected 0 to 19"),
@@ -239,8 +237,6 @@ def test_checks_on_several_threads_find_what_checks_on_one_do(saved: Path, monke
         fastmf.load(saved).recommend(k=3)
 
 
-# What the manifest may say --------------------------------------------------------------------------------------------
-
 BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "too many users": ({"n_users": 2**31}, "n_users is 2147483648; expected an integer from 0 to 2147483647"),
     "fewer than none": ({"n_items": -1}, "n_items is -1; expected an integer"),
@@ -358,9 +354,6 @@ def test_an_undefined_validation_metric_is_never_the_best(tmp_path: Path) -> Non
     model.save(tmp_path / "model")
 
     assert fastmf.load(tmp_path / "model").best_epoch in (2, 3)
-
-
-# Only the model is overwritten ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

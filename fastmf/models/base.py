@@ -37,6 +37,7 @@ from fastmf.models.training import (
     in_one_line,
     make_fitted,
 )
+from fastmf.models.warm import WarmTrainer, warm_part
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
@@ -157,8 +158,15 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         held_out = as_held_out_part(validation, self.patience)
         with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
             interactions.lay_out(self.n_threads)
-            trainer = self._make_trainer(interactions, get_backend(self.backend))
+            trainer = self._make_warm_trainer(interactions)
             return self._train(trainer, make_fitted(trainer, interactions, self.fixed_params()), held_out, callbacks)
+
+    def _make_warm_trainer(self, ratings: Interactions) -> Trainer:
+        """Return a trainer of the users and items that have ratings."""
+        part, kernels = warm_part(ratings), get_backend(self.backend)
+        if part is None:
+            return self._make_trainer(ratings, kernels)
+        return WarmTrainer(self._make_trainer(part.ratings, kernels), part, ratings)
 
     def _needing_memory(self, n_users: int, n_items: int, n_ratings: int) -> AbstractContextManager[None]:
         """Return a context in which want of memory is an error that says about how much the fit needs."""

@@ -24,14 +24,19 @@ def test_recommend_writes_the_table_of_the_library(
 
     expected = fastmf.load(data.models[name]).recommend(k=3).to_arrow()
     assert pq.read_table(tmp_path / "recs.parquet").equals(expected)
-    assert json.loads(done.stdout) == {"output": "recs.parquet", "n_users": 60, "n_cold_users": 0, "n_rows": len(expected)}
+    assert json.loads(done.stdout) == {
+        "output": "recs.parquet",
+        "n_users": 60,
+        "n_cold_users": 0,
+        "n_rows": len(expected),
+    }
 
 
 def test_recommend_in_a_process_of_its_own(data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]) -> None:
     done = run_fastmf("recommend", data.models["als"], "--output", "recs.parquet")
 
     assert pq.read_table(tmp_path / "recs.parquet").equals(fastmf.load(data.models["als"]).recommend().to_arrow())
-    assert done.stdout.split() == "output recs.parquet n_users 60 n_cold_users 0 n_rows 600".split()
+    assert done.stdout.split() == ["output", "recs.parquet", "n_users", "60", "n_cold_users", "0", "n_rows", "600"]
 
 
 def test_recommend_to_some_users_each_once(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:

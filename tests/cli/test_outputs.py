@@ -107,9 +107,6 @@ def test_a_model_that_has_other_files_beside_it_is_refused_before_training(
     assert contents() == before
 
 
-# Users that the model does not know -----------------------------------------------------------------------------------
-
-
 def write_users(path: Path, users: list[str]) -> None:
     pq.write_table(pa.table({"user_id": users}), path)
 
@@ -169,9 +166,6 @@ def test_users_of_whom_none_is_known_are_an_error(
     assert contents() == before
 
 
-# clean and verify -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("of", ["r.parquet", "."])
 def test_clean_removes_what_killed_runs_left(
     of: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], call_fastmf: Callable[..., Done]
@@ -227,9 +221,6 @@ def test_verify_reads_everything(data: Any, tmp_path: Path, call_fastmf: Callabl
 
 def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
-
-
-# JSON -----------------------------------------------------------------------------------------------------------------
 
 
 def strict(text: str) -> Any:
