@@ -527,8 +527,9 @@ def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray
         return float((c * (preference - r_hat) ** 2).sum() + lam * sum(penalty.sum() for penalty in penalties))
     w = observed if model.alpha is None else model.alpha * np.abs(r)
     a0, nu = model.unobserved_weight, model.regularization_exponent
-    penalty = ((observed.sum(axis=1) + a0 * ratings.n_items) ** nu) @ penalties[0]
-    penalty += ((observed.sum(axis=0) + a0 * ratings.n_users) ** nu) @ penalties[1]
+    n_users, n_items = len(np.unique(ratings.users)), len(np.unique(ratings.items))
+    penalty = ((observed.sum(axis=1) + a0 * n_items) ** nu) @ penalties[0]
+    penalty += ((observed.sum(axis=0) + a0 * n_users) ** nu) @ penalties[1]
     return float((w * (preference - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
 
 
@@ -704,7 +705,7 @@ def test_all_solvers_end_at_the_same_objective(model: ALS | ImplicitALS) -> None
     )
 
     if model.nonnegative:  # another problem, whose minimum cannot be lower
-        assert other.history[-1]["objective"] > exact.history[-1]["objective"]
+        assert other.history[-1]["objective"] > (1 - 1e-6) * exact.history[-1]["objective"]
     else:
         assert other.history[-1]["objective"] == pytest.approx(exact.history[-1]["objective"], rel=2e-3)
 

@@ -32,9 +32,10 @@ class ImplicitALS(FactorModel):
 
         Σ_S w(p - r̂)² + α₀ Σ_all r̂² + λ(Σ_u (|S_u| + α₀ n_items)^ν ‖p_u‖² + Σ_i (|S_i| + α₀ n_users)^ν ‖q_i‖²),
 
-    where S are the observed cells, r̂_ui = p_u·q_i, p is the preference, and w is 1, or alpha·|r| where alpha is given
-    (Rendle, Krichene, Zhang, Koren, "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys
-    2022). With ``weighting="hu"`` it minimises
+    where S are the observed cells, r̂_ui = p_u·q_i, p is the preference, w is 1, or alpha·|r| where alpha is given, and
+    n_users and n_items count those that have a rating; nobody else takes part (Rendle, Krichene, Zhang, Koren,
+    "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys 2022). With ``weighting="hu"`` it
+    minimises
 
         Σ_all c(p - r̂)² + λ(‖P‖² + ‖Q‖²),
 
