@@ -30,9 +30,9 @@ def test_ci_runs_what_it_extracted() -> None:
     assert "set -euo pipefail" in lines
 
 
-def test_every_test_is_run_by_one_of_the_two_commands() -> None:
+def test_every_test_is_run_by_one_of_the_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    (named,) = re.findall(r"^python -m pytest (.*)$", script, re.MULTILINE)
+    named, marked = re.findall(r"^python -m pytest (.*)$", script, re.MULTILINE)
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
 
     def files(*patterns: str) -> set[str]:
@@ -43,6 +43,8 @@ def test_every_test_is_run_by_one_of_the_two_commands() -> None:
 
     by_default, by_name = files(*settings["testpaths"]), files(*named.split())
 
+    assert settings["addopts"][-2:] == ["-m", "not stress"]
+    assert marked == "-m stress"
     assert by_default | by_name == files("tests", "bench")
     assert by_name - by_default == {
         "bench/test_kernels.py",

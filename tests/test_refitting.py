@@ -140,6 +140,7 @@ def test_answers_while_a_model_is_fitted_again_are_of_one_fit(kind: type[FactorM
     assert min(answered.values()) > 0
 
 
+@pytest.mark.stress
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
 def test_answers_are_of_one_fit_on_every_threading_layer(layer: str) -> None:

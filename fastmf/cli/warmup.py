@@ -34,10 +34,10 @@ def run(parsed: argparse.Namespace) -> int:
     from fastmf_kernels import _cache, _jit
 
     _require_usable_cache()
-    started = time.perf_counter()
+    started, before = time.perf_counter(), _jit.compilations()
     _compile_everything(parsed)
-    _require_stored()
-    compiled, _ = _jit.compilations()
+    compiled, stored = (now - then for now, then in zip(_jit.compilations(), before, strict=True))
+    _require_stored(compiled, stored)
     result = {"seconds": time.perf_counter() - started, "cache": str(_cache.cache_root()), "compiled": compiled}
     print_result(result, parsed.json)
     return 0
@@ -88,7 +88,7 @@ def _require_usable_cache() -> None:
         )
 
 
-def _require_stored() -> None:
+def _require_stored(compiled: int, stored: int) -> None:
     """Make sure that no later process has to compile again.
 
     Raises
@@ -96,9 +96,8 @@ def _require_stored() -> None:
     OutputError
         If something was compiled, and could not be stored.
     """
-    from fastmf_kernels import _cache, _jit
+    from fastmf_kernels import _cache
 
-    compiled, stored = _jit.compilations()
     if stored < compiled:
         raise OutputError(
             f"{compiled} kernels were compiled, and {stored} of them stored in {_cache.cache_root()}; make room or set "

@@ -296,6 +296,7 @@ print("done")
 """
 
 
+@pytest.mark.stress
 @pytest.mark.slow
 def test_damaged_files_are_compiled_anew(
     tmp_path: Path, package: Path, call: Callable[..., str], start_python: Callable[..., "subprocess.Popen[str]"]
