@@ -39,6 +39,9 @@ _OPTION_OF = {
     "n_threads": "threads",
     "verbose": "quiet",
     "validation": "validation_fraction",
+    "user": "user_column",
+    "item": "item_column",
+    "rating": "rating_column",
     "timestamp": "timestamp_column",
 }
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from fastmf.common.lazy import compute_once, state_without_locks
 from fastmf.common.memory import needing
 from fastmf.common.parameters import require_choice
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading import checks, ids
 from fastmf.reading.columns import IDS, RATINGS, TIMES, Column, Kind, Place
 from fastmf.reading.duplicates import DUPLICATES, without_duplicates
@@ -347,8 +347,8 @@ def read_parquet(
     """
     names = _Names(user, item, rating, timestamp)
     files = ParquetFiles(path)
-    for name, kind in names.kinds():
-        files.type_of(name, kind)
+    for parameter, name, kind in names.kinds():
+        files.type_of(name, kind, f"; name another with {named(parameter)}=...")
     label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
     source = _Source(label, files.count_rows(), lambda name, kind: files.read(name, kind) if name else None)
     return _build(source, names, duplicates)
@@ -363,12 +363,17 @@ class _Names:
     rating: str | None
     timestamp: str | None
 
-    def kinds(self) -> list[tuple[str, Kind]]:
-        pairs = ((self.user, IDS), (self.item, IDS), (self.rating, RATINGS), (self.timestamp, TIMES))
-        return [(name, kind) for name, kind in pairs if name is not None]
+    def kinds(self) -> list[tuple[str, str, Kind]]:
+        columns = (
+            ("user", self.user, IDS),
+            ("item", self.item, IDS),
+            ("rating", self.rating, RATINGS),
+            ("timestamp", self.timestamp, TIMES),
+        )
+        return [(parameter, name, kind) for parameter, name, kind in columns if name is not None]
 
     def given(self) -> list[str]:
-        return [name for name, _ in self.kinds()]
+        return [name for _, name, _ in self.kinds()]
 
 
 class _Source(NamedTuple):

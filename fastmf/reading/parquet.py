@@ -89,8 +89,8 @@ class ParquetFiles:
         """Return the number of rows of all files."""
         return sum(opened.metadata.num_rows for opened in self._opened)
 
-    def type_of(self, name: str, kind: Kind) -> Any:
-        """Return the one type that holds a column of all files.
+    def type_of(self, name: str, kind: Kind, advice: str = "") -> Any:
+        """Return the one type that holds a column of all files; ``advice`` ends the message if it is missing.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class ParquetFiles:
         for opened in self._opened:
             found = opened.type_of(name)
             if found is None:
-                self._require_key(opened, name)
+                self._require_key(opened, name, advice)
                 found = keys.type
             if pa.types.is_null(found) and common is not None:
                 continue
@@ -141,7 +141,7 @@ class ParquetFiles:
             return pa.array(texts, pa.string())
         return kind.parse(texts)
 
-    def _require_key(self, opened: _Opened, name: str) -> None:
+    def _require_key(self, opened: _Opened, name: str, advice: str) -> None:
         """Require that a file without a column is in a folder ``NAME=VALUE``, below the folder that was given."""
         file, names = opened.file, opened.schema.names
         if name in file.keys:
@@ -150,6 +150,7 @@ class ParquetFiles:
         hint = f" (in {file.name})" if alone else ""
         if f"/{name}=" in f"/{file.name}":
             hint += f"; the folder {name}=... counts if the folder above it is given"
+        hint += advice if alone or not advice else f"{advice}, or leave this file out"
         keys = [key for key in file.keys if key not in names]
         require_column([*names, *keys], name, "" if alone else file.name, hint)
 
