@@ -3,8 +3,13 @@
 example:
   fastmf evaluate model test.parquet -k 10 20
 
-Items of the training ratings are not ranked; --exclude names other ratings to leave out instead. Users and items
-without training ratings are not ranked either; --cold ranks such users by popularity, or both by their factors.
+For each user, items are ranked by their scores, without the items of the training ratings; --exclude names other
+ratings to leave out instead. Users and items without training ratings take no part, unless --cold says otherwise. For
+an implicit model, rmse and mae measure against a preference: 1 for a rating above 0, and 0 for others.
+
+Counts: n_ratings test ratings; n_unknown of them, of a user or item without training ratings; n_excluded of them, of an
+item that is left out for the user, and can only be missed; n_users, for whom items were ranked; and n_cold_users, with
+test ratings but no training ratings.
 """
 
 import argparse
@@ -51,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cold",
         choices=("skip", "popular", "include"),
         default="skip",
-        help="users without training ratings are not ranked, are ranked by how popular items are, or are ranked by "
-        "their factors, then with items without training ratings (default: %(default)s)",
+        help="for users without training ratings, rank nothing, rank items by popularity, or rank them by the users' "
+        "factors; only include also ranks items without training ratings (default: %(default)s)",
     )
     add_column_options(parser)
     add_run_options(parser)

@@ -64,7 +64,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 def add_parameter_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for every hyper-parameter; one that is not given keeps the default of the model."""
-    group = parser.add_argument_group("hyper-parameters (defaults: those of the Python class)")
+    group = parser.add_argument_group("hyper-parameters (defaults: see python -m pydoc fastmf.ALS, or another class)")
     for option in _options():
         group.add_argument(option.flag, dest=option.parameter, help=_escaped(_help(option)), **_settings(option))
 

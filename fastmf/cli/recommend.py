@@ -5,7 +5,8 @@ example:
 
 The file has the columns user_id, rank (from 1), item_id and score. It appears when it is whole. After an interruption,
 the same command continues after the parts that were finished. Users that the model does not know are skipped and
-counted, and so are users without training ratings, unless --cold says otherwise.
+counted, and so are users without training ratings, unless --cold says otherwise. Progress shows how many tiles (a few
+users and items each) were skipped, because no score in them can be among the best.
 """
 
 import argparse
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cold",
         choices=("skip", "popular", "include"),
         default="skip",
-        help="users without training ratings get no items, the most popular items, or what their factors say, as they "
-        "are (default: %(default)s)",
+        help="users without training ratings get no items, the most popular items, or those that score highest with "
+        "their factors; only include also recommends items without training ratings (default: %(default)s)",
     )
     add_run_options(parser)
 

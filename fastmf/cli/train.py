@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="model directory to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
     parser.add_argument(
-        "--validation-fraction", type=fraction, metavar="F", help="share of ratings held out, and evaluated each epoch"
+        "--validation-fraction",
+        type=fraction,
+        metavar="F",
+        help="share of ratings to hold out, and evaluate after each epoch (default: none)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     add_column_options(parser)
