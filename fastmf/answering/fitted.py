@@ -109,7 +109,7 @@ class Fitted:
     state: dict[str, Float32Array] = field(default_factory=dict)
     trained_with: dict[str, Any] = field(default_factory=dict)
     counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
-    # Both are filled at first use. Two threads may fill one entry at a time; they make the same.
+    # Both are filled at first use. Two threads may fill an entry at the same time, with equal values.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
     _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)
 

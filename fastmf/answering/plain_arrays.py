@@ -14,7 +14,7 @@ from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK, no_rows, without_l
 
 # Up to so many queries are answered sooner than items are laid out.
 MOST_QUERIES_WITHOUT_INDEX = 8
-# Places that a query may have, where there are fewer items.
+# The largest k, where there are fewer items.
 _MOST_PLACES = 1 << 20
 
 
@@ -121,7 +121,7 @@ def top_k(
 def index_for(
     n_queries: int, items: Float32Array, kernels: Kernels, n_threads: int | None, pruning: bool = True
 ) -> ItemIndex:
-    """Lay items out, unless there are so few queries that it would take longer than they do."""
+    """Lay items out, unless there are so few queries that answering them without takes less time."""
     if n_queries <= MOST_QUERIES_WITHOUT_INDEX:
         return without_layout(items)
     return kernels.index_items(items, pruning, n_threads)

@@ -25,7 +25,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Rows, Scan, Top
 ItemFilter = Iterable[Any] | Mapping[Any, Iterable[Any]] | Interactions | None
 COLD = ("skip", "popular", "include")
 """What to do with users without training ratings: give them nothing, popular items, or what their factors say."""
-# Most users of a batch, and most places of their answers together.
+# The most users in a batch, and the most recommendations for them, k for each.
 _BATCH, _CELLS = 8192, 1 << 20
 
 
@@ -63,7 +63,7 @@ class _Filters(NamedTuple):
     allowed_rows : Rows or None
         Candidates for each user; the whole pool if None.
     denied : int32 array or None
-        Items that nobody is given, and that are in the pool all the same.
+        Items of the pool that no user may be given; None if there are none.
     denied_rows : Rows or None
     """
 

@@ -1,7 +1,7 @@
-"""Items of equal scores: metrics are expected values over their random order, whatever their numbers are.
+"""Items of equal scores: metrics are expected values over a random order of these items, whatever their indices are.
 
-Most users have no ties. Of those who have, the groups of items with equal scores are found that begin among the first k
-places; the last one may go on beyond them.
+Most users have no ties. For a user who has some, the groups of items with equal scores are found that begin among the
+first k places; the last group may go on beyond place k.
 """
 
 from collections.abc import Callable

@@ -308,7 +308,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
             Items that alone may, or may not, be returned: to all users, or to each. No entry in ``allow``: no items.
         cold : {"skip", "popular", "include"}
             Users without training ratings get nothing, popular items, or what their factors say;
-            `Recommendations.n_cold_users` counts them. Items without training ratings are for nobody but in "include".
+            `Recommendations.n_cold_users` counts them. Only "include" also recommends items without training ratings.
 
         Returns
         -------

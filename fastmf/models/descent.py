@@ -240,7 +240,7 @@ class DescentTrainer:
         np.subtract(self._blocks.ratings, np.float32(offset), out=self._blocks.ratings)
 
     def _error_of(self, score: float) -> float:
-        """Return the root mean squared error of one score for all ratings, σ being the least that counts."""
+        """Return the root mean squared error of one score for all ratings, whose deviation counts as σ at least."""
         values = self._ratings.ratings
         low, span = float(self.link.low), float(self.link.span)
         r_hat = low + span * (1 + math.tanh(score / 2)) / 2 if span else score

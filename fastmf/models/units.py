@@ -39,7 +39,7 @@ class Units(NamedTuple):
 
     @property
     def slope(self) -> float:
-        """Unit of the derivative of a squared error in units of σ² by a score."""
+        """Factor on the derivative of a squared error by a score, with errors in units of σ and scores in ``score``."""
         return self.score / self.deviation**2
 
 

@@ -66,9 +66,9 @@ class Solver(NamedTuple):
     name : {"cholesky", "cg", "subspace", "nonnegative"}
         "cholesky": exactly. "cg": by ``setting`` steps of conjugate gradients from the row's present factors.
         "subspace": by one pass over blocks of ``setting`` coordinates, each solved exactly while the others stay; the
-        coordinates are those along the eigenvectors of ``gram``, by growing eigenvalue. Both
-        solve rows of more than `longest_row` entries exactly. "nonnegative": exactly, among factors that are not
-        negative, but for the last ``setting`` of them.
+        coordinates are those along the eigenvectors of ``gram``, by growing eigenvalue. "cg" and "subspace" solve rows
+        of more than `longest_row` entries exactly. "nonnegative": exactly, among factors of which only the last
+        ``setting`` may be negative.
     setting : int
     """
 

@@ -118,7 +118,7 @@ class Counts(NamedTuple):
 
 
 def without_layout(items: Float32Array) -> ItemIndex:
-    """Return an index of items as they are: for so few queries that laying items out would take longer than they do."""
+    """Return an index of items as they are, for a few queries, which take less time than laying the items out."""
     n_factors = items.shape[1]
     return ItemIndex(
         items,

@@ -202,7 +202,7 @@ def descend(
     item_state: State,
     error: np.float32,
 ) -> tuple[Float32Array, State]:
-    """Move a user in registers and an item one step, given the derivative of the loss by the score, -e.
+    """Move a user in registers and an item one step; ``error`` is e as in `fastmf_kernels.sgd.point`.
 
     The item moves along ``source``, the vector that it was multiplied with: p, or p + z in SVD++.
     Returns the user's row and state; the item's are stored.
@@ -225,7 +225,7 @@ def descend_pair(
     states: tuple[State, State],
     error: np.float32,
 ) -> tuple[Float32Array, State]:
-    """Move a user in registers and two items one step, given the derivative of the loss by s_i - s_j, -e.
+    """Move a user in registers and two items one step; ``error`` is e as in `fastmf_kernels.negative_sampling.point`.
 
     The step raises the score of the first item and lowers that of the second. A user's bias, which is in both scores,
     stays.

@@ -37,7 +37,7 @@ def step_sizes(
     user_scale, item_scale : float32
         Factors on the strengths of both rows.
     rates : float32 array, shape (16,)
-        Four times four numbers, for the user, for the item, and two zeros: γ, γ_b, γλ, and γ_b λ_b.
+        γ, γ_b, γλ and γ_b λ_b, four numbers for each: the user's, the item's, and two zeros.
 
     Returns
     -------

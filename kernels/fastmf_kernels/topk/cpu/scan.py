@@ -63,6 +63,7 @@ class Block(NamedTuple):
     scores, margins, passed
         Outputs of the screens; see `tiles.screen_floats`.
     active : int64 array, shape (n_tiles,)
+        First the tiles whose search goes on; a tile leaves them when all items that are left are too short for it.
     best : Candidates
     """
 

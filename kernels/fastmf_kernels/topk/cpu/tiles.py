@@ -101,23 +101,26 @@ def screen_bytes(
     margins: Float32Array,
     passed: Int32Array,
 ) -> bool:
-    """Compare products of rounded factors, less an offset, with the queries' bounds, ⌊K·w - E·y - G·z⌉.
+    """Compare products of rounded factors, x·y, with the queries' bounds (K - E·N - G·D)/b, rounded toward 0.
+
+    A factor vector of an item is about b·x, and one of a query a·y; see `fastmf_kernels.topk.cpu.index`.
 
     Parameters
     ----------
     queries : int32 array
-        From ``i`` on, quad after quad, those of the 8 queries: four signed bytes in one number. Then the 8 offsets.
+        From ``i`` on, quad after quad, those of the 8 queries: four signed bytes in one number. Then the 8 offsets,
+        128·Σy, which are subtracted.
     items : uint8 array
-        From ``j`` on, quad after quad, those of the 32 items.
+        From ``j`` on, quad after quad, those of the 32 items, x + 128.
     n_quads : int
     limits : float32 array
-        From ``k`` on, K, E and G of the 8 queries.
+        From ``k`` on, of the 8 queries: K, the bound divided by a; E = ‖p - ay‖/a; and G = ‖y‖.
     terms : float32 array
-        w, y, z and b from ``t`` on.
+        From ``t`` on, 1/b, N/b, D/b and b: N is the largest norm of the items, and D the largest ‖q - bx‖.
     scores : float32 array, shape (8, 32)
-        Output, if any pair passes: lower bounds of the scores, b·(product - offset - (E·y + G·z)).
+        Output, if any pair passes: lower bounds of the scores divided by a, b·(x·y) - E·N - G·D.
     margins : float32 array, shape (8,)
-        Output, likewise: upper bound minus lower bound, 2·b·(E·y + G·z).
+        Output, likewise: upper bound minus lower bound, 2·(E·N + G·D).
     passed : int32 array, shape (8,)
         As in `screen_floats`.
 
