@@ -327,6 +327,58 @@ def test_a_split_in_memory_trains_the_model_of_its_files(
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
+CONTINUED: list[tuple[type[Any], dict[str, Any]]] = [
+    (fastmf.SGD, {}),
+    (fastmf.SGD, {"rating_range": (1, 5), "adaptive": False, "learning_rate": 0.01}),
+    (fastmf.SGD, {"loss": "logistic"}),
+    (fastmf.SVDpp, {}),
+    (fastmf.BPR, {"regularization_scaling": "none"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), CONTINUED)
+def test_a_fit_that_goes_on_in_memory_is_that_of_the_files(
+    kind: type[Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    train, test = of_two_times()
+    later, last = fastmf.split.temporal(test, 0.5)
+    train_read, later_read, last_read = (
+        from_file(part, tmp_path / f"{n}.parquet") for n, part in enumerate((train, later, last))
+    )
+
+    in_memory = kind(n_factors=4, n_epochs=2, **settings).fit(train).partial_fit(later, validation=last)
+    in_memory.save(tmp_path / "model")
+    in_memory = fastmf.load(tmp_path / "model")
+    of_files = kind(n_factors=4, n_epochs=2, **settings).fit(train_read).partial_fit(later_read, validation=last_read)
+
+    for all_ids, warm_ids, a, b in (
+        (train.user_ids, of_files.user_ids, in_memory.user_factors, of_files.user_factors),
+        (train.user_ids, of_files.user_ids, in_memory.user_biases, of_files.user_biases),
+        (train.item_ids, of_files.item_ids, in_memory.item_factors, of_files.item_factors),
+        (train.item_ids, of_files.item_ids, in_memory.item_biases, of_files.item_biases),
+    ):
+        is_warm = np.isin(all_ids.to_numpy(), warm_ids.to_numpy())
+        assert len(warm_ids) < len(all_ids) == len(a)
+        np.testing.assert_array_equal(a[is_warm], b)
+        assert not a[~is_warm].any()
+    assert in_memory.recommend(k=3).to_arrow().equals(of_files.recommend(k=3).to_arrow())
+    assert fastmf.evaluate(in_memory, last) == fastmf.evaluate(of_files, last_read)
+    for again in (in_memory, of_files):
+        again.partial_fit(last if again is in_memory else last_read)
+    assert in_memory.recommend(k=3).to_arrow().equals(of_files.recommend(k=3).to_arrow())
+
+
+def test_a_cold_user_learns_from_a_cold_item() -> None:
+    ratings = Interactions.from_arrays([1, 2, 3, 4], [1, 2, 3, 4], [5, 1, 4, 5])
+    model = fastmf.SGD(n_factors=4, n_epochs=3).fit(ratings.take(np.arange(3)))
+    assert not model.user_factors[3].any()
+
+    model.partial_fit(ratings.take(np.array([3])))
+
+    assert model.user_factors[3].any()
+    assert model.item_factors[3].any()
+
+
 def test_a_model_that_knew_cold_users_goes_on_with_their_first_ratings() -> None:
     train, test = of_two_times()
     model = fastmf.SGD(n_factors=4, n_epochs=2).fit(train)

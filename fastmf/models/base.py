@@ -166,7 +166,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         part, kernels = warm_part(ratings), get_backend(self.backend)
         if part is None:
             return self._make_trainer(ratings, kernels)
-        return WarmTrainer(self._make_trainer(part.ratings, kernels), part, ratings)
+        return WarmTrainer(self._make_trainer(part.ratings, kernels), part, ratings.n_users, ratings.n_items)
 
     def _needing_memory(self, n_users: int, n_items: int, n_ratings: int) -> AbstractContextManager[None]:
         """Return a context in which want of memory is an error that says about how much the fit needs."""

@@ -25,6 +25,7 @@ from fastmf.models.training import (
     first_factors,
 )
 from fastmf.models.units import Units, deviation_of, trained_deviation
+from fastmf.models.warm import WarmPart, WarmTrainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.layout.arrays import CSR
@@ -164,8 +165,18 @@ class DescentModel(FactorModel):
         n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
         with self._needing_memory(n_users, n_items, interactions.n_ratings):
             scale = self.init_scale * self._units(trained_deviation(known.data)).factors
-            start, more = grow(known, interactions, scale, self.seed, self.n_threads)
+            start, more, whole = grow(known, interactions, scale, self.seed, self.n_threads)
             trainer = self._make_trainer(more, get_backend(self.backend), start)
+            if whole is not None:
+                sizes = {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)}
+                trainer = WarmTrainer(trainer, WarmPart(more, whole.users, whole.items), **sizes)
+                start = dataclasses.replace(
+                    start,
+                    user_ids=whole.user_ids,
+                    item_ids=whole.item_ids,
+                    seen=whole.spread_rows(start.seen),
+                    data=start.data | sizes,
+                )
             fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
             return self._train(trainer, fitted, held_out, callbacks)
 

@@ -1,4 +1,8 @@
-"""Growing a fitted model: rows for the users and items of more ratings that it does not know yet."""
+"""Growing a fitted model: rows for the users and items of more ratings that it does not know yet.
+
+Those without any rating, old or new, take no part, as in `fastmf.models.warm`. One that the model knew without a rating
+is new with the first.
+"""
 
 from typing import NamedTuple
 
@@ -10,11 +14,51 @@ from fastmf.answering.rows import rows_of_pairs, union
 from fastmf.errors import DataError
 from fastmf.models.training import describe, first_factors
 from fastmf.models.units import trained_deviation
+from fastmf.models.warm import warm_part
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.topk.arrays import Rows
+
+
+class Grown(NamedTuple):
+    """A fitted model and more ratings in one id space: that of the users and items that have a rating in either.
+
+    Attributes
+    ----------
+    start : Fitted
+        A copy of the model with a row for each of these users and items.
+    more : Interactions
+    whole : Whole or None
+        The ids that neither has a rating of are among these; None if there are none.
+    """
+
+    start: Fitted
+    more: Interactions
+    whole: "Whole | None"
+
+
+class Whole(NamedTuple):
+    """All users and items, and which of them have ratings.
+
+    Attributes
+    ----------
+    user_ids, item_ids : Arrow arrays
+    users, items : int64 arrays
+        Indices of those that have ratings, ascending.
+    """
+
+    user_ids: pa.Array
+    item_ids: pa.Array
+    users: Int64Array
+    items: Int64Array
+
+    def spread_rows(self, rows: Rows) -> Rows:
+        """Give rows of users and items that have ratings the numbers that these have among all."""
+        counts = np.zeros(len(self.user_ids) + 1, np.int64)
+        counts[self.users + 1] = np.diff(rows.indptr)
+        return Rows(np.cumsum(counts), self.items[rows.indices].astype(np.int32))
 
 
 class _Space(NamedTuple):
@@ -25,9 +69,7 @@ class _Space(NamedTuple):
     of_ratings: Int32Array
 
 
-def grow(
-    fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_threads: int | None
-) -> tuple[Fitted, Interactions]:
+def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_threads: int | None) -> Grown:
     """Bring a fitted model and more ratings to one id space.
 
     Parameters
@@ -42,15 +84,17 @@ def grow(
 
     Returns
     -------
-    fitted : Fitted
-        A copy with a row for every user and item of either.
-    ratings : Interactions
+    Grown
 
     Raises
     ------
     DataError
         If ids are integers on one side and strings on the other.
     """
+    whole = _whole(fitted, ratings)
+    if whole is not None:
+        part = warm_part(ratings)
+        fitted, ratings = _without_cold(fitted), ratings if part is None else part.ratings
     users = _merged(fitted.user_ids, ratings.user_ids, "user_ids")
     items = _merged(fitted.item_ids, ratings.item_ids, "item_ids")
     more = Interactions(
@@ -79,9 +123,49 @@ def grow(
         first = np.ones(len(space.ids), np.float32) if array.ndim == 1 else _zeros(len(space.ids), array.shape[1])
         state[name] = _spread(array, space, first)
     seen = _seen(fitted.seen, users, items, more)
+    figures, trained_with = _figures(fitted, more), fitted.trained_with
+    start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with)
+    return Grown(start, more, whole)
+
+
+def _whole(fitted: Fitted, ratings: Interactions) -> Whole | None:
+    """Return all ids of either, and which of them have ratings; None if neither has ids without ratings."""
+    counts = fitted.counts
+    is_warm_user, is_warm_item = ~counts.is_cold_user, counts.of_items > 0
+    rated_users, rated_items = np.unique(ratings.users), np.unique(ratings.items)
+    all_are_warm = is_warm_user.all() and is_warm_item.all()
+    if all_are_warm and len(rated_users) == ratings.n_users and len(rated_items) == ratings.n_items:
+        return None
+    users = _merged(fitted.user_ids, ratings.user_ids, "user_ids")
+    items = _merged(fitted.item_ids, ratings.item_ids, "item_ids")
+    return Whole(
+        users.ids,
+        items.ids,
+        np.union1d(users.of_model[is_warm_user], users.of_ratings[rated_users]).astype(np.int64),
+        np.union1d(items.of_model[is_warm_item], items.of_ratings[rated_items]).astype(np.int64),
+    )
+
+
+def _without_cold(fitted: Fitted) -> Fitted:
+    """Return a fitted model without the users and items that have no ratings."""
+    counts, factors, seen = fitted.counts, fitted.factors, fitted.seen
+    users, items = fitted.warm_users(), np.flatnonzero(counts.of_items)
     return Fitted(
-        factors, fitted.link, users.ids, items.ids, seen, _figures(fitted, more), state, fitted.trained_with
-    ), more
+        Factors(
+            factors.user_factors[users],
+            factors.item_factors[items],
+            factors.user_biases[users],
+            factors.item_biases[items],
+            factors.global_mean,
+        ),
+        fitted.link,
+        fitted.user_ids.take(pa.array(users)),
+        fitted.item_ids.take(pa.array(items)),
+        Rows(np.append(seen.indptr[users], seen.indptr[-1]), counts.places_of_items[seen.indices]),
+        fitted.data,
+        {name: array[users if name.startswith("user_") else items] for name, array in fitted.state.items()},
+        fitted.trained_with,
+    )
 
 
 def _merged(known: pa.Array, given: pa.Array, column: str) -> _Space:

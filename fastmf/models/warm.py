@@ -72,13 +72,13 @@ class WarmTrainer:
     trainer : Trainer
         Of ``part.ratings``.
     part : WarmPart
-    ratings : Interactions
-        Of all users and items.
+    n_users, n_items : int
+        How many there are in all.
     """
 
-    def __init__(self, trainer: Trainer, part: WarmPart, ratings: Interactions) -> None:
+    def __init__(self, trainer: Trainer, part: WarmPart, n_users: int, n_items: int) -> None:
         self._trainer, self._users, self._items = trainer, part.users, part.items
-        n_users, n_items, learned = ratings.n_users, ratings.n_items, trainer.factors
+        learned = trainer.factors
         n_factors = learned.user_factors.shape[1]
         self.factors = Factors(
             np.zeros((n_users, n_factors), np.float32),
