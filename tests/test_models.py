@@ -95,6 +95,8 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     (SVDpp, "implicit_regularization", -1, "implicit_regularization is -1; expected a finite number of at least 0"),
     (SVDpp, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
     (ALS, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
+    (ALS, "biases", "no", "biases is 'no'; expected True or False"),
+    (ALS, "biases", 2, "biases is 2; expected True or False"),
     (ALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
     (ImplicitALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
     (ImplicitALS, "weighting", "bpr", "weighting is 'bpr'; expected one of 'rendle', 'hu'"),
@@ -973,6 +975,7 @@ def test_a_changed_loss_takes_effect_at_the_next_fit_and_not_before(loss: str) -
     model.fit(train, validation=test)
     assert model.is_implicit == (other == "logistic")
     assert ("validation_rmse" in model.history[-1]) == (other == "squared")
+    assert arrays(model) == arrays(SGD(n_factors=3, n_epochs=1, loss=other).fit(train))
 
 
 def test_a_range_given_in_another_form_is_the_same() -> None:

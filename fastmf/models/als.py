@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_number
+from fastmf.errors import ParameterError, named
 from fastmf.models.base import FactorModel
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
@@ -92,6 +93,8 @@ class ALS(FactorModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.biases not in (True, False):
+            raise ParameterError(f"{named('biases')} is {self.biases!r}; expected True or False")
         require_choice("regularization_scaling", self.regularization_scaling, ("count", "none"))
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)

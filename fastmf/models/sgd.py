@@ -120,7 +120,7 @@ class SGD(DescentModel):
         return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
 
     def _units(self, deviation: float) -> Units:
-        return Units() if self.is_implicit else make_units(deviation, self.rating_range is not None)
+        return Units() if self.loss == "logistic" else make_units(deviation, self.rating_range is not None)
 
 
 class _SquaredTrainer(DescentTrainer):
