@@ -758,6 +758,25 @@ def test_with_patience_the_last_epoch_may_be_the_best(kind: type[Model]) -> None
 
 
 @each_model
+def test_a_changed_patience_says_nothing_about_the_fit_before(kind: type[Model], tmp_path: Path) -> None:
+    train, test = fastmf.split.random(small_ratings(), 0.3, seed=1)
+    patient, measured, plain = (
+        kind(n_factors=2, n_epochs=3, patience=patience).fit(train, validation=validation)
+        for patience, validation in ((1, test), (None, test), (None, None))
+    )
+    best = patient.best_epoch
+    assert best is not None
+
+    patient.set_params(patience=None)
+    measured.set_params(patience=2)
+    plain.set_params(patience=2)
+
+    for name, model, expected in (("a", patient, best), ("b", measured, None), ("c", plain, None)):
+        model.save(tmp_path / name)
+        assert model.best_epoch == fastmf.load(tmp_path / name).best_epoch == expected
+
+
+@each_model
 def test_patience_needs_something_to_be_measured_on(kind: type[Model]) -> None:
     with pytest.raises(ParameterError, match="patience is 2 but there is no validation set; pass validation="):
         kind(patience=2).fit(small_ratings())

@@ -95,7 +95,7 @@ class Fitted:
     state : dict of str to float32 array
         What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
     trained_with : dict
-        The parameters that a continued fit cannot change, as they were.
+        The parameters that a continued fit cannot change, and ``patience``, as they were.
     counts : TrainingCounts
         Made of ``seen``, unless those of the same ``seen`` are given.
     """

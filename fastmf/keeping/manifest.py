@@ -59,7 +59,7 @@ class Manifest(NamedTuple):
     state : tuple of str
         Names of the arrays that continued training needs beside the factors.
     trained_with : dict
-        The hyper-parameters that continued training cannot change.
+        The hyper-parameters that continued training cannot change, and ``patience``.
     files : dict of str to FileRecord
     created, fastmf_version : str
     """

@@ -113,6 +113,10 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         """Whether ratings only say what was chosen; such a model predicts preferences, not ratings."""
         return False
 
+    def _trained_with(self) -> dict[str, Any]:
+        """Return the parameters that tell what a fit has left: those that it fixes, and ``patience``."""
+        return self.fixed_params() | {"patience": self.patience}
+
     def fixed_params(self) -> dict[str, Any]:
         """Return the parameters, by name, that a continued fit cannot change."""
         values = {name: getattr(self, name) for name in self.fixed_parameters}
@@ -159,7 +163,7 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
             interactions.lay_out(self.n_threads)
             trainer = self._make_warm_trainer(interactions)
-            return self._train(trainer, make_fitted(trainer, interactions, self.fixed_params()), held_out, callbacks)
+            return self._train(trainer, make_fitted(trainer, interactions, self._trained_with()), held_out, callbacks)
 
     def _make_warm_trainer(self, ratings: Interactions) -> Trainer:
         """Return a trainer of the users and items that have ratings."""
@@ -218,8 +222,13 @@ class FactorModel(HyperParameters, LearnedState, ABC):
     @property
     def best_epoch(self) -> int | None:
         """The epoch whose factors a fit with ``patience`` has kept, from 1; None for a fit without."""
-        measured = self.history if self.patience else []
-        return int(best_record(measured, self.validation_metrics[0])["epoch"]) if measured else None
+        learned = self._learned()
+        if learned is None or not learned.history:
+            return None
+        # Models saved before do not tell with what patience they were trained.
+        if not learned.fitted.trained_with.get("patience", self.patience):
+            return None
+        return int(best_record(learned.history, self.validation_metrics[0])["epoch"])
 
     def _require_progress(self, record: Record) -> None:
         if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):

@@ -177,7 +177,8 @@ class DescentModel(FactorModel):
                     seen=whole.spread_rows(start.seen),
                     data=start.data | sizes,
                 )
-            fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state)
+            trained_with = start.trained_with | {"patience": self.patience}
+            fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state, trained_with=trained_with)
             return self._train(trainer, fitted, held_out, callbacks)
 
     def _units(self, deviation: float) -> Units:

@@ -50,5 +50,6 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     try:
         _ = model.best_epoch  # it is read off the history
     except (LookupError, TypeError, ValueError, StopIteration) as error:
-        raise damaged(path, f"its history lacks what patience={stored.parameters['patience']!r} needs") from error
+        patience = fitted.trained_with.get("patience", stored.parameters["patience"])
+        raise damaged(path, f"its history lacks what patience={patience!r} needs") from error
     return model
