@@ -86,6 +86,16 @@ def test_deny_and_allow_read_once_at_a_time(model: FactorModel) -> None:
     assert {3, 4, 5} <= set(items[0].tolist())
 
 
+@pytest.mark.parametrize("once", ONCE)
+def test_users_may_share_a_list_that_can_be_read_once(once: str, model: FactorModel) -> None:
+    def shared(items: list[int]) -> dict[int, Any]:
+        return dict.fromkeys(range(N_USERS), ONCE[once](items))
+
+    assert not np.isin(model.recommend(k=10, exclude=None, deny=shared([3, 7])).items, [3, 7]).any()
+    allowed = model.recommend(k=2, exclude=None, allow=shared([3, 7])).items
+    np.testing.assert_array_equal(np.sort(allowed), np.tile([3, 7], (N_USERS, 1)))
+
+
 def test_users_that_can_be_read_once(model: FactorModel) -> None:
     assert model.recommend(iter([5, 2]), k=3).user_ids.to_pylist() == [5, 2]
     assert model.similar_items(iter([5, 2]), k=3).ids.to_pylist() == [5, 2]

@@ -383,10 +383,16 @@ class Scorer:
     def _rows_of_lists(self, lists: Mapping[Any, Iterable[Any]], name: str) -> Rows:
         user_ids: list[Any] = []
         item_ids: list[Any] = []
+        # Users may share an iterator. It is kept, so that no other object gets its number.
+        read: dict[int, tuple[Any, list[Any]]] = {}
         for user, row in lists.items():
             if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
                 raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of item ids")
             before = len(item_ids)
+            if isinstance(row, Iterator):
+                if id(row) not in read:
+                    read[id(row)] = row, list(row)
+                row = read[id(row)][1]
             item_ids.extend(row)
             user_ids.extend([user] * (len(item_ids) - before))
         return self._known_pairs(
