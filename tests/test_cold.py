@@ -144,7 +144,7 @@ def test_an_interrupted_file_of_other_cold_users_is_not_gone_on_with(als: Factor
     assert len(prints) == 2
 
 
-@pytest.mark.parametrize("cold", ["all", None, 3, ""])
+@pytest.mark.parametrize("cold", ["all", None, 3, "", ["skip"], np.array(["skip", "popular"])], ids=str)
 def test_another_answer_for_cold_users_is_refused(cold: Any, als: FactorModel, tmp_path: Path) -> None:
     for ask in (
         lambda: als.recommend(k=3, cold=cold),

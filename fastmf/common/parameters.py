@@ -35,7 +35,7 @@ def require_number(name: str, value: object, *, minimum: float, exclusive: bool 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise `ParameterError` unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ParameterError(f"{named(name)} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
