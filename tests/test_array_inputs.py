@@ -98,6 +98,7 @@ NO_NUMBERS: dict[str, Any] = {
     "ragged": [[1, 2, 3], [1, 2]],
     "a record": np.zeros(20, [("x", "f4")]),
     "nothing": None,
+    "partly masked": np.ma.array(np.ones((20, 3)), mask=np.eye(20, 3)),
     "beyond float32": np.full((20, 3), 1e300),
     "one beyond float32": np.where(np.eye(20, 3) > 0, -1e39, 1.0),
 }
@@ -228,6 +229,7 @@ def test_read_only_factors_are_not_copied() -> None:
         (np.array([0], object), [0]),
         (0, 0),
         ([[0], [1, 2]], [0]),
+        (np.ma.array([0, 1], mask=[0, 1]), [0, 1]),
     ],
     ids=str,
 )

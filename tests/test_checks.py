@@ -32,6 +32,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "users is an array of float64 with 1 dimensions; expected integers in",
     ),
     "objects": ({"users": np.array([0, 1, "x"], object)}, "users is an array of object"),
+    "masked": ({"ratings": np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])}, "ratings has 1 masked values; expected"),
     "bools": ({"items": np.array([True, False, True])}, "items is an array of bool"),
     "two dimensions": ({"users": np.zeros((3, 1), np.int32)}, "users is an array of int32 with 2 dimensions"),
     "a number": ({"users": 3}, "users is an array of int64 with 0 dimensions"),

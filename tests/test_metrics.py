@@ -393,6 +393,21 @@ def test_rows_of_relevant_items_in_other_forms(relevant: Any) -> None:
     assert metrics.recall_at_k([[1, 2], [3, 4]], relevant, 2) == 0.75
 
 
+def test_masked_numbers_are_not_measured() -> None:
+    masked = np.ma.array([1.0, 2.0], mask=[0, 1])
+
+    for measure in (
+        lambda: metrics.rmse(masked, [1, 1]),
+        lambda: metrics.mae([1, 1], masked),
+        lambda: metrics.auc(masked, [1, 0]),
+        lambda: metrics.recall_at_k(np.ma.array([[1, 2]], mask=[[0, 1]]), [[2]], k=2),
+        lambda: metrics.recall_at_k([[1, 2]], [masked], k=2),
+    ):
+        with pytest.raises(ParameterError, match="has 1 masked values"):
+            measure()
+    assert metrics.rmse(np.ma.array([1.0, 2.0]), [1, 2]) == 0
+
+
 @pytest.mark.parametrize("scores", [[np.nan, 1, 2], [np.nan] * 3, [1, 2, -np.nan]])
 def test_auc_refuses_scores_that_are_nan(scores: list[float]) -> None:
     with pytest.raises(ParameterError, match=r"scores have \d NaN; expected numbers, -inf for none"):

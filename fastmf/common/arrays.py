@@ -15,8 +15,12 @@ def as_plain_array(values: Any, name: str) -> npt.NDArray[Any]:
     Raises
     ------
     ParameterError
-        If its rows are of different lengths, or something else makes it no array.
+        If its rows are of different lengths, numbers are masked, or something else makes it no array.
     """
+    if np.ma.is_masked(values):
+        raise ParameterError(
+            f"{name} has {np.count_nonzero(values.mask)} masked values; expected numbers: leave them out, or fill them"
+        )
     try:
         return np.asarray(values)
     except (ValueError, TypeError, OverflowError) as error:
