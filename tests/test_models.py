@@ -529,7 +529,7 @@ def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray
         return float((c * (preference - r_hat) ** 2).sum() + lam * sum(penalty.sum() for penalty in penalties))
     w = observed if model.alpha is None else model.alpha * np.abs(r)
     a0, nu = model.unobserved_weight, model.regularization_exponent
-    n_users, n_items = len(np.unique(ratings.users)), len(np.unique(ratings.items))
+    n_users, n_items = observed.any(axis=1).sum(), observed.any(axis=0).sum()
     penalty = ((observed.sum(axis=1) + a0 * n_items) ** nu) @ penalties[0]
     penalty += ((observed.sum(axis=0) + a0 * n_users) ** nu) @ penalties[1]
     return float((w * (preference - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
@@ -1093,6 +1093,25 @@ def test_a_stored_0_is_learned_from_as_if_it_were_not_there(make: Make, solver: 
 
     assert arrays(with_them) == arrays(without)
     assert timeless(with_them.history) == timeless(without.history)
+
+
+@pytest.mark.parametrize("weighting", ["rendle", "hu"])
+def test_users_and_items_of_stored_zeros_alone_take_no_part(weighting: str) -> None:
+    users, items = np.divmod(np.arange(0, 120, 2), 10)
+    ones, zeros = np.ones(60), np.zeros(3)
+    clicks = fastmf.Interactions.from_arrays(users, items, ones)
+    with_zeros = fastmf.Interactions.from_arrays(
+        np.append(users, [90, 90, 3]), np.append(items, [0, 70, 70]), np.append(ones, zeros)
+    )
+
+    with_them, without = (
+        ImplicitALS(n_factors=3, n_epochs=3, weighting=weighting).fit(part) for part in (with_zeros, clicks)
+    )
+
+    np.testing.assert_array_equal(with_them.user_factors[:-1], without.user_factors)
+    np.testing.assert_array_equal(with_them.item_factors[:-1], without.item_factors)
+    assert not with_them.user_factors[-1].any()
+    assert not with_them.item_factors[-1].any()
 
 
 @each_implicit

@@ -33,7 +33,7 @@ class ImplicitALS(FactorModel):
         Σ_S w(p - r̂)² + α₀ Σ_all r̂² + λ(Σ_u (|S_u| + α₀ n_items)^ν ‖p_u‖² + Σ_i (|S_i| + α₀ n_users)^ν ‖q_i‖²),
 
     where S are the observed cells, r̂_ui = p_u·q_i, p is the preference, w is 1, or alpha·|r| where alpha is given, and
-    n_users and n_items count those that have a rating; nobody else takes part (Rendle, Krichene, Zhang, Koren,
+    n_users and n_items count those that have an observed cell; nobody else takes part (Rendle, Krichene, Zhang, Koren,
     "Revisiting the Performance of iALS on Item Recommendation Benchmarks", RecSys 2022). With ``weighting="hu"`` it
     minimises
 
@@ -125,11 +125,17 @@ class ImplicitALS(FactorModel):
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)
 
-    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
+    def _make_warm_trainer(self, ratings: Interactions) -> Trainer:
         require_chosen(ratings)
         is_observed = ratings.ratings != 0
-        observed = ratings if is_observed.all() else ratings.take(np.flatnonzero(is_observed))
-        return _ImplicitTrainer(self, observed, kernels)
+        if is_observed.all():
+            return super()._make_warm_trainer(ratings)
+        observed = ratings.take(np.flatnonzero(is_observed))
+        observed.lay_out(self.n_threads)
+        return super()._make_warm_trainer(observed)
+
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
+        return _ImplicitTrainer(self, ratings, kernels)
 
 
 class _ImplicitTrainer:

@@ -140,9 +140,8 @@ def _is_id_type(kind: Any) -> bool:
 
 def _vector(name: str, values: Any, kinds: str, expected: str) -> "NDArray[Any]":
     if np.ma.is_masked(values):
-        raise ParameterError(
-            f"{name} has {np.count_nonzero(values.mask)} masked values; expected {expected}, none masked"
-        )
+        n_masked = np.count_nonzero(values.mask)
+        raise ParameterError(f"{name} has {n_masked} masked values; expected {expected}, none masked")
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
