@@ -26,11 +26,26 @@ _FOLDER_MODE, _FILE_MODE = 0o755, 0o644
 
 
 def cache_root() -> Path | None:
-    """Return the folder of all caches, or None where ``FASTMF_CACHE_DIR`` is set but empty: caching is off."""
+    """Return the folder of all caches; None where caching is off.
+
+    It is off where ``FASTMF_CACHE_DIR`` is set but empty, or has to be set because the user has no home directory.
+    """
     configured = os.environ.get("FASTMF_CACHE_DIR")
-    if configured is None:
-        return Path(platformdirs.user_cache_dir("fastmf", appauthor=False)) / "kernels"
-    return Path(configured) if configured else None
+    if configured is not None:
+        return Path(os.path.expanduser(configured)) if configured else None
+    try:
+        root = Path(platformdirs.user_cache_dir("fastmf", appauthor=False))
+    except RuntimeError:
+        root = Path("~")
+    if root.parts[:1] == ("~",):  # the user of a container may have neither HOME nor an entry in /etc/passwd
+        say_once(
+            "kernel cache",
+            "kernels are compiled in this process and forgotten with it, which takes seconds each time: there is no "
+            "home directory for the kernel cache; set FASTMF_CACHE_DIR to a folder that can be written",
+            KernelCacheWarning,
+        )
+        return None
+    return root / "kernels"
 
 
 def folder_of(module: str, compiler: str) -> Path | None:
@@ -54,8 +69,9 @@ def why_not_writable() -> str | None:
     """Say why nothing can be stored, or return None; nothing is changed to find out."""
     root = cache_root()
     if root is None:
-        return "FASTMF_CACHE_DIR is empty"
-    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+        is_set = "FASTMF_CACHE_DIR" in os.environ
+        return "FASTMF_CACHE_DIR is empty" if is_set else "there is no home directory"
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if os.path.exists(path))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         return f"{root} is not writable"
     return None
@@ -64,7 +80,7 @@ def why_not_writable() -> str | None:
 def count_stored(compiler: str) -> int:
     """Count the machine codes that are there for these sources and a compiler, and can be read."""
     root, package = cache_root(), __name__.partition(".")[0]
-    if root is None or not os.access(root, os.R_OK | os.X_OK):
+    if root is None or not (os.path.isdir(root) and os.access(root, os.R_OK | os.X_OK)):
         return 0
     modules = {f"{package}.{folder.name[:-17]}" for folder in root.iterdir()}
     folders = (folder_of(module, compiler) for module in modules if has_file(module))
@@ -112,15 +128,13 @@ def _header(content: bytes) -> bytes:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a module's folder, and the root above it, readable by everybody whatever the umask says."""
+    """Make a module's folder, and those above it that are missing, readable by everybody whatever the umask says."""
     if folder.is_dir():
         return
-    root = folder.parent
-    root.parent.mkdir(parents=True, exist_ok=True)
-    for missing in (root, folder):
-        if not missing.is_dir():
-            missing.mkdir(exist_ok=True)
-            missing.chmod(_FOLDER_MODE)
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        path.chmod(_FOLDER_MODE)
     _delete_old(folder)
 
 

@@ -216,7 +216,7 @@ def test_a_cache_of_another_user_is_used(tmp_path: Path, run_python: Callable[..
 
 def test_everybody_can_read_and_nobody_else_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What lies there is run: nobody else may write to it.
-    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "deep" / "cache"))
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "very" / "deep" / "cache"))
     folder = _cache.folder_of("fastmf_kernels.layout.cpu", "a compiler")
     assert folder is not None
     before = os.umask(0o077)
@@ -224,7 +224,8 @@ def test_everybody_can_read_and_nobody_else_can_write(tmp_path: Path, monkeypatc
         assert _cache.write(folder / "one", b"content")
     finally:
         os.umask(before)
-    assert [oct(path.stat().st_mode & 0o777) for path in (folder.parent, folder)] == ["0o755"] * 2
+    made = (folder, *folder.parents[:3])
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o755"] * 4
     assert oct((folder / "one").stat().st_mode & 0o777) == "0o644"
     assert list(folder.iterdir()) == [folder / "one"]
 
@@ -440,6 +441,55 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch) -> None:
     root = _cache.cache_root()
     assert root is not None
     assert root.parts[-2:] == ("fastmf", "kernels")
+
+
+def test_the_home_directory_of_a_cache_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("FASTMF_CACHE_DIR", "~/cache")
+    assert _cache.cache_root() == Path("/home/somebody/cache")
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_without_a_home_directory_there_is_no_cache(raises: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def user_cache_dir(*_: object, **__: object) -> str:  # versions of platformdirs differ
+        if raises:
+            raise RuntimeError("could not determine the home directory")
+        return "~/.cache/fastmf"
+
+    monkeypatch.delenv("FASTMF_CACHE_DIR", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", user_cache_dir)
+    _notes.forget()
+
+    with pytest.warns(KernelCacheWarning, match="no home directory for the kernel cache; set FASTMF_CACHE_DIR"):
+        assert _cache.cache_root() is None
+    assert _cache.folder_of("fastmf_kernels.layout.cpu", "compiler") is None
+    assert _cache.why_not_writable() == "there is no home directory"
+    assert _cache.count_stored("compiler") == 0
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o755])
+def test_a_file_in_the_place_of_the_cache(mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").touch()
+    (tmp_path / "taken").chmod(mode)
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "taken"))
+
+    assert _cache.why_not_writable() == f"{tmp_path / 'taken'} is not writable"
+    assert _cache.count_stored("compiler") == 0
+
+
+def test_a_cache_below_a_folder_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def stat_outside(path: Any, **settings: Any) -> os.stat_result:
+        if "closed" in Path(path).parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **settings)
+
+    monkeypatch.setenv("FASTMF_CACHE_DIR", "/closed/cache")
+    monkeypatch.setattr(os, "stat", stat_outside)
+
+    assert _cache.why_not_writable() == (None if os.access("/", os.W_OK) else "/closed/cache is not writable")
+    assert _cache.count_stored("compiler") == 0
 
 
 def test_kernels_of_tests_are_not_stored(root: Path) -> None:
