@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -76,6 +78,51 @@ def test_a_full_disk_names_the_output_and_what_to_do(new: Writer, tmp_path: Path
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     assert f"cannot write {out}: No space left on device; make room, or choose another output" in str(error.value)
+
+
+def test_a_full_disk_whose_file_is_gone_does_not_say_that_nothing_is_needed(tmp_path: Path) -> None:
+    def write_and_fail() -> None:
+        with files.new_file(tmp_path / "out") as temporary:
+            temporary.write_text("half")
+            temporary.unlink()  # as Arrow does when it fails
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError) as error:
+        write_and_fail()
+
+    assert re.search(r"\(more than ([1-9][\d,]*) bytes are needed, \1 are free\)", str(error.value))
+
+
+@both
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "the path is empty; expected the name of a file or directory"),
+        (b"caf\xe9.parquet", r"'caf\\udce9.parquet' is not UTF-8"),
+        (b"caf\xe9/out", r"'caf\\udce9/out' is not UTF-8"),
+        ("n" * 300, "cannot write n+: File name too long; choose another output"),
+        ("n" * 250, "cannot write n+: File name too long; choose another output"),
+    ],
+)
+def test_names_that_no_output_can_have(
+    name: str | bytes, message: str, new: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(OutputError, match=message), new(name) as temporary:
+        write(temporary, "content", new)
+
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_an_output_in_a_directory_whose_name_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    monkeypatch.chdir(os.fsdecode(folder))
+
+    with pytest.raises(OutputError, match=r"caf\\udce9/out' is not UTF-8"):
+        files.output_path("out")
 
 
 @both

@@ -182,7 +182,13 @@ def test_two_calls_do_not_share_their_parts(
     model.recommend_to_parquet(tmp_path / "out", 4)
 
 
-@pytest.mark.parametrize("foreign", ["notes.txt", "part-00000.parquet.bak", "notes/", ".hidden", "part-00001.json"])
+# As Spark, Hadoop and people name them.
+OF_OTHERS = ["part-00000-5c1d-c000.snappy.parquet", "part-r-00000.gz.parquet", "part-one.parquet", "part-1.parquet"]
+
+
+@pytest.mark.parametrize(
+    "foreign", ["notes.txt", "part-00000.parquet.bak", "notes/", ".hidden", "part-00001.json", *OF_OTHERS]
+)
 def test_a_directory_of_parts_with_other_files_is_never_overwritten(
     foreign: str, model: FactorModel, tmp_path: Path
 ) -> None:
@@ -196,6 +202,34 @@ def test_a_directory_of_parts_with_other_files_is_never_overwritten(
 
     assert f"holds more than parts of recommendations, which alone are overwritten: {foreign}; move" in str(error.value)
     assert sorted(out.iterdir()) == before
+
+
+def test_an_interruption_while_the_parts_are_put_together_names_those_that_are_left(
+    model: FactorModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_parts = 0
+    replace = os.replace
+
+    def move(source: Path, target: Path) -> None:
+        if ".tmp-" not in Path(source).name:
+            nonlocal n_parts
+            n_parts += 1
+            if n_parts == 2:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    model.recommend_to_parquet(tmp_path / "whole", 4, partitioned=True)
+    n_files = len(os.listdir(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", move)
+        with pytest.raises(KeyboardInterrupt) as interruption:
+            model.recommend_to_parquet(tmp_path / "out", 4, partitioned=True)
+
+    assert interruption.value.__notes__[0].startswith(f"{n_files - 1} finished part")
+    model.recommend_to_parquet(tmp_path / "out", 4, partitioned=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
+    }
 
 
 @pytest.mark.parametrize("partitioned", [False, True])

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -37,9 +37,11 @@ def expanded_path(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OutputError
-        If it is another URI, or names a user without a home directory.
+        If it is empty, not UTF-8 or another URI, or names a user without a home directory.
     """
     name = os.fsdecode(path)
+    if not name:
+        raise OutputError("the path is empty; expected the name of a file or directory")
     if _URI.match(name):
         parts = urlsplit(name)
         if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
@@ -49,6 +51,7 @@ def expanded_path(path: str | os.PathLike[str]) -> Path:
         name = unquote(parts.path)
     if "\0" in name:
         raise OutputError(f"{name!r} has a null character in it; expected a path")
+    _require_utf8(name)
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
@@ -61,12 +64,22 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OutputError
-        Also if it is a link that leads back to itself.
+        Also if it is a link that leads back to itself, or has a name that is too long.
     """
     resolved = Path(os.path.realpath(expanded_path(path)))
-    if resolved.is_symlink():
+    _require_utf8(str(resolved))
+    with naming(path):
+        is_link = resolved.is_symlink()
+    if is_link:
         raise OutputError(f"{path} is a link that leads back to itself; remove the link, or choose another path")
     return resolved
+
+
+def _require_utf8(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise OutputError(f"{name!r} is not UTF-8, as names of files have to be; choose another path") from None
 
 
 def output_path(path: str | os.PathLike[str]) -> Path:
@@ -140,12 +153,13 @@ def naming(path: str | os.PathLike[str], temporary: Path | None = None, n_bytes:
 
 def _room(temporary: Path, n_bytes: int | None) -> str:
     written = size_of(temporary)
-    needed = f"{n_bytes:,} bytes are needed" if n_bytes else f"more than {written:,} bytes are needed"
     try:
-        free = shutil.disk_usage(temporary.parent).free
+        free = shutil.disk_usage(temporary.parent).free + written
     except OSError:
-        return needed
-    return f"{needed}, {free + written:,} are free"
+        free = written
+    # The writer may have removed what it had written.
+    needed = f"{n_bytes:,}" if n_bytes else f"more than {written or free:,}"
+    return f"{needed} bytes are needed, {free:,} are free"
 
 
 def _sync(path: Path) -> None:
@@ -201,7 +215,7 @@ def new_file(
                 _appear(temporary, final)
             _sync(final.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
     if part_of is None:
         remove_parts(final)
 
@@ -306,7 +320,8 @@ def _swap_in_two_steps(temporary: Path, final: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what has failed before is told
+            path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from fastmf_kernels.topk.arrays import Scan
 
 # Batches of users in a file: what is lost when a call is interrupted.
 _BATCHES_A_PART = 8
+# Spark, too, writes files whose names begin with "part-".
+_PART = re.compile(r"part-\d{5,}\.parquet")
 # So many names of files are shown in a message.
 _SHOWN = 5
 
@@ -109,7 +112,7 @@ def require_replaceable(path: PathLike, *, overwrite: bool, partitioned: bool) -
 
 
 def _is_part(entry: Path) -> bool:
-    return entry.match("part-*.parquet") and entry.is_file()
+    return _PART.fullmatch(entry.name) is not None and entry.is_file()
 
 
 @contextmanager
@@ -136,7 +139,8 @@ def _parts_directory(path: PathLike, fingerprint: str) -> Iterator[Path]:
 
 
 def _what_remains(folder: Path) -> str:
-    n_parts = sum(1 for _ in folder.glob("part-*.json"))
+    # While the output is put together, its parts leave the folder.
+    n_parts = sum(_record_of(file).exists() for file in folder.glob("part-*.parquet"))
     if n_parts == 0:
         return "no part was finished: the same call starts afresh"
     return f"{n_parts} finished part{'s' * (n_parts > 1)} are kept in {folder}: the same call continues after them"
