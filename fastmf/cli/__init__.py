@@ -5,6 +5,7 @@ wrong, 130 it was interrupted (128 and the number of the signal).
 """
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -46,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["bench"]:
         return bench.run_with(given[1:])
     command = next((word for word in given if not word.startswith("-")), "")
-    parsed = make_parser(command).parse_args(given)
+    try:
+        parsed = make_parser(command).parse_args(given)
+    except KeyboardInterrupt as error:  # it has to import the models
+        print(f"fastmf: {in_words(error)}", file=sys.stderr)
+        return status_of(error)
+    _print_every_letter()
     try:
         with as_interruptions(), _notes_in_one_line():
             status = int(parsed.run(parsed))
@@ -80,8 +86,16 @@ def _notes_in_one_line() -> Iterator[None]:
         yield
 
 
+def _print_every_letter() -> None:
+    """Let standard output escape letters that its encoding lacks, as standard error does: ids may have any."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _flush_results() -> None:
     """Write results out: what fails here would otherwise fail at exit, too late for a message and a status."""
+    if sys.stdout is None:  # it was closed before the process started, and takes nothing
+        return
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -90,6 +104,8 @@ def _flush_results() -> None:
 
 def _drop_unwritten_results() -> None:
     """Forget what a full disk or a closed pipe did not take; Python would stumble over it again at exit."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -75,13 +75,18 @@ def _read_users(model: Any, parsed: argparse.Namespace) -> tuple[Any, int]:
         Those that the model knows; all of them with ``--strict``, so that the library refuses the others.
     n_unknown : int
     """
+    import numpy as np
     import pyarrow as pa
 
     from fastmf.errors import UnknownIdError
     from fastmf.reading import ids
-    from fastmf.reading.parquet import open_dataset, read_column
+    from fastmf.reading.columns import IDS
+    from fastmf.reading.parquet import open_dataset
 
-    users = read_column(open_dataset(parsed.users), parsed.user_column).unique()
+    column = open_dataset(parsed.users).read(parsed.user_column, IDS)
+    indices, distinct = ids.encode(column.values, parsed.user_column, column.where)
+    first = np.sort(np.unique(indices, return_index=True)[1])
+    users = distinct.take(pa.array(indices[first]))
     is_known = ids.look_up(model.user_ids, users, parsed.user_column) >= 0
     n_unknown = int(len(users) - is_known.sum())
     if n_unknown == 0 or parsed.strict:

@@ -50,6 +50,27 @@ def test_recommend_to_some_users_each_once(data: Any, tmp_path: Path, call_fastm
     assert pq.read_table(tmp_path / "recs.parquet").equals(expected)
 
 
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        (["user-0007", "user-0007", None, None], "column 'who' has 2 null values, the first in row 2 (from 0)"),
+        ([["user-0007"], ["user-0002"]], "column 'who' has type list<"),
+        ([{"id": "user-0007"}], "column 'who' has type struct<"),
+        ([1.5], "column 'who' has type double; expected integers or strings as ids"),
+    ],
+)
+def test_recommend_to_what_are_no_users(
+    users: list[Any], message: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    pq.write_table(pa.table({"who": users}), tmp_path / "users.parquet")
+    call = ("recommend", data.models["als"], "--output", "recs.parquet", "--users", "users.parquet")
+
+    done = call_fastmf(*call, "--user-column", "who", status=1)
+
+    assert message in done.stderr
+    assert "null" not in message or "users.parquet" in done.stderr
+
+
 def test_recommend_with_what_was_seen(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     call_fastmf("recommend", data.models["als"], "--output", "recs.parquet", "-k", 20, "--include-seen")
 

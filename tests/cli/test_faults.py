@@ -243,6 +243,31 @@ def test_results_that_nobody_reads(data: Any, start_fastmf: Callable[..., Any]) 
     assert errors == "fastmf info: cannot write to standard output: Broken pipe; send it elsewhere\n"
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_results_that_nobody_can_be_given(
+    is_closed: bool, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]
+) -> None:
+    # The encoding lacks the letters of the output's name, or there is no standard output at all.
+    prelude = "import sys; " + ("sys.stdout = None" if is_closed else "sys.stdout.reconfigure(encoding='ascii')")
+
+    done = run_fastmf("recommend", data.models["als"], "--output", "caf\u00e9.parquet", prelude=prelude)
+
+    assert done.stdout.split()[:2] == ([] if is_closed else ["output", r"caf\xe9.parquet"])
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "caf\u00e9.parquet").exists()
+
+
+def test_interrupted_while_the_arguments_are_read(run_fastmf: Callable[..., Done]) -> None:
+    prelude = """
+import fastmf.cli.train
+def interrupt(parser): raise KeyboardInterrupt
+fastmf.cli.train.add_arguments = interrupt
+"""
+    done = run_fastmf("train", "ratings.parquet", prelude=prelude, status=130)
+
+    assert done.stderr == "fastmf: interrupted; nothing was left half-written; the same call starts afresh\n"
+
+
 def test_an_output_in_a_directory_that_cannot_be_made(
     data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], contents: Contents
 ) -> None:
