@@ -88,14 +88,14 @@ def count_stored(compiler: str) -> int:
 
 
 def read(path: Path) -> bytes | None:
-    """Return what `write` has stored; None if there is nothing, or if it is damaged or cannot be read."""
+    """Return what `write` has stored there; None if there is nothing, or if it is damaged or cannot be read."""
     try:
         stored = path.read_bytes()
     except OSError:
         return None
     begin = len(_BEGIN) + _LENGTH_BYTES + hashlib.sha256().digest_size
     content = stored[begin:]
-    return content if stored[:begin] == _header(content) else None
+    return content if stored[:begin] == _header(path, content) else None
 
 
 def write(path: Path, content: bytes) -> bool:
@@ -106,7 +106,7 @@ def write(path: Path, content: bytes) -> bool:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         _make_folder(path.parent)
-        temporary.write_bytes(_header(content) + content)
+        temporary.write_bytes(_header(path, content) + content)
         temporary.chmod(_FILE_MODE)
         temporary.replace(path)
     except OSError as error:
@@ -123,8 +123,10 @@ def write(path: Path, content: bytes) -> bool:
     return True
 
 
-def _header(content: bytes) -> bytes:
-    return _BEGIN + len(content).to_bytes(_LENGTH_BYTES) + hashlib.sha256(content).digest()
+def _header(path: Path, content: bytes) -> bytes:
+    """Return what stands before the content; its hash is also of the file's name, so that no other's is taken."""
+    name = f"{path.parent.name}/{path.name}\0".encode()
+    return _BEGIN + len(content).to_bytes(_LENGTH_BYTES) + hashlib.sha256(name + content).digest()
 
 
 def _make_folder(folder: Path) -> None:

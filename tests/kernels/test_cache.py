@@ -345,6 +345,29 @@ def test_every_damaged_content_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     assert _cache.read(path) is None
 
 
+@pytest.mark.parametrize("other", ["module-0123456789abcdef/another", "another-0123456789abcdef/entry"])
+def test_the_machine_code_of_another_kernel_is_not_taken(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path))
+    path = tmp_path / "module-0123456789abcdef" / "entry"
+    for one, content in ((path, b"one"), (tmp_path / other, b"another")):
+        assert _cache.write(one, content)
+
+    (tmp_path / other).replace(path)
+
+    assert _cache.read(path) is None
+
+
+def test_a_cache_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTMF_CACHE_DIR", str(tmp_path / "cache"))
+    assert _cache.write(tmp_path / "cache" / "module-0123456789abcdef" / "entry", b"content")
+
+    (tmp_path / "cache").rename(tmp_path / "image")
+
+    assert _cache.read(tmp_path / "image" / "module-0123456789abcdef" / "entry") == b"content"
+
+
 # Arrays that may not be written to
 
 
