@@ -413,3 +413,27 @@ def test_how_much_was_written_is_told_where_the_size_is_not_known(tmp_path: Path
 
     with pytest.raises(OutputError, match=r"\(more than 1,000 bytes are needed, [\d,]+ are free\)"):
         write_half()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks")
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_directory_that_is_removed_before_it_is_locked_is_not_locked(
+    is_made_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    folder, flock = tmp_path / "parts", fcntl.flock
+    folder.mkdir()
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        folder.rename(tmp_path / "gone")
+        if is_made_again:
+            folder.mkdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+
+    with leftovers.locked(folder) as has_lock:
+        assert not has_lock
+    with leftovers.locked(tmp_path / "nothing") as has_lock:
+        assert not has_lock

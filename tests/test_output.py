@@ -466,3 +466,8 @@ def test_what_is_not_a_model_is_refused_with_what_was_expected(what: str, tmp_pa
     assert (f"{path} has no manifest.json" if directory else f"no model at {path}: expected a directory") in str(
         error.value
     )
+
+
+def test_a_name_that_is_too_long_is_no_model() -> None:
+    with pytest.raises(ModelError, match=r"no model at n+: expected a directory"):
+        fastmf.load("n" * 300)

@@ -108,7 +108,8 @@ def locked(directory: Path) -> Iterator[bool]:
     Yields
     ------
     bool
-        False if another process, or another thread, has the lock. True where there are no locks.
+        False if another process, or another thread, has the lock, or has just removed the directory. True where there
+        are no locks.
     """
     descriptor = _lock(directory)
     try:
@@ -119,12 +120,15 @@ def locked(directory: Path) -> Iterator[bool]:
 
 
 def _lock(directory: Path) -> int | None:
-    """Return a descriptor that has the lock, -1 where there are no locks, or None if it is taken."""
+    """Return a descriptor that has the lock, -1 where there are no locks, or None if it is taken or gone."""
     try:
         import fcntl
     except ImportError:  # Windows
         return -1
-    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -133,7 +137,17 @@ def _lock(directory: Path) -> int | None:
     except OSError:  # a file system without locks on directories
         os.close(descriptor)
         return -1
+    if not _has_name(descriptor, directory):  # who had the lock removed the directory; another may be there now
+        os.close(descriptor)
+        return None
     return descriptor
+
+
+def _has_name(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _is_empty_directory(path: Path) -> bool:

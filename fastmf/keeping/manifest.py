@@ -145,7 +145,7 @@ def damaged(path: str | os.PathLike[str], reason: object) -> ModelError:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike the method, it raises nothing
         raise ModelError(f"no model at {folder}: expected a directory that `fastmf train` or model.save wrote")
     path = folder / MANIFEST
     try:
