@@ -182,6 +182,26 @@ def test_two_calls_do_not_share_their_parts(
     model.recommend_to_parquet(tmp_path / "out", 4)
 
 
+def test_a_call_that_comes_second_leaves_the_folder_of_the_first_one(model: FactorModel, tmp_path: Path) -> None:
+    refused, left = [], []
+
+    def second_call(*_: object) -> None:
+        if not refused:
+            with pytest.raises(OutputError, match="another process is writing the same recommendations") as error:
+                model.recommend_to_parquet(tmp_path / "out", 4)
+            refused.append(error)
+            left.extend(os.listdir(tmp_path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        is_whole = recommendations._is_whole  # asked before the first part is written
+        patch.setattr(recommendations, "_is_whole", lambda file: second_call() or is_whole(file))
+        model.recommend_to_parquet(tmp_path / "out", 4)
+
+    assert len(left) == 1
+    assert left[0].startswith(".out.parts-")
+    assert os.listdir(tmp_path) == ["out"]
+
+
 # As Spark, Hadoop and people name them.
 OF_OTHERS = ["part-00000-5c1d-c000.snappy.parquet", "part-r-00000.gz.parquet", "part-one.parquet", "part-1.parquet"]
 

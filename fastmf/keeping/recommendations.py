@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +120,22 @@ def _parts_directory(path: PathLike, fingerprint: str) -> Iterator[Path]:
     """Give the directory of finished parts to one process; it is removed if it is empty in the end."""
     folder = parts_beside(output_path(path), fingerprint)
     with naming(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(folder) as has_lock:
-                if not has_lock:
-                    raise OutputError(
-                        f"cannot write {path}: another process is writing the same recommendations there; wait for "
-                        "it, or choose another output"
-                    )
-                try:
-                    yield folder
-                except (KeyboardInterrupt, SystemExit) as error:
-                    error.add_note(_what_remains(folder))
-                    raise
-        finally:
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        with suppress(FileExistsError):  # who is done removes it at any moment, also between two steps of this call
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder) as has_lock:
+            if not has_lock:
+                raise OutputError(
+                    f"cannot write {path}: another process is writing the same recommendations there; wait for "
+                    "it, or choose another output"
+                )
+            try:
+                yield folder
+            except (KeyboardInterrupt, SystemExit) as error:
+                error.add_note(_what_remains(folder))
+                raise
+            finally:
+                if folder.exists() and not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 def _what_remains(folder: Path) -> str:
