@@ -11,11 +11,12 @@ columns that become user_id, item_id, rating and timestamp. All other columns ar
 import argparse
 
 from fastmf.cli.options import add_output_options, print_result
+from fastmf.errors import ParameterError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("source", metavar="SOURCE", help="text file, may be compressed (.gz, .bz2)")
+    parser.add_argument("source", metavar="SOURCE", help="text file, may be compressed (.gz, .bz2, .xz)")
     parser.add_argument("output", metavar="OUT.parquet", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--delimiter", metavar="TEXT", help="what separates the columns (default: by the file's name)")
@@ -52,11 +53,14 @@ def run(parsed: argparse.Namespace) -> int:
     """Convert the text and print a summary of the output."""
     from fastmf.reading.text import Format, convert
 
-    renamed = {
-        getattr(parsed, f"{role}_column"): name
-        for role, name in (("user", "user_id"), ("item", "item_id"), ("rating", "rating"), ("timestamp", "timestamp"))
-    }
-    renamed.pop(None, None)
+    renamed: dict[str, str] = {}
+    for role, name in (("user", "user_id"), ("item", "item_id"), ("rating", "rating"), ("timestamp", "timestamp")):
+        column = getattr(parsed, f"{role}_column")
+        if column in renamed:
+            first = renamed[column].removesuffix("_id")
+            raise ParameterError(f"--{first}-column and --{role}-column are both {column!r}; expected two columns")
+        if column is not None:
+            renamed[column] = name
     columns, n_rows = convert(
         parsed.source,
         parsed.output,

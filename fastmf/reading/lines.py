@@ -12,7 +12,17 @@ from typing import IO, Any, NamedTuple
 from fastmf.errors import DataError, ParameterError, named
 
 _BLOCK = 1 << 22  # characters
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_SUFFIXES = (".gz", ".bz2", ".xz")
+_OPENERS: dict[bytes, Any] = {  # by the first bytes
+    b"\x1f\x8b": gzip.open,
+    **{f"BZh{level}1AY&SY".encode(): bz2.open for level in range(1, 10)},
+    b"\xfd7zXZ\0": lzma.open,
+}
+_NO_TEXT = {
+    b"PAR1": "it is a Parquet file, which needs no conversion",
+    b"PK\x03\x04": "it is a ZIP archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "it is compressed with zstd: decompress it first",
+}
 
 
 class Block(NamedTuple):
@@ -45,7 +55,7 @@ class Block(NamedTuple):
 
 def without_compression(path: Path) -> Path:
     """Remove the suffix of a compressed file."""
-    return path.with_suffix("") if path.suffix in _OPENERS else path
+    return path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path
 
 
 def blocks(path: Path, encoding: str) -> Iterator[Block]:
@@ -68,12 +78,21 @@ def blocks(path: Path, encoding: str) -> Iterator[Block]:
                     yield block
     except UnicodeDecodeError as error:
         raise DataError(_not_text(path, encoding, number, error)) from error
+    except UnicodeError as error:  # of encodings that do not say where
+        raise DataError(f"it is not {encoding}: {error}; give --encoding, for example latin-1") from error
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{error}; the file is cut off or damaged: copy it again") from error
 
 
 def _open(path: Path) -> IO[bytes]:
-    opened: IO[bytes] = _OPENERS.get(path.suffix, open)(path, "rb")
+    """Open a file, and decompress it if its first bytes are those of compressed data, whatever its name."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    for magic, words in _NO_TEXT.items():
+        if head.startswith(magic):
+            raise DataError(words)
+    opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), open)
+    opened: IO[bytes] = opener(path, "rb")
     return opened
 
 
@@ -98,10 +117,9 @@ def _without_empty_lines(chunk: str, first: int) -> Block:
 def _not_text(path: Path, encoding: str, number: int, error: UnicodeDecodeError) -> str:
     """Word where bytes are no text: the line is found by decoding one after the other."""
     with _open(path) as binary:
-        head = binary.read(4)
-        if head == b"PAR1":
-            return "it is a Parquet file, which needs no conversion"
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if binary.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            if "16" in encoding:
+                return f"it is cut off or damaged: {error.reason}; copy it again"
             return f"it is not {encoding} but UTF-16; give --encoding utf-16"
         binary.seek(0)
         for line_number, line in enumerate(binary, 1):

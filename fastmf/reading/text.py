@@ -5,6 +5,7 @@ Nothing is guessed from a part of the file: ids are integers only if all of them
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,18 +119,21 @@ class _Text:
     """A text file, and the names of its columns."""
 
     def __init__(self, path: Path, form: Format) -> None:
+        path = path if path.exists() else Path(os.path.expanduser(path))
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; expected a text file")
         if not path.is_file():
             raise DataError(f"no such file: {path}; expected a text file")
         self._path, self._encoding = path, form.encoding
         stem = without_compression(path)
         self._delimiter = form.delimiter if form.delimiter is not None else _DELIMITERS.get(stem.suffix, ",")
-        if self._delimiter != "::" and len(self._delimiter) != 1:
-            raise ParameterError(f"{named('delimiter')} is {self._delimiter!r}; expected one character, or '::'")
+        if self._delimiter != "::" and not _is_ascii_character(self._delimiter):
+            raise ParameterError(f"{named('delimiter')} is {self._delimiter!r}; expected one ASCII character, or '::'")
         default_quote = "" if self._delimiter in ("\t", "::") else '"'
         self._quote = default_quote if form.quote is None else form.quote
-        if len(self._quote) > 1 or (self._quote and self._quote in self._delimiter):
+        if self._quote and (not _is_ascii_character(self._quote) or self._quote in self._delimiter):
             raise ParameterError(
-                f"{named('quote')} is {self._quote!r}; expected one character other than the delimiter, or none"
+                f"{named('quote')} is {self._quote!r}; expected one ASCII character other than the delimiter, or none"
             )
         columns = form.columns
         if columns is None and _MOVIELENS_FILES.fullmatch(stem.name):
@@ -226,6 +230,10 @@ class _Text:
                 f"line {block.line_of(row)}: a quote {self._quote} is not closed in its line, or stands inside of a "
                 f"value: {lines[row]}; repair the line, or give --quote none"
             )
+
+
+def _is_ascii_character(text: str) -> bool:
+    return len(text) == 1 and text.isascii() and text not in "\r\n\0"
 
 
 def _output_names(names: Sequence[str], renamed: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,9 @@
 """``fastmf convert``: MovieLens files by their names, any other delimited text as told."""
 
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -190,6 +192,27 @@ def test_convert_reads_compressed_text_as_if_it_were_not(
     assert pq.read_table(tmp_path / "out.parquet").equals(expected)
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["ratings.csv", "RATINGS.CSV.GZ", "ratings.csv.xz"])
+def test_what_is_compressed_is_seen_from_the_content(
+    compress: Callable[[bytes], bytes], name: str, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / name).write_bytes(compress(RATINGS_CSV.encode()))
+
+    call_fastmf("convert", name, "out.parquet", "--encoding", "latin-1")
+
+    assert pq.read_table(tmp_path / "out.parquet").equals(HALVES)
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ratings.csv").write_text(RATINGS_CSV)
+
+    convert("~/ratings.csv", tmp_path / "out.parquet")
+
+    assert pq.read_table(tmp_path / "out.parquet").equals(HALVES)
+
+
 def test_what_was_converted_can_be_trained_on(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     (tmp_path / "ratings.dat").write_text(RATINGS_DAT)
 
@@ -325,12 +348,57 @@ BAD: dict[str, tuple[str, bytes, tuple[str, ...], int, str]] = {
         b"a,b\n1,2\n",
         ("--quote", "''"),
         2,
-        "quote is \"''\"; expected one character other than",
+        "quote is \"''\"; expected one ASCII character other than",
+    ),
+    "a quote beyond ASCII": ("a.csv", b"a,b\n1,2\n", ("--quote", "«"), 2, "--quote is '«'; expected one ASCII"),
+    "a quote that ends lines": ("a.csv", b"a,b\n1,2\n", ("--quote", "\n"), 2, r"--quote is '\n'; expected one ASCII"),
+    "a delimiter beyond ASCII": (
+        "a.csv",
+        "a¦b\n1¦2\n".encode(),
+        ("--delimiter", "¦"),
+        2,
+        "--delimiter is '¦'; expected one ASCII character, or '::'",
+    ),
+    "utf-16 without a mark": (
+        "a.csv",
+        b"a,b\n1,2\n",
+        ("--encoding", "utf-16"),
+        1,
+        "it is not utf-16: UTF-16 stream does not start with BOM; give --encoding",
+    ),
+    "an encoding that refuses all": (
+        "a.csv",
+        b"a,b\n1,2\n",
+        ("--encoding", "undefined"),
+        1,
+        "it is not undefined: undefined encoding; give --encoding",
+    ),
+    "utf-16 cut off": (
+        "a.csv",
+        "a,b\n1,2\n".encode("utf-16")[:-1],
+        ("--encoding", "utf-16"),
+        1,
+        "it is cut off or damaged: truncated data; copy it again",
+    ),
+    "ZIP": ("a.csv", b"PK\x03\x04..", ("--encoding", "latin-1"), 1, "it is a ZIP archive: unpack it first"),
+    "zstd": ("a.csv", b"\x28\xb5\x2f\xfd..", (), 1, "it is compressed with zstd: decompress it first"),
+    "one column for two": (
+        "a.csv",
+        b"a,b,c\n1,2,3\n",
+        ("--user-column", "a", "--item-column", "a"),
+        2,
+        "--user-column and --item-column are both 'a'; expected two columns",
     ),
     "no column": ("a.csv", b"a,b\n1,2\n", ("--item-column", "c"), 1, "no column 'c'; the columns are 'a', 'b'"),
     "twice": ("a.csv", b"user_id,b\n1,2\n", ("--user-column", "b"), 1, "column 'user_id' would come up twice"),
     "no names": ("a.dat", b"1::2::3\n", (), 2, "a file delimited by '::' has no header line that can be read"),
-    "wide": ("a.csv", b"a||b\n", ("--delimiter", "||"), 2, "--delimiter is '||'; expected one character, or '::'"),
+    "wide": (
+        "a.csv",
+        b"a||b\n",
+        ("--delimiter", "||"),
+        2,
+        "--delimiter is '||'; expected one ASCII character, or '::'",
+    ),
 }
 
 
@@ -374,3 +442,11 @@ def test_no_such_text(run_fastmf: Callable[..., Done], contents: Callable[[], ob
 
     assert done.stderr == "fastmf convert: no such file: a.csv; expected a text file\n"
     assert contents() == {}
+
+
+def test_a_folder_is_no_text(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    (tmp_path / "a.csv").mkdir()
+
+    done = call_fastmf("convert", "a.csv", "out.parquet", status=1)
+
+    assert "a.csv is a folder; expected a text file" in done.stderr
