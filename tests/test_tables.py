@@ -1,17 +1,19 @@
 """Tables and arrays of other libraries as ratings: each is taken, or refused with what to do."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
 
 import fastmf
 from fastmf import Interactions
-from fastmf.errors import DataError
+from fastmf.errors import DataError, ParameterError
 from fastmf.reading.interactions import as_interactions
 
 ROWS = [("a", "x", 1.0), ("b", "y", 2.0), ("a", "y", 3.0)]
@@ -202,6 +204,52 @@ def test_pandas_columns_of_mixed_types_matter_only_where_they_are_used() -> None
     with pytest.raises(DataError, match="column 'users' cannot be turned into an Arrow array"):
         Interactions.from_arrays(frame["user_id"], frame["item_id"])
     assert Interactions.from_arrow(frame, user="rating").n_ratings == 2
+
+
+def test_a_subclass_of_a_pandas_table_is_one() -> None:
+    class Special(pytest.importorskip("pandas").DataFrame):  # type: ignore[misc]
+        pass
+
+    table = Special(TABLE.to_pydict() | {"title": [1, "?", 2.5]})
+
+    assert triples(Interactions.from_arrow(table)) == triples(Interactions.from_arrow(TABLE))
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+def test_columns_of_pandas_may_have_numbers_as_names(places: Any) -> None:
+    table = pytest.importorskip("pandas").DataFrame(dict(zip(places, [USERS, ITEMS, RATINGS], strict=True)))
+    table = table[[0, 1, 2]]
+
+    assert triples(Interactions.from_arrow(table, *places)) == triples(Interactions.from_arrow(TABLE))
+
+
+def test_a_column_may_have_an_empty_name(tmp_path: Path) -> None:
+    table = pa.table({"": [1, 2], "b": [3, 4], "c": [5, 6]})
+    pq.write_table(table, tmp_path / "r.parquet")
+
+    ways: list[tuple[Any, Any]] = [(Interactions.from_arrow, table), (fastmf.read_parquet, tmp_path / "r.parquet")]
+    for read, source in ways:
+        assert triples(read(source, "", "b", "c")) == [(1, 3, 5.0), (2, 4, 6.0)]
+        assert triples(read(source, "b", "c", "")) == [(3, 5, 1.0), (4, 6, 2.0)]
+        assert read(source, "b", "c", None, "").timestamps.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((None,), "user is None; expected the name of a column"),
+        (("user_id", None), "item is None; expected the name of a column"),
+        ((["user_id"],), r"user is \['user_id'\]; expected the name of a column"),
+        (("user_id", "item_id", ["rating"]), r"rating is \['rating'\]; expected the name of a column, or None"),
+    ],
+)
+def test_what_is_no_name_of_a_column_is_refused(names: tuple[Any, ...], message: str, tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "r.parquet")
+
+    ways: list[tuple[Any, Any]] = [(Interactions.from_arrow, TABLE), (fastmf.read_parquet, tmp_path / "r.parquet")]
+    for read, source in ways:
+        with pytest.raises(ParameterError, match=message):
+            read(source, *names)
 
 
 def test_ids_from_an_iterator_that_are_unknown_are_named() -> None:

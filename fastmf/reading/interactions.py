@@ -1,6 +1,6 @@
 """`Interactions`: ratings as (user, item, rating) triples with dense indices, and the outside id of each index."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -235,7 +235,12 @@ class Interactions:
         """
         names = _Names(user, item, rating, timestamp)
         arrow = as_table(table, names.given())
-        source = _Source("the table", len(arrow), lambda name, _: Column(arrow.column(name)) if name else None)
+        places = {
+            name: place for place, name in enumerate(dict.fromkeys(names.given()))
+        }  # pandas has names of any type
+        source = _Source(
+            "the table", len(arrow), lambda name, _: None if name is None else Column(arrow.column(places[name]))
+        )
         return _build(source, names, duplicates)
 
     @classmethod
@@ -350,7 +355,7 @@ def read_parquet(
     for parameter, name, kind in names.kinds():
         files.type_of(name, kind, f"; name another with {named(parameter)}=...")
     label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
-    source = _Source(label, files.count_rows(), lambda name, kind: files.read(name, kind) if name else None)
+    source = _Source(label, files.count_rows(), lambda name, kind: None if name is None else files.read(name, kind))
     return _build(source, names, duplicates)
 
 
@@ -362,6 +367,13 @@ class _Names:
     item: str
     rating: str | None
     timestamp: str | None
+
+    def __post_init__(self) -> None:
+        for parameter, name in vars(self).items():
+            required = parameter in ("user", "item")
+            if not isinstance(name, Hashable) or (name is None and required):
+                expected = "the name of a column" if required else "the name of a column, or None"
+                raise ParameterError(f"{parameter} is {name!r}; expected {expected}")
 
     def kinds(self) -> list[tuple[str, str, Kind]]:
         columns = (

@@ -92,7 +92,8 @@ def _is_lazy(value: Any) -> bool:
 
 
 def _is_pandas(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns")
+    modules = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}  # also of subclasses
+    return "pandas" in modules and hasattr(value, "columns")
 
 
 def _reason(error: Exception) -> str:
