@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastmf import Interactions
-from fastmf.common.lazy import compute_once
+from fastmf.common.lazy import compute_once, state_without_locks
 from fastmf.reading.interactions import Interactions as Class
 
 
@@ -125,6 +125,22 @@ def test_interactions_can_be_pickled(laid_out: bool) -> None:
     for name in ("by_user", "by_item"):
         for ours, theirs in zip(getattr(given, name), getattr(again, name), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_pickle_does_not_wait_for_another_thread_that_stores_a_value() -> None:
+    given, ready = ratings(), threading.Event()
+
+    def store() -> None:
+        for number in range(20_000):
+            given.__dict__[f"value {number}"] = number
+            ready.set()
+
+    thread = threading.Thread(target=store)
+    thread.start()
+    assert ready.wait(30)
+    while thread.is_alive():
+        state_without_locks(given)
+    thread.join(30)
 
 
 def test_layouts_are_computed_once() -> None:

@@ -43,4 +43,5 @@ def compute_once(instance: Any, name: str, compute: Callable[[], T]) -> T:
 
 def state_without_locks(instance: Any) -> dict[str, Any]:
     """Return ``instance.__dict__`` without the locks of `compute_once`, which cannot be pickled."""
-    return {name: value for name, value in instance.__dict__.items() if not name.startswith(_LOCK)}
+    stored = dict(instance.__dict__)  # a copy, for another thread may store a value meanwhile
+    return {name: value for name, value in stored.items() if not name.startswith(_LOCK)}
