@@ -48,6 +48,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "null id": ({"item_ids": pa.array(["a", "b", None])}, "item_ids are not distinct and ascending"),
     "float ids": ({"user_ids": pa.array([5.0, 6.0])}, "user_ids is of type double; expected an Arrow array"),
     "list of ids": ({"user_ids": [5, 6]}, "user_ids is of type list; expected an Arrow array of int64 or string"),
+    "times beyond int64": (
+        {"timestamps": np.array([1, 2, 2**63], np.uint64)},
+        "timestamps has values beyond int64, the largest is 9223372036854775808",
+    ),
+    "a type that is none": ({"timestamp_type": "s"}, "timestamp_type is 's'; expected an Arrow type of times"),
+    "a type of no times": ({"timestamp_type": pa.string()}, "timestamp_type is .*; expected an Arrow type of times"),
+    "ids not UTF-8": (
+        {"user_ids": pa.array([b"a", b"\xff"]).view(pa.string())},
+        "user_ids are damaged: .*; make them again, as UTF-8",
+    ),
     "no ids": ({"user_ids": pa.array([], pa.int64())}, "users has 3 indices out of range"),
 }
 
@@ -80,7 +90,11 @@ def test_arrays_of_other_layouts_become_what_kernels_take(same: dict[str, Any]) 
     assert ratings.to_scipy().toarray().tolist() == [[1, 0, 0], [2, 0, 3]]
 
 
-@pytest.mark.parametrize("positions", [np.array([3]), np.array([-4]), np.array([True]), np.array([0.5]), "x"])
+@pytest.mark.parametrize(
+    "positions",
+    [np.array([3]), np.array([-4]), np.array([True]), np.array([0.5]), "x", 0, np.int64(1), True, None, [[0], [1]]],
+    ids=str,
+)
 def test_positions_beyond_the_ratings_are_refused(positions: Any) -> None:
     with pytest.raises(ParameterError, match="positions do not fit 3 ratings"):
         Interactions(**GOOD).take(positions)
@@ -99,6 +113,18 @@ def coordinates(rows: Any, columns: Any, data: Any) -> Any:
     matrix: Any = scipy.sparse.coo_array(np.eye(3))
     matrix.coords, matrix.data = (np.asarray(rows), np.asarray(columns)), np.asarray(data)
     return matrix
+
+
+def put(matrix: Any, name: str, value: Any) -> Any:
+    setattr(matrix, name, value)
+    return matrix
+
+
+class Failing:
+    shape = (3, 3)
+
+    def tocoo(self) -> Any:
+        raise RuntimeError("cannot")
 
 
 BROKEN: dict[str, Callable[[], Any]] = {
@@ -124,6 +150,9 @@ BROKEN: dict[str, Callable[[], Any]] = {
     "coo: column negative": lambda: coordinates([0, 1, 2], [0, -1, 2], [1.0, 1.0, 1.0]),
     "coo: less data": lambda: coordinates([0, 1, 2], [0, 1, 2], [1.0]),
     "coo: less rows": lambda: coordinates([0], [0, 1, 2], [1.0, 1.0, 1.0]),
+    "csr: no data": lambda: put(scipy.sparse.csr_array(np.eye(3)), "data", None),
+    "coo: no data": lambda: put(scipy.sparse.coo_array(np.eye(3)), "data", None),
+    "a matrix of another library": lambda: Failing(),
     "a vector": lambda: scipy.sparse.coo_array(np.ones(3)),
     "a dense array": lambda: np.eye(3),
     "no matrix": lambda: [[1, 2]],

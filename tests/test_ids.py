@@ -94,8 +94,10 @@ def test_ids_of_another_type_are_refused_by_name(values: list[Any], kind: str) -
 
 
 def test_integers_beyond_int64_are_refused() -> None:
-    with pytest.raises(DataError, match="column 'user_id' holds integers beyond int64"):
-        ids.encode(chunked([2**63], pa.uint64()), "user_id")
+    with pytest.raises(
+        DataError, match=r"column 'user_id' holds integers beyond int64, the first in row 1 .*: 9223372"
+    ):
+        ids.encode(chunked([1, 2**63, 2**63 + 1], pa.uint64()), "user_id")
 
 
 @pytest.mark.parametrize(

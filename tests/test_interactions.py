@@ -308,6 +308,8 @@ def test_an_unknown_rule_is_refused() -> None:
         Interactions.from_arrays([1], [1], duplicates="avg")
 
 
+BROKEN = pa.DictionaryArray.from_arrays(pa.array([0, 9]), pa.array([1, 2]), safe=False)
+
 BAD_COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
     "float id": ({"user_id": [1.0, 2.0]}, "column 'user_id' has type double; expected integers or strings as ids"),
     "bool id": ({"item_id": [True, False]}, "column 'item_id' has type bool; expected integers or strings as ids"),
@@ -332,6 +334,8 @@ BAD_COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
         {"rating": [1.0, 1e39]},
         "column 'rating' has 1 ratings that are not finite in float32, the first in row 1 (from 0): 1e+39",
     ),
+    "rating of no word": ({"rating": BROKEN}, "column 'rating' is damaged: "),
+    "time of no word": ({"time": BROKEN}, "column 'time' is damaged: "),
     "float time": ({"time": [1.0, 2.0]}, "column 'time' has type double; expected integers or times"),
     "text time": ({"time": ["2020", "2021"]}, "column 'time' has type string; expected integers or times"),
     "time beyond int64": (
@@ -346,7 +350,10 @@ BAD_COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_bad_column_is_refused_with_where_and_why(case: str, way: str, tmp_path: Path) -> None:
     bad, message = BAD_COLUMNS[case]
     table = pa.table({"user_id": [1, 2], "item_id": ["a", "b"], "rating": [1.0, 2.0], "time": [1, 2]} | bad)
-    pq.write_table(table, tmp_path / "r.parquet")
+    if not any(column is BROKEN for column in bad.values()):  # Arrow writes no such column
+        pq.write_table(table, tmp_path / "r.parquet")
+    elif way == "parquet":
+        return
 
     ways = {
         "parquet": lambda: read_parquet(tmp_path / "r.parquet", timestamp="time"),

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastmf.common.memory import is_out_of_memory
 from fastmf.errors import ParameterError
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
@@ -55,9 +56,25 @@ def require_timestamps(name: str, values: Any) -> Int64Array:
     Raises
     ------
     ParameterError
-        If they are no integers in one dimension.
+        If they are no integers of int64 in one dimension.
     """
-    return np.ascontiguousarray(_vector(name, values, "iu", "integers"), np.int64)
+    array = _vector(name, values, "iu", "integers")
+    if array.dtype == np.uint64 and len(array) and int(array.max()) >= 2**63:
+        raise ParameterError(f"{name} has values beyond int64, the largest is {array.max()}; expected int64")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def require_time_type(name: str, kind: Any) -> Any:
+    """Return ``kind``, if it is None or an Arrow type whose values are timestamps in int64 or int32.
+
+    Raises
+    ------
+    ParameterError
+    """
+    is_time = isinstance(kind, pa.DataType) and pa.types.is_temporal(kind) and not pa.types.is_interval(kind)
+    if kind is not None and not is_time:
+        raise ParameterError(f"{name} is {kind!r}; expected an Arrow type of times, or None for integers")
+    return kind
 
 
 def require_vocabulary(name: str, values: Any) -> pa.Array:
@@ -72,6 +89,10 @@ def require_vocabulary(name: str, values: Any) -> pa.Array:
         raise ParameterError(f"{name} is of type {kind}; expected an Arrow array of int64 or string")
     if values.null_count or not pc.all(pc.less(values[:-1], values[1:]), min_count=0).as_py():
         raise ParameterError(f"{name} are not distinct and ascending; build ratings with Interactions.from_arrays")
+    try:
+        values.validate(full=True)
+    except pa.ArrowException as error:
+        raise ParameterError(f"{name} are damaged: {error}; make them again, as UTF-8") from error
     return values
 
 
@@ -102,7 +123,9 @@ def entries_of(matrix: Any) -> "tuple[Int32Array, Int32Array, NDArray[Any]]":
     try:
         coo = matrix.tocoo()
         rows, columns, values = (array[:n_used] for array in (coo.row, coo.col, coo.data))
-    except (ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # also of other libraries than SciPy
+        if is_out_of_memory(error):
+            raise
         raise ParameterError(f"the sparse matrix is not consistent: {error}; build it again") from error
     require_same_length(row=rows, col=columns, data=values)
     return require_indices("row", rows, shape[0]), require_indices("col", columns, shape[1]), values
@@ -123,7 +146,7 @@ def _require_compressed(matrix: Any) -> int | None:
             f"indptr of the sparse matrix has {len(indptr)} offsets that do not rise from 0; expected {n_rows + 1}, "
             f"rising from 0 to at most {len(matrix.indices)}"
         )
-    require_same_length(indices=matrix.indices, data=matrix.data)
+    require_same_length(indices=matrix.indices, data=_array("data", matrix.data))
     require_indices("indices", matrix.indices, n_columns)
     if matrix.format != "bsr":
         return int(indptr[-1])
@@ -132,6 +155,12 @@ def _require_compressed(matrix: Any) -> int | None:
             f"{len(matrix.indices) - indptr[-1]} blocks of the matrix are not in use; call prune() first"
         )
     return None
+
+
+def _array(name: str, values: Any) -> "NDArray[Any]":
+    if not isinstance(values, np.ndarray):
+        raise ParameterError(f"{name} of the sparse matrix is a {type(values).__name__}; expected an array")
+    return values
 
 
 def _is_id_type(kind: Any) -> bool:

@@ -97,7 +97,11 @@ def _normalise(ids: pa.ChunkedArray, column: str, where: Where = row_number) -> 
     try:
         return (ids if pa.types.is_large_string(ids.type) else ids.cast(pa.int64())).combine_chunks()
     except pa.ArrowInvalid as error:
-        raise DataError(f"column {column!r} holds integers beyond int64; expected int64 or string ids") from error
+        first = int(np.argmax(ids.to_numpy() >= 2**63))
+        raise DataError(
+            f"column {column!r} holds integers beyond int64, the first in {where(first)}: {ids[first]}; expected int64 "
+            "or string ids"
+        ) from error
 
 
 def _require_utf8(ids: pa.ChunkedArray, column: str, where: Where) -> None:

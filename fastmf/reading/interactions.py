@@ -74,6 +74,7 @@ class Interactions:
             "items": checks.require_indices("items", self.items, len(self.item_ids)),
             "ratings": checks.require_ratings("ratings", self.ratings),
             "timestamps": None if timestamps is None else checks.require_timestamps("timestamps", timestamps),
+            "timestamp_type": checks.require_time_type("timestamp_type", self.timestamp_type),
         }
         checks.require_same_length(**{name: checked[name] for name in ("users", "items", "ratings", "timestamps")})
         self.__dict__.update(checked)
@@ -147,8 +148,12 @@ class Interactions:
         """
         try:
             users = self.users[positions]
-        except (IndexError, TypeError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             raise ParameterError(f"positions do not fit {self.n_ratings} ratings: {error}") from error
+        if users.ndim != 1:
+            raise ParameterError(
+                f"positions do not fit {self.n_ratings} ratings: they have {users.ndim} dimensions; expected 1"
+            )
         timestamps = None if self.timestamps is None else self.timestamps[positions]
         return self.with_rows(users, self.items[positions], self.ratings[positions], timestamps)
 

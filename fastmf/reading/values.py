@@ -24,7 +24,7 @@ def to_ratings(column: Column, name: str) -> Float32Array:
     DataError
         If they are no numbers, null, or not finite in float32.
     """
-    values = decode(column.values)
+    values = _decoded(column, name)
     require_no_nulls(values, name, column.where)
     require_kind(values.type, name, RATINGS)
     try:
@@ -43,6 +43,14 @@ def to_ratings(column: Column, name: str) -> Float32Array:
     return ratings
 
 
+def _decoded(column: Column, name: str) -> pa.ChunkedArray:
+    try:
+        column.values.validate()
+        return decode(column.values)
+    except pa.ArrowException as error:
+        raise DataError(f"column {name!r} is damaged: {error}; make it again") from error
+
+
 def to_timestamps(column: Column, name: str) -> tuple[Int64Array, Any]:
     """Return the timestamps of a column in its own unit, and its Arrow type, which is None for integers.
 
@@ -56,7 +64,7 @@ def to_timestamps(column: Column, name: str) -> tuple[Int64Array, Any]:
     DataError
         If they are neither integers nor times, null, or do not fit into int64.
     """
-    values = decode(column.values)
+    values = _decoded(column, name)
     kind = values.type
     require_no_nulls(values, name, column.where)
     require_kind(kind, name, TIMES)
