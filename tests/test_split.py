@@ -213,6 +213,22 @@ def test_both_parts_keep_the_unit_of_times(name: str) -> None:
         assert train.timestamp_type == test.timestamp_type == pa.timestamp("ms")
 
 
+class Vague:
+    """What is neither true nor false if it is compared, as columns and missing values of pandas and polars."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise TypeError("it is ambiguous")
+
+    def __repr__(self) -> str:
+        return "vague"
+
+
 NO_POINTS: list[tuple[Any, Any, str]] = [
     (None, datetime.date(2020, 1, 1), "whose unit is not known; give an integer (1577836800 if they are seconds)"),
     (None, np.datetime64("2020-01-01"), "give an integer (1577836800 if they are seconds), or read a column of dates"),
@@ -221,6 +237,11 @@ NO_POINTS: list[tuple[Any, Any, str]] = [
     (None, float("nan"), "at is nan; expected an integer"),
     (None, pa.scalar(1, pa.timestamp("ns")), "whose unit is not known; give an integer (0 if they are seconds)"),
     (None, True, "at is True; expected an integer"),
+    (None, np.array([1, 2]), "expected an integer, a date"),
+    (None, pa.array([1, 2]), "expected an integer, a date"),
+    (pa.timestamp("s"), np.array(["2020-01-01", "2020-01-02"], "datetime64[D]"), "expected an integer, a date"),
+    (pa.timestamp("s"), Vague(), "at is vague; expected an integer, a date"),
+    (pa.timestamp("s", "No/Where"), datetime.date(2020, 1, 1), "'No/Where', is not known here; give at with one"),
     (pa.timestamp("s"), np.datetime64("NaT"), "expected an integer, a date"),
     (pa.timestamp("s"), pa.scalar(None, pa.timestamp("s")), "expected an integer, a date"),
     (pa.timestamp("s"), pa.scalar("x"), "expected an integer, a date"),
@@ -261,6 +282,26 @@ def test_a_point_beyond_all_times_names_those_that_cut(kind: Any, at: Any, advic
 
     with pytest.raises(DataError, match=advice):
         split.temporal(ratings, at=at)
+
+
+@pytest.mark.parametrize("at", [2, datetime.datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)], ids=["integer", "with a zone"])
+def test_times_in_a_zone_that_is_not_known_can_be_cut(at: Any) -> None:
+    times = pa.array([1, 2, 3], pa.int64()).view(pa.timestamp("s", "No/Where"))
+    ratings = Interactions.from_arrays([1, 1, 1], [1, 2, 3], timestamps=times)
+
+    assert list(map(len, split.temporal(ratings, at=at))) == [1, 2]
+    assert list(map(len, split.temporal(ratings, 0.3))) == [2, 1]
+    with pytest.raises(DataError, match="choose at after 1 and up to 3"):
+        split.temporal(ratings, at=4)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize(
+    "given", [None, [(1, 1, 5.0)], pa.table({"user_id": [1], "item_id": [1]})], ids=["None", "list", "table"]
+)
+def test_what_is_no_interactions_is_refused(given: Any, name: str) -> None:
+    with pytest.raises(ParameterError, match=r"ratings is a \w+; expected Interactions: read_parquet, Interactions"):
+        SPLITS[name](given)
 
 
 def test_temporal_takes_times_before_1970() -> None:

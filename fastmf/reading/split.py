@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fastmf.common.parameters import require_integer, require_number
 from fastmf.errors import DataError, ParameterError, named
@@ -40,6 +41,7 @@ def random(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -> 
     >>> len(train), len(test)
     (3, 1)
     """
+    _require_ratings(ratings)
     _require_fraction(test_fraction)
     n_test = _test_count(ratings.n_ratings, test_fraction)
     chosen = _shuffled(ratings, seed)[:n_test]
@@ -61,6 +63,7 @@ def per_user(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -
     -------
     train, test : Interactions
     """
+    _require_ratings(ratings)
     _require_fraction(test_fraction)
     order = _shuffled(ratings, seed)
     rank, count = _rank_within_user(ratings, order)
@@ -138,9 +141,19 @@ def temporal(ratings: Interactions, test_fraction: float | None = None, at: Any 
     else:
         start = in_unit_of(ratings.timestamp_type, at)
     is_test = times >= start if abs(start) < 2**63 else np.full(len(times), start < 0)
-    ends = np.array([times.min(), times.max()]) if len(times) else times
-    first, last = to_arrow_times(ends, ratings.timestamp_type).cast("string").to_pylist() or ("?", "?")
-    return _cut(ratings, np.flatnonzero(is_test), f"choose at after {first} and up to {last}")
+    return _cut(ratings, np.flatnonzero(is_test), _points(times, ratings.timestamp_type))
+
+
+def _points(times: Int64Array, kind: Any) -> str:
+    """Word which points in time leave something on both sides."""
+    if not len(times):
+        return "there are no ratings"
+    ends = np.array([times.min(), times.max()])
+    try:
+        first, last = to_arrow_times(ends, kind).cast("string").to_pylist()
+    except pa.ArrowException:  # a time zone that is not known here
+        first, last = ends.tolist()
+    return f"choose at after {first} and up to {last}"
 
 
 def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
@@ -157,11 +170,20 @@ def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split
     -------
     list of (train, test)
     """
+    _require_ratings(ratings)
     require_integer("n_folds", n_folds, minimum=2)
     if n_folds > ratings.n_ratings:
         raise DataError(f"{ratings.n_ratings} ratings cannot be cut into {n_folds} folds; use fewer folds")
     order = _shuffled(ratings, seed)
     return [_cut(ratings, fold) for fold in np.array_split(order, n_folds)]
+
+
+def _require_ratings(ratings: Interactions) -> None:
+    if not isinstance(ratings, Interactions):
+        raise ParameterError(
+            f"ratings is a {type(ratings).__name__}; expected Interactions: read_parquet, Interactions.from_arrow, "
+            "from_arrays and from_scipy make them"
+        )
 
 
 def _require_fraction(test_fraction: float) -> None:
@@ -182,6 +204,7 @@ def _shuffled(ratings: Interactions, seed: int) -> Int64Array:
 
 
 def _times(ratings: Interactions) -> Int64Array:
+    _require_ratings(ratings)
     if ratings.timestamps is None:
         raise DataError(
             f"these ratings have no timestamps; read them with {named('timestamp')}=..., or use another split"

@@ -90,7 +90,7 @@ def _moment(at: Any) -> _Moment | None:
         return _moment_of_arrow(at)
     if isinstance(at, (np.datetime64, np.timedelta64)):
         return None if np.isnat(at) else _moment_of_numpy(at)
-    if at != at:  # pandas.NaT
+    if not isinstance(at, (datetime.date, datetime.time, datetime.timedelta)) or at != at:  # pandas.NaT
         return None
     more = int(getattr(at, "nanosecond", 0))  # of pandas.Timestamp
     if isinstance(at, datetime.datetime):
@@ -140,5 +140,10 @@ def _to_utc(nanoseconds: int, zone: str) -> int:
     """Turn the wall clock of a time zone into UTC; of two such times the earlier one, of none the next one."""
     seconds, rest = divmod(nanoseconds, 10**9)
     wall = pa.scalar(seconds, pa.timestamp("s"))
-    utc = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest")
+    try:
+        utc = pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest")
+    except pa.ArrowException as error:
+        raise ParameterError(
+            f"at has no time zone, and that of the timestamps, {zone!r}, is not known here; give at with one"
+        ) from error
     return int(utc.value) * 10**9 + rest
