@@ -84,6 +84,13 @@ def test_ids_of_folders_keep_their_text_unless_all_are_canonical_integers(
     assert fastmf.read_parquet(tmp_path).user_ids.to_pylist() == users
 
 
+def test_quoted_ids_that_are_no_text_stay_apart(tmp_path: Path) -> None:
+    for value in ("%FF", "%FE", "%C3%A9"):
+        write(tmp_path / f"user_id={value}" / "r.parquet", user_id=None)
+
+    assert {user for user, _, _ in triples(tmp_path)} == {"%FF", "%FE", "é"}
+
+
 @pytest.mark.parametrize("inside", [3, 3.5, "three"])
 def test_a_column_of_the_file_wins_over_a_key(inside: Any, tmp_path: Path) -> None:
     name = "rating" if inside != "three" else "item_id"
@@ -274,6 +281,17 @@ def test_iterables_and_file_objects_are_sources(wrap: Callable[[Path], Any], tmp
 
 def test_an_open_file_is_a_source(tmp_path: Path) -> None:
     with open(write(tmp_path / "r.parquet"), "rb") as file:
+        assert triples(file) == [(1, 1, 1.0)]
+
+
+def test_a_file_object_is_read_from_its_beginning(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({name: [1] for name in COLUMNS}), content)
+
+    assert triples(content) == triples(content) == [(1, 1, 1.0)]
+
+    with open(tmp_path / "r.parquet", "wb+") as file:
+        file.write(content.getvalue())
         assert triples(file) == [(1, 1, 1.0)]
 
 

@@ -105,7 +105,7 @@ def find_files(source: Any) -> list[DataFile]:
 def _each(source: Any) -> Iterable[Any]:
     if isinstance(source, (str, bytes, os.PathLike)) or hasattr(source, "read"):
         return [source]
-    if isinstance(source, ds.Dataset) or hasattr(source, "columns") or hasattr(source, "collect_schema"):
+    if isinstance(source, ds.Dataset) or hasattr(source, "collect_schema") or hasattr(source, "columns"):
         raise ParameterError(
             f"path is a {type(source).__name__}; expected the path of a Parquet file: pass tables to "
             "Interactions.from_arrow"
@@ -140,10 +140,12 @@ def _as_text(name: Any) -> str:
 
 
 def _content(file: Any) -> DataFile:
-    """Read a file object to its end."""
+    """Read a file object from its beginning to its end."""
     label = getattr(file, "name", None)
     name = label if isinstance(label, str) else f"the {type(file).__name__}"
     try:
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)  # it may just have been written
         content = file.read()
     except Exception as error:  # file objects of other libraries raise anything
         raise DataError(f"cannot read {name}: {error}; open it again, for reading in binary mode") from error
@@ -206,7 +208,15 @@ def _is_skipped(name: str, is_folder: bool) -> bool:
 def _keys(folders: Sequence[str]) -> dict[str, str | None]:
     """Parse the names of folders below the one that was given; the deepest key of a name counts."""
     pairs = (folder.split("=", 1) for folder in folders if "=" in folder[1:])
-    return {unquote(key): None if value == _NULL_KEY else unquote(value) for key, value in pairs}
+    return {_unquoted(key): None if value == _NULL_KEY else _unquoted(value) for key, value in pairs}
+
+
+def _unquoted(text: str) -> str:
+    """Replace %XX by what it stands for, unless that is no text: two such keys must not become one."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
 
 
 def _in_pattern(pattern: str) -> list[DataFile]:
