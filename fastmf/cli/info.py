@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Describe whatever is at the path."""
+    from fastmf.reading.sources import SUFFIXES
+
     path = Path(parsed.path).expanduser()
-    is_model = path.is_dir() and not list(path.rglob("*.parquet"))
+    is_model = path.is_dir() and not any(file.name.lower().endswith(SUFFIXES) for file in path.rglob("*"))
     print_result(_model(path, parsed.verify) if is_model else _ratings(parsed.path), parsed.json)
     return 0
 
@@ -53,6 +55,16 @@ def _with_undefined(record: dict[str, Any]) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in record.items()}
 
 
+def _word(value: Any) -> str:
+    """Word an Arrow scalar: Python has no words for far years, nanoseconds, unknown time zones and bad UTF-8."""
+    import pyarrow as pa
+
+    for kind in (value.type, pa.string(), pa.int64(), pa.binary()):
+        with contextlib.suppress(ValueError, OverflowError, pa.ArrowException):
+            return str(value if kind == value.type else value.cast(kind))
+    return "?"
+
+
 def _ratings(path: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -68,6 +80,6 @@ def _ratings(path: str) -> dict[str, Any]:
             words.insert(1, f"{pc.count_distinct(column).as_py():,} distinct")
             if len(column) > column.null_count:
                 extremes = pc.min_max(column)
-                words.append(f"from {extremes['min']} to {extremes['max']}")
+                words.append(f"from {_word(extremes['min'])} to {_word(extremes['max'])}")
         result[field.name] = ", ".join(words)
     return result

@@ -22,7 +22,7 @@ from fastmf.errors import DataError, ParameterError
 
 PathLike = str | os.PathLike[str]
 
-_SUFFIXES = (".parquet", ".parq", ".pq")
+SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _URI_THAT_LOST_A_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
@@ -185,7 +185,7 @@ def _walk(folder: str, above: tuple[str, ...], others: list[str]) -> Iterator[st
         if entry.is_dir():
             if os.path.realpath(entry.path) not in here:  # a link to a folder above would be followed for ever
                 yield from (os.path.join(entry.name, path) for path in _walk(entry.path, here, others))
-        elif entry.name.lower().endswith(_SUFFIXES):
+        elif entry.name.lower().endswith(SUFFIXES):
             yield entry.name
         else:
             others.append(entry.name)
@@ -297,7 +297,7 @@ def _in_remote_folder(uri: str, filesystem: Any, folder: str) -> list[DataFile]:
     for path in sorted(info.path for info in infos if info.type == pa_fs.FileType.File):
         *folders, name = path[len(folder) :].strip("/").split("/")
         skipped = _is_skipped(name, False) or any(_is_skipped(part, True) for part in folders)
-        if not skipped and name.lower().endswith(_SUFFIXES):
+        if not skipped and name.lower().endswith(SUFFIXES):
             full = "/".join([uri.rstrip("/"), *folders, name])
             files.append(DataFile(full, _keys(folders), filesystem, path))
     if not files:

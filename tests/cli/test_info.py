@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import fastmf
 
@@ -61,6 +62,36 @@ def test_info_of_columns_that_are_no_numbers(tmp_path: Path, call_fastmf: Callab
     assert told["item_id"].startswith("dictionary<")
     assert told["genres"] == "list<element: string>, 1 null"
     assert told["note"] == "string, 0 distinct, 3 null"
+
+
+def test_info_of_values_that_python_cannot_word(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    integers = pa.array([1, 2**42])
+    table = pa.table(
+        {
+            "zone": integers.view(pa.timestamp("ms", "No/Where")),
+            "year": pa.array([1, 2**48]).view(pa.timestamp("ms")),
+            "nanoseconds": integers.view(pa.timestamp("ns")),
+            "text": pa.array([b"a", b"\xff"]).view(pa.string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "r.parquet")
+
+    told = json.loads(call_fastmf("info", "r.parquet", "--json").stdout)
+
+    assert told["zone"].endswith("from 1 to 4398046511104")
+    assert told["year"].endswith("from 1970-01-01 00:00:00.001000 to 10889-08-02 05:31:50.656")
+    assert "from 1970-01-01 00:00:00.000000001 to 1970-01-01 01:13:18.046511104" in told["nanoseconds"]
+    assert told["text"].endswith(r"from a to b'\xff'")
+
+
+@pytest.mark.parametrize("name", ["a.parq", "b/c.PQ", "d.PARQUET"])
+def test_info_of_a_directory_of_files_with_other_endings(
+    name: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(data.ratings.read_bytes())
+
+    assert json.loads(call_fastmf("info", ".", "--json").stdout)["files"] == 1
 
 
 def test_info_of_a_directory_of_files(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
