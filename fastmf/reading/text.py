@@ -122,6 +122,8 @@ class _Text:
         path = path if path.exists() else Path(os.path.expanduser(path))
         if path.is_dir():
             raise DataError(f"{path} is a folder; expected a text file")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is a pipe or a device, and is read twice; write the text to a file first")
         if not path.is_file():
             raise DataError(f"no such file: {path}; expected a text file")
         self._path, self._encoding = path, form.encoding

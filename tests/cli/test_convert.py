@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -442,6 +443,14 @@ def test_no_such_text(run_fastmf: Callable[..., Done], contents: Callable[[], ob
 
     assert done.stderr == "fastmf convert: no such file: a.csv; expected a text file\n"
     assert contents() == {}
+
+
+def test_a_pipe_is_refused(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+
+    done = call_fastmf("convert", "a.csv", "out.parquet", status=1)
+
+    assert "a.csv is a pipe or a device, and is read twice; write the text to a file first" in done.stderr
 
 
 def test_a_folder_is_no_text(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
