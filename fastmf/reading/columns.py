@@ -2,13 +2,14 @@
 
 import bisect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastmf.errors import DataError
+from fastmf.errors import DataError, ParameterError
 
 
 class Place(NamedTuple):
@@ -191,6 +192,43 @@ TIMES = Kind(
     _parse_times,
 )
 ANY = Kind("any type", lambda kind: True, _unify, parse_ids)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of the columns of ratings; None for a column that does not exist.
+
+    Raises
+    ------
+    ParameterError
+        If one is no name.
+    """
+
+    user: str
+    item: str
+    rating: str | None
+    timestamp: str | None
+
+    def __post_init__(self) -> None:
+        for parameter, name in vars(self).items():
+            required = parameter in ("user", "item")
+            if not isinstance(name, Hashable) or (name is None and required):
+                expected = "the name of a column" if required else "the name of a column, or None"
+                raise ParameterError(f"{parameter} is {name!r}; expected {expected}")
+
+    def kinds(self) -> list[tuple[str, str, Kind]]:
+        """Return the parameter, name and use of each column that exists."""
+        columns = (
+            ("user", self.user, IDS),
+            ("item", self.item, IDS),
+            ("rating", self.rating, RATINGS),
+            ("timestamp", self.timestamp, TIMES),
+        )
+        return [(parameter, name, kind) for parameter, name, kind in columns if name is not None]
+
+    def given(self) -> list[str]:
+        """Return the columns that exist."""
+        return [name for _, name, _ in self.kinds()]
 
 
 def require_column(names: Sequence[str], name: str, file: str = "", hint: str = "") -> None:

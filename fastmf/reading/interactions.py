@@ -1,6 +1,6 @@
 """`Interactions`: ratings as (user, item, rating) triples with dense indices, and the outside id of each index."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,7 @@ from fastmf.common.memory import needing
 from fastmf.common.parameters import require_choice
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading import checks, ids
-from fastmf.reading.columns import IDS, RATINGS, TIMES, Column, Kind, Place
+from fastmf.reading.columns import IDS, RATINGS, TIMES, Column, Kind, Names, Place
 from fastmf.reading.duplicates import DUPLICATES, without_duplicates
 from fastmf.reading.parquet import ParquetFiles, PathLike, write_table
 from fastmf.reading.tables import as_table, is_table
@@ -201,7 +201,7 @@ class Interactions:
         lengths = {name: len(column.values) for name, column in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the arrays differ in length: {lengths}; expected one value each for every rating")
-        names = _Names("users", "items", "ratings", "timestamps")
+        names = Names("users", "items", "ratings", "timestamps")
         source = _Source("the arrays", lengths["users"], lambda name, _: arrays.get(name))
         return _build(source, names, duplicates)
 
@@ -238,7 +238,7 @@ class Interactions:
         DataError
             As `read_parquet`.
         """
-        names = _Names(user, item, rating, timestamp)
+        names = Names(user, item, rating, timestamp)
         arrow = as_table(table, names.given())
         places = {
             name: place for place, name in enumerate(dict.fromkeys(names.given()))
@@ -355,42 +355,13 @@ def read_parquet(
     >>> import fastmf
     >>> ratings = fastmf.read_parquet("ratings/", timestamp="timestamp")  # doctest: +SKIP
     """
-    names = _Names(user, item, rating, timestamp)
+    names = Names(user, item, rating, timestamp)
     files = ParquetFiles(path)
     for parameter, name, kind in names.kinds():
         files.type_of(name, kind, f"; name another with {named(parameter)}=...")
     label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
     source = _Source(label, files.count_rows(), lambda name, kind: None if name is None else files.read(name, kind))
     return _build(source, names, duplicates)
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Names of the columns; None for a column that does not exist."""
-
-    user: str
-    item: str
-    rating: str | None
-    timestamp: str | None
-
-    def __post_init__(self) -> None:
-        for parameter, name in vars(self).items():
-            required = parameter in ("user", "item")
-            if not isinstance(name, Hashable) or (name is None and required):
-                expected = "the name of a column" if required else "the name of a column, or None"
-                raise ParameterError(f"{parameter} is {name!r}; expected {expected}")
-
-    def kinds(self) -> list[tuple[str, str, Kind]]:
-        columns = (
-            ("user", self.user, IDS),
-            ("item", self.item, IDS),
-            ("rating", self.rating, RATINGS),
-            ("timestamp", self.timestamp, TIMES),
-        )
-        return [(parameter, name, kind) for parameter, name, kind in columns if name is not None]
-
-    def given(self) -> list[str]:
-        return [name for _, name, _ in self.kinds()]
 
 
 class _Source(NamedTuple):
@@ -409,7 +380,7 @@ class _Source(NamedTuple):
         return column
 
 
-def _build(source: _Source, names: _Names, duplicates: str) -> Interactions:
+def _build(source: _Source, names: Names, duplicates: str) -> Interactions:
     """Encode one column after the other, so that at most one raw column is in memory."""
     require_choice("duplicates", duplicates, DUPLICATES)
     if source.n_rows == 0:
