@@ -184,6 +184,7 @@ def one_lap_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return raced
 
 
+@pytest.mark.stress
 @pytest.mark.slow
 def test_a_quick_run_without_data_runs_all_other_suites_and_succeeds(
     bench: Bench, one_lap_in_this_process: list[str]
