@@ -64,7 +64,8 @@ def deviation_of(ratings: Interactions) -> float:
     values = ratings.ratings
     mean = float(values.mean(dtype=np.float64))
     chunks = (values[start : start + _CHUNK].astype(np.float64) - mean for start in range(0, len(values), _CHUNK))
-    deviation = math.sqrt(sum(float(chunk @ chunk) for chunk in chunks) / len(values))
+    # Not chunk @ chunk: the threads of BLAS would keep their cores busy for a while after it, beside the first epochs.
+    deviation = math.sqrt(sum(float(np.square(chunk).sum()) for chunk in chunks) / len(values))
     if deviation > _ROUNDING * abs(mean):
         return deviation
     return min(max(abs(mean), _LEAST), _LARGEST) if mean else 1.0
