@@ -14,7 +14,7 @@ from fastmf_kernels.topk.arrays import ItemIndex, Rows, TopK, no_rows, without_l
 
 # Up to so many queries are answered sooner than items are laid out.
 MOST_QUERIES_WITHOUT_INDEX = 8
-# The largest k, where there are fewer items.
+# The largest k; with more items than this, k may be as large as their number.
 _MOST_PLACES = 1 << 20
 
 

@@ -16,6 +16,7 @@ import argparse
 from typing import Any
 
 from fastmf.cli.options import (
+    add_cold_option,
     add_column_options,
     add_run_options,
     load_model,
@@ -52,12 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="test items are relevant from this rating on (default: all)",
     )
-    parser.add_argument(
-        "--cold",
-        choices=("skip", "popular", "include"),
-        default="skip",
-        help="for users without training ratings, rank nothing, rank items by popularity, or rank them by the users' "
-        "factors; only include also ranks items without training ratings (default: %(default)s)",
+    add_cold_option(
+        parser,
+        "for users without training ratings, rank nothing, rank items by popularity, or rank them by the users' "
+        "factors; only include also ranks items without training ratings",
     )
     add_column_options(parser)
     add_run_options(parser)

@@ -36,7 +36,7 @@ class _Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """``n_factors`` is ``--factors``; ``biases``, which are there unless one says so, are ``--no-biases``."""
+        """``n_factors`` becomes ``--factors``, and ``biases``, which is True by default, ``--no-biases``."""
         name = self.parameter.removeprefix("n_").replace("_", "-")
         return _SPECIAL_FLAGS.get(self.parameter, f"--no-{name}" if self.default is True else f"--{name}")
 

@@ -76,6 +76,13 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cold_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --cold; ``text`` says what each of its choices does."""
+    parser.add_argument(
+        "--cold", choices=("skip", "popular", "include"), default="skip", help=f"{text} (default: %(default)s)"
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to run."""
     group = parser.add_argument_group("running")

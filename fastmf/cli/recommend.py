@@ -12,7 +12,7 @@ users and items each) were skipped, because no score in them can be among the be
 import argparse
 from typing import Any
 
-from fastmf.cli.options import add_run_options, load_model, note, positive_integer, print_result
+from fastmf.cli.options import add_cold_option, add_run_options, load_model, note, positive_integer, print_result
 
 # So many unknown users are shown.
 _SHOWN = 3
@@ -29,12 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="refuse users that the model does not know")
     parser.add_argument("--user-column", default="user_id", metavar="NAME", help="their column (default: %(default)s)")
     parser.add_argument("--include-seen", action="store_true", help="also recommend items of the training ratings")
-    parser.add_argument(
-        "--cold",
-        choices=("skip", "popular", "include"),
-        default="skip",
-        help="users without training ratings get no items, the most popular items, or those that score highest with "
-        "their factors; only include also recommends items without training ratings (default: %(default)s)",
+    add_cold_option(
+        parser,
+        "users without training ratings get no items, the most popular items, or those that score highest with "
+        "their factors; only include also recommends items without training ratings",
     )
     add_run_options(parser)
 

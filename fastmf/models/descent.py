@@ -46,7 +46,7 @@ _ROUNDING = 0.01
 _WORSE_THAN_NOTHING = 1.5
 # A rating range that is this many times as wide as the ratings it is for is a mistake.
 _TOO_WIDE = 10
-# Rows shrink to nothing with such a strength; a larger one might not be a float32 number.
+# The largest strength that kernels get: it shrinks rows to 0. A larger one may not be a float32 number.
 _STRONGEST = 1e30
 _NO_UNITS = Units()
 # Names in a model directory, and the fields of `RowSteps` that they keep.
