@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastmf.answering import rows as of_rows
-from fastmf.answering.rows import contains, keep_columns, renumber_columns
+from fastmf.answering.rows import contains, count_contained, keep_columns, renumber_columns
 from fastmf_kernels.topk.arrays import Rows
 
 
@@ -28,6 +28,18 @@ def test_contains_says_which_pairs_are_there(seed: int, chunk: int, monkeypatch:
     inside = (row >= 0) & (column >= 0) & (column < n_columns)
     assert found.tolist() == (inside & table[row, np.clip(column, 0, n_columns - 1)]).tolist()
     assert contains(rows, row[:0], column[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_contained_pairs_are_counted(seed: int) -> None:
+    rng, (rows, table) = np.random.default_rng(seed), drawn(seed)
+    n_rows, n_columns = table.shape
+    row, column = (rng.integers(-1, n, 200).astype(np.int32) for n in (n_rows, n_columns))
+
+    counted = count_contained(rows, row, column, n_columns)
+
+    assert counted == np.count_nonzero(table[row, column] & (row >= 0) & (column >= 0))
+    assert count_contained(rows, row[:0], column[:0], n_columns) == 0
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastmf.answering.asked import read_once
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.rows import contains, difference, keep_columns, rows_of_pairs, take_rows, union
+from fastmf.answering.rows import count_contained, difference, keep_columns, rows_of_pairs, take_rows, union
 from fastmf.answering.scoring import COLD, Scorer
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer, require_number
@@ -246,9 +246,9 @@ class _Excluded(NamedTuple):
     ) -> "_Excluded":
         rows, fitted = scorer.exclusion(exclude), scorer.fitted
         if not isinstance(exclude, Interactions):
-            return cls(rows, None, int(np.count_nonzero(contains(rows, pairs.users, pairs.items))))
+            return cls(rows, None, count_contained(rows, pairs.users, pairs.items, fitted.n_items))
         in_test = _as_rows_of(exclude, test)
-        n_test_pairs = int(np.count_nonzero(contains(in_test, test.users, test.items)))
+        n_test_pairs = count_contained(in_test, test.users, test.items, test.n_items)
         warm = None if cold == "include" else fitted.counts.warm_items
         if warm is not None:
             rows = keep_columns(rows, warm, fitted.n_items)
