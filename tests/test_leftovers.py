@@ -146,6 +146,14 @@ def test_a_rename_replaces_nothing(kind: str, system: str, tmp_path: Path) -> No
     assert (text_of(source), text_of(target)) == ("source", "target")
 
 
+@each_system
+def test_a_rename_of_nothing_leaves_nothing(system: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        renaming.rename_to_absent(tmp_path / "source", tmp_path / "target")
+
+    assert os.listdir(tmp_path) == []
+
+
 # Overwrites ./out and is killed at the second rename, or right after names were exchanged.
 KILLED = """
 import os, signal, sys

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,6 +103,14 @@ def output_path(path: str | os.PathLike[str]) -> Path:
     return final
 
 
+def _mode_of(path: Path) -> int | None:
+    """Return the kind and permissions of what is at a path, in one look; None if nothing is there."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise an error if ``path`` cannot become an output: cheap, so that long work can ask before it starts.
 
@@ -114,11 +123,12 @@ def require_absent(path: str | os.PathLike[str], overwrite: bool) -> None:
     """
     final = output_path(path)
     with naming(path):
-        if final.exists() and not overwrite:
+        mode = _mode_of(final)
+        if mode is not None and not overwrite:
             raise OutputExistsError(
                 f"{path} exists already; choose another output, or allow overwriting ({named('overwrite=True')})"
             )
-        if final.exists() and not (final.is_file() or final.is_dir()):
+        if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise OutputExistsError(f"{path} is neither a file nor a directory; choose another output")
         lowest = next((parent for parent in final.parents if parent.exists()), Path("/"))
         if not lowest.is_dir():
@@ -315,6 +325,8 @@ def _swap_in_two_steps(temporary: Path, final: Path) -> None:
                 rename_to_absent(aside, final)
             except FileExistsError:  # there is a newer one
                 _delete(aside)
+            except FileNotFoundError:  # another process has put it back
+                pass
         raise
     _delete(aside)
 

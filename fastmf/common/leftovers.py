@@ -5,6 +5,7 @@ Beside an output ``x`` there may be, for a while: ``.x.tmp-PROCESS-...``, a new 
 long output.
 """
 
+import errno
 import functools
 import hashlib
 import os
@@ -95,7 +96,7 @@ def put_back_old_version(path: Path) -> bool:
         if not _is_in_use(aside):
             with suppress(FileExistsError, FileNotFoundError):  # another process is quicker
                 if is_empty:
-                    path.rmdir()
+                    _remove_empty(path)
                 rename_to_absent(aside, path)
             return True
     return bool(asides)
@@ -155,6 +156,16 @@ def _is_empty_directory(path: Path) -> bool:
         return not any(path.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _remove_empty(directory: Path) -> None:
+    """Remove an empty directory; `FileExistsError` if something else is there by now."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(error.errno, error.strerror, str(directory)) from None
+        raise
 
 
 def _name_beside(path: Path, kind: str) -> Path:

@@ -86,10 +86,14 @@ def _rename_in_two_steps(source: Path, target: Path) -> None:
         return
     try:
         os.link(source, target)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError:  # a file system without hard links
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(source, target)
+        try:
+            os.replace(source, target)
+        except BaseException:
+            os.unlink(target)
+            raise
     else:
         os.unlink(source)
