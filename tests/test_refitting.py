@@ -129,11 +129,8 @@ def stress(kind: type[FactorModel], folder: Path, n_fits: int) -> dict[str, int]
     return {name: future.result() for name, future in asking.items()}
 
 
-QUICK = ("ALS", "ImplicitALS")
-EACH = [pytest.param(kind, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, kind in MODELS.items()]
-
-
-@pytest.mark.parametrize("kind", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
 def test_answers_while_a_model_is_fitted_again_are_of_one_fit(kind: type[FactorModel], tmp_path: Path) -> None:
     answered = stress(kind, tmp_path, n_fits=20)
 

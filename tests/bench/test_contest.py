@@ -10,6 +10,8 @@ import pytest
 from fastmf_bench import contest
 from fastmf_bench.contest import Contestant, run_contest
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"shape": (8, 8, 8)}
 
 

@@ -16,6 +16,8 @@ from fastmf_bench.suites import SUITES
 
 Bench = Callable[..., tuple[str, str]]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_what_there_is_is_proven(operation: str) -> None:

@@ -32,6 +32,7 @@ def test_recommend_writes_the_table_of_the_library(
     }
 
 
+@pytest.mark.slow
 def test_recommend_in_a_process_of_its_own(data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]) -> None:
     done = run_fastmf("recommend", data.models["als"], "--output", "recs.parquet")
 
@@ -87,6 +88,7 @@ def test_evaluate_gives_the_figures_of_the_library(name: str, data: Any, call_fa
     assert json.loads(done.stdout) == fastmf.evaluate(fastmf.load(data.models[name]), fastmf.read_parquet(data.test))
 
 
+@pytest.mark.slow
 def test_evaluate_in_a_process_of_its_own(data: Any, run_fastmf: Callable[..., Done]) -> None:
     done = run_fastmf("evaluate", data.models["als"], data.test, "-k", 5)
 
@@ -122,6 +124,7 @@ def test_similar_gives_the_neighbours_of_the_library(
     assert json.loads(done.stdout) == similar([an_id], 4).to_arrow().to_pylist()
 
 
+@pytest.mark.slow
 def test_similar_in_a_process_of_its_own(data: Any, run_fastmf: Callable[..., Done]) -> None:
     done = run_fastmf("similar", data.models["als"], "--item", "film-007", "-k", 2)
 

@@ -14,6 +14,7 @@ import fastmf
 Done = CompletedProcess[str]
 
 
+@pytest.mark.slow
 def test_demo_does_what_the_python_that_it_shows_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_fastmf: Callable[..., Done]
 ) -> None:
@@ -48,6 +49,7 @@ def test_demo_for_people_leaves_nothing_but_its_output(
     assert names == ["output", "n_rows", "ndcg@10", "recall@10", "ndcg@10 of the most popular films"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", ["Parquet", "text", "an earlier demo"])
 def test_demo_replaces_nothing_unless_told_to(
     there: str, tmp_path: Path, call_fastmf: Callable[..., Done], contents: Callable[[], object]

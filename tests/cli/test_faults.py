@@ -15,7 +15,10 @@ import pytest
 
 import fastmf
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of Unix")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of Unix"),
+]
 
 Done = CompletedProcess[str]
 Contents = Callable[[], dict[str, bytes | None]]

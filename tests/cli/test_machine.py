@@ -15,6 +15,8 @@ from fastmf_kernels import _cache, _jit
 
 Done = CompletedProcess[str]
 
+pytestmark = pytest.mark.slow
+
 
 def test_doctor_tells_what_is_used(run_fastmf: Callable[..., Done]) -> None:
     done = run_fastmf("doctor", "--json")

@@ -117,6 +117,7 @@ def test_a_model_that_joins_the_registry_is_an_option(
     assert (model.n_turns, model.is_calm, model.cg_steps) == (5, False, 4)
 
 
+@pytest.mark.slow
 def test_options_do_not_depend_on_docstrings(data: Any, tmp_path: Any) -> None:
     options = ("--model", "sgd", "--output", str(tmp_path / "model"), "--rating-range", "0", "6", "--factors", "2")
     packages = (Path(str(package.__file__)).parents[1] for package in (fastmf, fastmf_kernels))

@@ -166,6 +166,7 @@ def test_users_of_whom_none_is_known_are_an_error(
     assert contents() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["r.parquet", "."])
 def test_clean_removes_what_killed_runs_left(
     of: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done], call_fastmf: Callable[..., Done]

@@ -64,6 +64,7 @@ def test_progress_is_plain_lines_elsewhere(data: Any, call_fastmf: Callable[...,
     ]
 
 
+@pytest.mark.slow
 def test_quiet_is_silent(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     model = data.models["als"]
     calls: dict[str, tuple[object, ...]] = {

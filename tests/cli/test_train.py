@@ -20,6 +20,7 @@ CLASSES = models_by_command_name()
 SMALL = ("--factors", 4, "--epochs", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_train_gives_the_model_of_the_library(
     name: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]

@@ -53,6 +53,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kerne
     return lambda value=1, target="sm_90": KernelCache(closing_over(value), lambda states: states, lambda: target)
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_every_process() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", NAMES]

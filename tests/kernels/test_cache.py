@@ -21,6 +21,8 @@ from fastmf_kernels import _cache, _jit, _notes, _sources
 from fastmf_kernels._notes import KernelCacheWarning
 from tests.kernels.made_up_package import CALL_SERIAL, machine_code, make_package
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(_jit.__file__).parent
 OPERATIONS = {"als", "layout", "linalg", "negative_sampling", "predict", "sgd", "svdpp", "topk"}
 ROWS = {"negative_sampling", "sgd", "svdpp"}

@@ -18,6 +18,8 @@ from fastmf_kernels import _jit
 from fastmf_kernels._types import Float32Array
 from tests.kernels.made_up_package import CALL_PARALLEL, CALL_SERIAL, HELPER, machine_code, make_package
 
+pytestmark = pytest.mark.slow
+
 LAYERS = ("omp", "tbb", "workqueue")
 
 # Ends with status 0 and a reason where the layer asked for cannot run here.

@@ -167,6 +167,7 @@ def drawn_counts(kernels: Kernels, ratings: CSR, n_items: int, n_epochs: int) ->
     return drawn, n_pairs
 
 
+@pytest.mark.slow
 def test_items_are_drawn_about_evenly(kernels: Kernels) -> None:
     ratings = power_law(400, 30, 1200).by_user
     missing = [
