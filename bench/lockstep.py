@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _error(model: fastmf.SGD, train: fastmf.Interactions, test: fastmf.Interactions, kernels: Kernels) -> float:
     """Return the RMSE on the test part after training with some kernels; infinite where that diverges."""
     try:
-        with mock.patch("fastmf.models.base.get_backend", return_value=kernels), np.errstate(all="ignore"):
+        with mock.patch("fastmf.models.factor_model.get_backend", return_value=kernels), np.errstate(all="ignore"):
             model.fit(train)
     except DivergenceError:
         return float("inf")

@@ -528,7 +528,7 @@ def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray
         c = 1 + (1 if model.alpha is None else model.alpha) * np.abs(r)
         return float((c * (preference - r_hat) ** 2).sum() + lam * sum(penalty.sum() for penalty in penalties))
     w = observed if model.alpha is None else model.alpha * np.abs(r)
-    a0, nu = model.unobserved_weight, model.regularization_exponent
+    a0, nu = model.chosen.get("unobserved_weight", model.unobserved_weight), model.regularization_exponent
     n_users, n_items = observed.any(axis=1).sum(), observed.any(axis=0).sum()
     penalty = ((observed.sum(axis=1) + a0 * n_items) ** nu) @ penalties[0]
     penalty += ((observed.sum(axis=0) + a0 * n_users) ** nu) @ penalties[1]
@@ -821,7 +821,7 @@ def test_a_rising_loss_is_divergence_before_numbers_overflow() -> None:
 @pytest.mark.parametrize("solver", ["cholesky", "cg", "subspace"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_sweeps_that_overflow_are_divergence(backend: str, solver: str) -> None:
-    model = ImplicitALS(n_factors=4, init_scale=1e25, solver=solver, backend=backend)
+    model = ImplicitALS(n_factors=4, init_scale=1e25, regularization=0.01, solver=solver, backend=backend)
 
     with np.errstate(all="ignore"), pytest.raises(DivergenceError, match=r"regularization=0\.01; raise it"):
         model.fit(small_ratings())
@@ -1131,6 +1131,7 @@ def test_what_was_not_chosen_was_seen_all_the_same(make: Make, value: float) -> 
 def test_a_dislike_pulls_its_score_to_0_the_more_the_larger_it_is(weighting: str, solver: str) -> None:
     clicks, _ = clicks_and_others(0)
     settings = {"n_factors": 8, "n_epochs": 12, "alpha": 4.0, "weighting": weighting, "solver": solver}
+    settings |= {"regularization": 0.01, "unobserved_weight": 0.1}
     means = []
     for value in (0, -0.5, -5):
         _, ratings = clicks_and_others(value)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import fastmf
 from fastmf import ALS, SGD, Interactions, SVDpp, testing
 from fastmf.errors import DataError, DivergenceError
-from fastmf.models.base import FactorModel
 from fastmf.models.descent import DescentModel
+from fastmf.models.factor_model import FactorModel
 
 SHAPE = {"n_factors": 8, "n_epochs": 8, "n_threads": 1}
 TRAIN, TEST = fastmf.split.random(testing.power_law(150, 100, 4000), test_fraction=0.2, seed=0)

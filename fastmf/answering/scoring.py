@@ -93,7 +93,7 @@ class Scorer:
     are added, and the link is applied, to the few scores that are returned.
 
     Items without training ratings are not recommended, and users without any get nothing, unless ``cold`` says so: see
-    `fastmf.models.FactorModel.recommend`.
+    `fastmf.models.Model.recommend`.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Scorer:
         deny: ItemFilter = None,
         cold: str = "skip",
     ) -> Recommendations:
-        """Find the k best items of each user; see `fastmf.models.FactorModel.recommend`."""
+        """Find the k best items of each user; see `fastmf.models.Model.recommend`."""
         parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
         batches = [parts.compute(number) for number in range(parts.n_batches)]
         if len(batches) == 1:

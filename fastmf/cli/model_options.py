@@ -10,9 +10,9 @@ import re
 import typing
 from typing import Any, NamedTuple
 
-from fastmf.cli.options import positive_integer
+from fastmf.cli.options import number_or_auto, positive_integer
 from fastmf.errors import ParameterError
-from fastmf.models import MODELS, FactorModel
+from fastmf.models import MODELS, Model
 from fastmf.models.parameter_docs import ParameterDoc
 
 # Every command has options of its own for these.
@@ -24,7 +24,7 @@ class _Option(NamedTuple):
     """A parameter, and the models that have it, by their names on the command line."""
 
     parameter: str
-    models: dict[str, type[FactorModel]]
+    models: dict[str, type[Model]]
 
     @property
     def doc(self) -> ParameterDoc:
@@ -42,14 +42,23 @@ class _Option(NamedTuple):
 
     @property
     def types(self) -> tuple[type, ...]:
-        """The type of the value, or those of the values of a pair; None is not counted."""
+        """The type of the value, or those of the values of a pair; None and ``"auto"`` are not counted."""
+        plain = self._declared[0]
+        return typing.get_args(plain) or (typing.cast("type", plain),)
+
+    @property
+    def may_be_auto(self) -> bool:
+        """Whether the value is a number or ``"auto"``."""
+        return self._declared == [float, str]
+
+    @property
+    def _declared(self) -> list[Any]:
         model = next(iter(self.models.values()))
         declared = next(field.type for field in dataclasses.fields(model) if field.name == self.parameter)
-        plain = [kind for kind in typing.get_args(declared) if kind is not type(None)] or [declared]
-        return typing.get_args(plain[0]) or (typing.cast("type", plain[0]),)
+        return [kind for kind in typing.get_args(declared) if kind is not type(None)] or [declared]
 
 
-def models_by_command_name() -> dict[str, type[FactorModel]]:
+def models_by_command_name() -> dict[str, type[Model]]:
     """Return the classes of models by their names on the command line: ``ImplicitALS`` is ``implicit-als``."""
     return {re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): model for name, model in MODELS.items()}
 
@@ -69,7 +78,7 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(option.flag, dest=option.parameter, help=_escaped(_help(option)), **_settings(option))
 
 
-def make_model(parsed: argparse.Namespace) -> FactorModel:
+def make_model(parsed: argparse.Namespace) -> Model:
     """Return the model that the options describe.
 
     Raises
@@ -109,7 +118,9 @@ def _settings(option: _Option) -> dict[str, Any]:
     if others:
         names = tuple(name.upper() for name in option.doc.names_of_values)
         return {"type": kind, "nargs": len(option.types), "metavar": names or "X"}
-    return {"type": positive_integer, "metavar": "N"} if kind is int else {"type": kind, "metavar": "X"}
+    if kind is int:
+        return {"type": positive_integer, "metavar": "N"}
+    return {"type": number_or_auto if option.may_be_auto else kind, "metavar": "X"}
 
 
 def _help(option: _Option) -> str:
@@ -124,7 +135,7 @@ def _help(option: _Option) -> str:
     return f"set {option.parameter}={not option.default}. {text}" if option.types[0] is bool else text
 
 
-def _doc_of(model: type[FactorModel], parameter: str) -> ParameterDoc:
+def _doc_of(model: type[Model], parameter: str) -> ParameterDoc:
     """Return what a parameter means; ``python -OO`` has no docstrings to say so."""
     return model.parameter_docs.get(parameter, ParameterDoc("", ""))
 

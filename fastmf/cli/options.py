@@ -33,6 +33,16 @@ def fraction(text: str) -> float:
     return value
 
 
+def number_or_auto(text: str) -> float | str:
+    """Parse a number, or the word "auto"."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number or "auto"') from None
+
+
 # Options whose names are not those of the parameters that they set.
 _OPTION_OF = {
     "backend": "device",

@@ -12,6 +12,9 @@ from fastmf.common.arrays import as_plain_array
 from fastmf.errors import ParameterError, named
 from fastmf_kernels._types import Int32Array
 
+AUTO = "auto"
+"""The value of a hyper-parameter whose number `fit` chooses from the data."""
+
 
 def require_integer(name: str, value: object, *, minimum: int, otherwise: str = "") -> None:
     """Raise `ParameterError` unless ``value`` is an integer of at least ``minimum``.
@@ -23,14 +26,38 @@ def require_integer(name: str, value: object, *, minimum: int, otherwise: str = 
         raise ParameterError(f"{named(name)} is {value!r}; expected an integer of at least {minimum}{alternative}")
 
 
-def require_number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
-    """Raise `ParameterError` unless ``value`` is finite and at least (``exclusive``: above) ``minimum``."""
+def require_number(name: str, value: object, *, minimum: float, exclusive: bool = False, otherwise: str = "") -> None:
+    """Raise `ParameterError` unless ``value`` is finite and at least (``exclusive``: above) ``minimum``.
+
+    ``otherwise`` says what else is allowed.
+    """
     valid = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if valid:
         valid = value > minimum if exclusive else value >= minimum  # type: ignore[operator]
     if not valid:
         bound = "" if minimum == -math.inf else f" {'above' if exclusive else 'of at least'} {minimum:g}"
-        raise ParameterError(f"{named(name)} is {value!r}; expected a finite number{bound}")
+        alternative = f", or {otherwise}" if otherwise else ""
+        raise ParameterError(f"{named(name)} is {value!r}; expected a finite number{bound}{alternative}")
+
+
+def require_number_or_auto(name: str, value: object, *, minimum: float, exclusive: bool = False) -> None:
+    """Raise `ParameterError` unless ``value`` is ``"auto"`` or as `require_number` has it."""
+    if not (isinstance(value, str) and value == AUTO):
+        otherwise = f'"{AUTO}" to choose it from the data'
+        require_number(name, value, minimum=minimum, exclusive=exclusive, otherwise=otherwise)
+
+
+def number(value: float | str) -> float:
+    """Return a parameter that is not, or no longer, ``"auto"``.
+
+    Raises
+    ------
+    ParameterError
+        If it is text.
+    """
+    if isinstance(value, str):
+        raise ParameterError(f"a parameter is {value!r}; expected a number: it is chosen in `fit`")
+    return value
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:

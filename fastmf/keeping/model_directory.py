@@ -70,7 +70,7 @@ class Saveable(Protocol):
 
 
 def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
-    """Write a fitted model to a directory; see `fastmf.models.FactorModel.save`."""
+    """Write a fitted model to a directory; see `fastmf.models.Model.save`."""
     fitted = model.fitted
     require_replaceable(path, overwrite)
     arrays, vocabularies = _arrays(fitted), (fitted.user_ids, fitted.item_ids)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastmf.backend import Kernels
-from fastmf.common.parameters import require_choice, require_number
+from fastmf.common.parameters import number, require_choice, require_number
 from fastmf.errors import ParameterError, named
-from fastmf.models.base import FactorModel
+from fastmf.models.factor_model import FactorModel
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     Side,
@@ -82,7 +82,7 @@ class ALS(FactorModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float = 0.05
+    regularization: float | str = 0.05
     regularization_scaling: str = "count"
     biases: bool = True
     solver: str = "cholesky"
@@ -139,7 +139,7 @@ class _ExplicitTrainer:
     def _strengths(self, rows: CSR) -> Float64Array:
         counts = np.diff(rows.indptr)
         scaled = self._model.regularization_scaling == "count"
-        strength = self._model.regularization * self._units.deviation
+        strength = number(self._model.regularization) * self._units.deviation
         return np.asarray(strength * (counts if scaled else np.ones_like(counts)), np.float64)
 
     def run_epoch(self) -> Record:

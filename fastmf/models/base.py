@@ -1,69 +1,34 @@
-"""What all models share: parameters, the fit loop, and the methods of a fitted model."""
+"""What all models share, whatever they learn: the methods of a fitted model, and their parameters."""
 
 import copy
-import dataclasses
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
-
-import numpy as np
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fastmf.answering.answers import Recommendations, Similar
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.neighbours import similar
 from fastmf.answering.scoring import ItemFilter, Scorer
-from fastmf.backend import BACKENDS, Kernels, get_backend
-from fastmf.common.memory import needing
-from fastmf.common.parameters import as_rows, require_choice, require_integer, require_number
-from fastmf.common.progress import Progress
-from fastmf.errors import DataError, ParameterError, named
+from fastmf.backend import BACKENDS, get_backend
+from fastmf.common.parameters import as_rows, require_choice, require_integer
+from fastmf.errors import DataError, ParameterError
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
-from fastmf.measuring.evaluation import evaluate
 from fastmf.models.hyper_parameters import HyperParameters
-from fastmf.models.learned import Learned, LearnedState
-from fastmf.models.training import (
-    Callback,
-    Record,
-    Trainer,
-    as_held_out_part,
-    as_training_part,
-    best_record,
-    diverged,
-    in_one_line,
-    make_fitted,
-)
-from fastmf.models.warm import WarmTrainer, warm_part
+from fastmf.models.learned import LearnedState
+from fastmf.models.training import Callback, best_record
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
 
-_VALIDATION_K = 10
-# The ratings as sparse rows of users and of items, and as the blocks or tasks of a trainer.
-_BYTES_PER_RATING = 28
 
-
-@dataclass(kw_only=True, eq=False)
-class FactorModel(HyperParameters, LearnedState, ABC):
-    """Base of the models: the parameters that all of them have, the fit loop, and what a fitted model answers.
+class Model(HyperParameters, LearnedState, ABC):
+    """Base of all models: what a fitted model answers. Subclasses are dataclasses with these fields, and `fit`.
 
     Parameters
     ----------
-    n_factors : int
-        Length of each factor vector, at least 1.
-    n_epochs : int
-        Passes over the data, at least 1.
-    regularization : float
-        L2 strength of the factors, at least 0: λ.
-    patience : int, optional
-        Stop after this many epochs in a row without a better validation metric. It is the first of
-        ``validation_metrics`` that is compared. The model keeps the factors of the best epoch, which `best_epoch`
-        names. None: run all epochs and keep the last.
     seed : int
         Seed of everything random, at least 0. The same seed and data give the same factors, bit for bit, for any
         number of threads.
@@ -80,26 +45,18 @@ class FactorModel(HyperParameters, LearnedState, ABC):
     fixed_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that a continued fit cannot change: the factors mean something else with others."""
 
-    factor_copies: ClassVar[int] = 3
-    """About how many tables as large as the factors of users and items a fit needs: these, and what it works on."""
+    seed: int
+    backend: str
+    n_threads: int | None
+    verbose: bool
 
-    n_factors: int = 64
-    n_epochs: int = 15
-    regularization: float = 0.01
-    patience: int | None = None
-    seed: int = 0
-    backend: str = "cpu"
-    n_threads: int | None = None
-    verbose: bool = False
+    if TYPE_CHECKING:
 
-    def __post_init__(self) -> None:
-        require_integer("n_factors", self.n_factors, minimum=1)
-        require_integer("n_epochs", self.n_epochs, minimum=1)
-        require_number("regularization", self.regularization, minimum=0)
+        def __init__(self, **parameters: Any) -> None: ...
+
+    def _require_run_parameters(self) -> None:
         require_integer("seed", self.seed, minimum=0)
         require_choice("backend", self.backend, BACKENDS)
-        if self.patience is not None:
-            require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
         if self.n_threads is not None:
             require_integer("n_threads", self.n_threads, minimum=1, otherwise="None for all cores")
 
@@ -113,111 +70,35 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         """Whether ratings only say what was chosen; such a model predicts preferences, not ratings."""
         return False
 
-    def _trained_with(self) -> dict[str, Any]:
-        """Return the parameters that tell what a fit has left: those that it fixes, and ``patience``."""
-        return self.fixed_params() | {"patience": self.patience}
-
     def fixed_params(self) -> dict[str, Any]:
         """Return the parameters, by name, that a continued fit cannot change."""
         values = {name: getattr(self, name) for name in self.fixed_parameters}
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
     @abstractmethod
-    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        """Check the data, lay it out as sparse rows, and draw the first factors."""
-
     def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
-        """Train on ratings.
+        """Train on ratings."""
 
-        Other threads may use the model meanwhile: they get the answers of the fit before, until this one is done.
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return what the data make of the parameters that are ``"auto"``.
 
         Parameters
         ----------
-        ratings : Interactions, table or SciPy sparse matrix
-            Ratings to train on. A table, of pyarrow, pandas or polars, has the columns ``user_id``, ``item_id`` and
-            ``rating``; `Interactions.from_arrow` takes other names. A sparse matrix is users × items.
-        validation : Interactions, table or SciPy sparse matrix, optional
-            Ratings to measure the model on after every epoch. The metrics go to `history`; their names start with
-            ``validation_``.
-        callbacks : iterable of callable
-            Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
-            returns a true value, training stops there.
+        ratings : Interactions
+            Ratings to train on. Users and items without a rating do not count.
 
         Returns
         -------
-        self
-
-        Raises
-        ------
-        DataError
-            If the ratings do not suit the model.
-        ParameterError
-            If ``patience`` is set and there is no validation set.
-        DivergenceError
-            If factors stop being finite. The model then is as it was before.
-        OutOfMemoryError
-            If there is too little memory; the message says about how much the fit needs.
+        dict of str to float
+            A number for each such parameter; empty if there is none.
         """
-        interactions = as_training_part(ratings)
-        held_out = as_held_out_part(validation, self.patience)
-        with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
-            interactions.lay_out(self.n_threads)
-            trainer = self._make_warm_trainer(interactions)
-            return self._train(trainer, make_fitted(trainer, interactions, self._trained_with()), held_out, callbacks)
+        return {}
 
-    def _make_warm_trainer(self, ratings: Interactions) -> Trainer:
-        """Return a trainer of the users and items that have ratings."""
-        part, kernels = warm_part(ratings), get_backend(self.backend)
-        if part is None:
-            return self._make_trainer(ratings, kernels)
-        return WarmTrainer(self._make_trainer(part.ratings, kernels), part, ratings.n_users, ratings.n_items)
-
-    def _needing_memory(self, n_users: int, n_items: int, n_ratings: int) -> AbstractContextManager[None]:
-        """Return a context in which want of memory is an error that says about how much the fit needs."""
-        copies = self.factor_copies + (self.patience is not None)
-        n_bytes = 4 * (n_users + n_items) * (self.n_factors + 2) * copies + _BYTES_PER_RATING * n_ratings
-        sizes = f"{self.n_factors} factors of {n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
-        return needing(n_bytes, f"training {type(self).__name__} ({sizes})")
-
-    def _train(
-        self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
-    ) -> Self:
-        """Run epochs. The trainer changes the arrays of ``fitted`` in place."""
-        with self._in_progress() as show:
-            self._keep(self._run(trainer, fitted, held_out, list(callbacks), show))
-        return self
-
-    def _run(
-        self,
-        trainer: Trainer,
-        fitted: Fitted,
-        held_out: Interactions | None,
-        callbacks: list[Callback],
-        show: Callable[[Learned], None],
-    ) -> Learned:
-        history: list[Record] = []
-        best = fitted
-        with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
-            for epoch in range(1, self.n_epochs + 1):
-                started = time.perf_counter()
-                metrics = trainer.run_epoch()
-                if held_out is not None or callbacks or epoch == self.n_epochs:
-                    trainer.to_host()
-                # A new `Fitted` for each epoch: it caches what it derives from the factors, and these have changed.
-                show(Learned(dataclasses.replace(fitted), history))
-                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **metrics}
-                self._require_progress(record)
-                if held_out is not None:
-                    record |= self._validate(held_out)
-                history.append(record)
-                progress.advance(1, in_one_line(record))
-                answers = [callback(self, record) for callback in callbacks]
-                if self.patience and self.best_epoch:
-                    best = fitted.copy() if self.best_epoch == epoch else best
-                    answers.append(epoch - self.best_epoch >= self.patience)
-                if any(answers):
-                    break
-        return Learned(dataclasses.replace(best), history)
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The numbers that the last fit has chosen for parameters that were ``"auto"``; empty before `fit`."""
+        learned = self._learned()
+        return {} if learned is None else dict(learned.fitted.trained_with.get("chosen", {}))
 
     @property
     def best_epoch(self) -> int | None:
@@ -226,20 +107,9 @@ class FactorModel(HyperParameters, LearnedState, ABC):
         if learned is None or not learned.history:
             return None
         # Models saved before do not tell with what patience they were trained.
-        if not learned.fitted.trained_with.get("patience", self.patience):
+        if not learned.fitted.trained_with.get("patience", getattr(self, "patience", None)):
             return None
         return int(best_record(learned.history, self.validation_metrics[0])["epoch"])
-
-    def _require_progress(self, record: Record) -> None:
-        if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):
-            raise diverged(record["epoch"], f"factors are no longer finite with {self._blame_for_divergence()}")
-
-    def _blame_for_divergence(self) -> str:
-        return f"{named('regularization')}={self.regularization:g}; raise it"
-
-    def _validate(self, validation: Interactions) -> Record:
-        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
-        return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}
 
     def predict(self, user_ids: Any, item_ids: Any) -> Float32Array:
         """Predict the rating (explicit models) or preference (implicit models) of each pair.

@@ -52,7 +52,7 @@ class BPR(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 30
-    regularization: float = 0.01
+    regularization: float | str = 0.01
     n_negatives: int = 1
 
     @property

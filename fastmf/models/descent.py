@@ -11,9 +11,9 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
-from fastmf.common.parameters import require_choice, require_number
+from fastmf.common.parameters import number, require_choice, require_number
 from fastmf.errors import ParameterError, named
-from fastmf.models.base import FactorModel
+from fastmf.models.factor_model import FactorModel
 from fastmf.models.growth import grow
 from fastmf.models.training import (
     Callback,
@@ -161,12 +161,13 @@ class DescentModel(FactorModel):
         known, interactions = self.fitted, as_training_part(ratings)
         self._require_unchanged(known)
         held_out = as_held_out_part(validation, self.patience)
+        chosen = self._chosen_before(interactions)
         # At least so many: which users and items are new is found out on the way.
         n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
         with self._needing_memory(n_users, n_items, interactions.n_ratings):
             scale = self.init_scale * self._units(trained_deviation(known.data)).factors
             start, more, whole = grow(known, interactions, scale, self.seed, self.n_threads)
-            trainer = self._make_trainer(more, get_backend(self.backend), start)
+            trainer = self._with(chosen)._make_trainer(more, get_backend(self.backend), start)
             if whole is not None:
                 sizes = {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)}
                 trainer = WarmTrainer(trainer, WarmPart(more, whole.users, whole.items), **sizes)
@@ -177,9 +178,15 @@ class DescentModel(FactorModel):
                     seen=whole.spread_rows(start.seen),
                     data=start.data | sizes,
                 )
-            trained_with = start.trained_with | {"patience": self.patience}
+            trained_with = start.trained_with | {"patience": self.patience, "chosen": chosen}
             fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state, trained_with=trained_with)
             return self._train(trainer, fitted, held_out, callbacks)
+
+    def _chosen_before(self, ratings: Interactions) -> dict[str, float]:
+        """Return the numbers of the parameters that are ``"auto"``: as the fit before chose them, or else new ones."""
+        names, before = self.auto_parameters(), self.chosen
+        missing = {} if before.keys() >= set(names) else self.choose_parameters(ratings)
+        return {name: (missing | before)[name] for name in names}
 
     def _units(self, deviation: float) -> Units:
         """Return what training measures in: nothing in particular, where the values of ratings do not matter."""
@@ -326,9 +333,10 @@ def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step
         bias_learning_rate * decay * slope * score if model.biases else 0.0,
         slope**2 / score if model.adaptive else 0.0,
     )
+    regularization = number(model.regularization)
     strengths = (
-        model.regularization,
-        model.regularization if model.item_regularization is None else model.item_regularization,
+        regularization,
+        regularization if model.item_regularization is None else model.item_regularization,
         user_bias / score,
         (user_bias if model.item_bias_regularization is None else model.item_bias_regularization) / score,
     )

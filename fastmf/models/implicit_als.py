@@ -1,13 +1,14 @@
 """Alternating least squares for implicit feedback: iALS."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastmf.backend import Kernels
-from fastmf.common.parameters import require_choice, require_number
-from fastmf.models.base import FactorModel
+from fastmf.common.parameters import AUTO, number, require_choice, require_number, require_number_or_auto
+from fastmf.models.factor_model import FactorModel
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     Side,
@@ -18,10 +19,14 @@ from fastmf.models.least_squares import (
 )
 from fastmf.models.training import Record, Trainer, require_chosen
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
+
+# Within 7 % of the best of a grid of both, in Recall@20, on 11 sets of 1,700 to 40,000 users
+# (docs/decisions/0019-parameters-from-the-data.md).
+_UNOBSERVED_OVER_OBSERVED, _STRENGTH = 12.0, 0.12
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,8 +54,13 @@ class ImplicitALS(FactorModel):
 
     Parameters
     ----------
-    unobserved_weight : float
-        Weight of every cell, observed or not, at least 0, for "rendle": α₀.
+    regularization : float or "auto"
+        L2 strength, at least 0: λ. "auto": w̄·0.12 / (1 + w̄ρ), where ρ is the weight of all cells over that of the
+        observed ones and w̄ the mean weight of these (1 where alpha is None), for an exponent ν of 1; for others, and
+        for "hu", such that the mean strength of a row is the same.
+    unobserved_weight : float or "auto"
+        Weight of every cell, observed or not, at least 0, for "rendle": α₀. "auto": all cells together weigh 12 times
+        as much as the observed ones do, ρ = 12.
     alpha : float, optional
         Weight of one unit of rating, above 0. None: every rating weighs 1, whatever its size ("rendle"), or alpha is 1
         ("hu").
@@ -94,8 +104,8 @@ class ImplicitALS(FactorModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float = 0.01
-    unobserved_weight: float = 0.1
+    regularization: float | str = AUTO
+    unobserved_weight: float | str = AUTO
     alpha: float | None = None
     regularization_exponent: float = 1.0
     weighting: str = "rendle"
@@ -117,7 +127,7 @@ class ImplicitALS(FactorModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("unobserved_weight", self.unobserved_weight, minimum=0)
+        require_number_or_auto("unobserved_weight", self.unobserved_weight, minimum=0)
         if self.alpha is not None:
             require_number("alpha", self.alpha, minimum=0, exclusive=True)
         require_number("regularization_exponent", self.regularization_exponent, minimum=0)
@@ -125,7 +135,18 @@ class ImplicitALS(FactorModel):
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)
 
-    def _make_warm_trainer(self, ratings: Interactions) -> Trainer:
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ and α₀ where they are ``"auto"``; the class docstring has their formulas."""
+        masses = _Masses.of(ratings, self)
+        found: dict[str, float] = {}
+        if self.unobserved_weight == AUTO:
+            found["unobserved_weight"] = _UNOBSERVED_OVER_OBSERVED * masses.observed / masses.n_cells
+        if self.regularization == AUTO:
+            weight = found.get("unobserved_weight", self.unobserved_weight)
+            found["regularization"] = masses.regularization(self, number(weight))
+        return found
+
+    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
         require_chosen(ratings)
         is_observed = ratings.ratings != 0
         if is_observed.all():
@@ -136,6 +157,49 @@ class ImplicitALS(FactorModel):
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ImplicitTrainer(self, ratings, kernels)
+
+
+class _Masses(NamedTuple):
+    """What the cells of a table of ratings weigh.
+
+    Attributes
+    ----------
+    observed : float
+        Weight of the observed cells.
+    n_cells : float
+        Users times items, of those that have an observed cell.
+    user_counts, item_counts : int64 arrays
+        Observed cells of each of them.
+    """
+
+    observed: float
+    n_cells: float
+    user_counts: Int64Array
+    item_counts: Int64Array
+
+    @classmethod
+    def of(cls, ratings: Interactions, model: ImplicitALS) -> "_Masses":
+        is_observed = ratings.ratings != 0
+        user_counts = np.bincount(ratings.users[is_observed])
+        item_counts = np.bincount(ratings.items[is_observed])
+        user_counts, item_counts = user_counts[user_counts > 0], item_counts[item_counts > 0]
+        alpha = 1.0 if model.alpha is None and model.weighting == "hu" else model.alpha
+        if alpha is None:
+            observed = float(np.count_nonzero(is_observed))
+        else:
+            observed = alpha * float(np.abs(ratings.ratings).sum(dtype=np.float64))
+        return cls(observed, float(len(user_counts)) * len(item_counts), user_counts, item_counts)
+
+    def regularization(self, model: ImplicitALS, unobserved_weight: float) -> float:
+        """Return λ: such that rows pay, on average, the strength that the formula gives for an exponent of 1."""
+        all_cells = (1.0 if model.weighting == "hu" else unobserved_weight) * self.n_cells
+        share = _STRENGTH / (1 + all_cells / self.observed)
+        mean_strengths, mean_scales = [], []
+        for counts, n_others in ((self.user_counts, len(self.item_counts)), (self.item_counts, len(self.user_counts))):
+            mean_strengths.append(share * (self.observed + all_cells) / len(counts))
+            scales = (counts + unobserved_weight * n_others) ** model.regularization_exponent
+            mean_scales.append(1.0 if model.weighting == "hu" else float(scales.mean()))
+        return math.sqrt(mean_strengths[0] * mean_strengths[1] / (mean_scales[0] * mean_scales[1]))
 
 
 class _ImplicitTrainer:
@@ -151,6 +215,7 @@ class _ImplicitTrainer:
             np.float32(0),
         )
         self._solver = make_solver(model)
+        self._unobserved_weight = 1.0 if model.weighting == "hu" else number(model.unobserved_weight)
         ratings.lay_out(model.n_threads, both=True)
         self._users = self._make_side(ratings.by_user, self.factors.user_factors, ratings.n_items)
         self._items = self._make_side(ratings.by_item, self.factors.item_factors, ratings.n_users)
@@ -159,7 +224,6 @@ class _ImplicitTrainer:
         target, target_slope = float(self._weighting.target), float(self._weighting.target_slope)
         # Σ_S w p², where p is 0 for dislikes.
         self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
-        self._unobserved_weight = 1.0 if model.weighting == "hu" else model.unobserved_weight
 
     def _make_weighting(self) -> Weighting:
         """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells together add."""
@@ -179,9 +243,9 @@ class _ImplicitTrainer:
     def _strengths(self, rows: CSR, n_others: int) -> Float64Array:
         counts = np.diff(rows.indptr).astype(np.float64)
         if self._model.weighting == "hu":
-            return np.full(len(counts), self._model.regularization)
-        scale = (counts + self._model.unobserved_weight * n_others) ** self._model.regularization_exponent
-        return np.asarray(self._model.regularization * scale)
+            return np.full(len(counts), number(self._model.regularization))
+        scale = (counts + self._unobserved_weight * n_others) ** self._model.regularization_exponent
+        return np.asarray(number(self._model.regularization) * scale)
 
     def run_epoch(self) -> Record:
         self._half_sweep(self._users, self._items)

@@ -5,11 +5,11 @@ import dataclasses
 from fastmf.keeping.manifest import damaged
 from fastmf.keeping.model_directory import read
 from fastmf.models import MODELS
-from fastmf.models.base import FactorModel
+from fastmf.models.base import Model
 from fastmf.reading.parquet import PathLike
 
 
-def load(path: PathLike, *, verify: bool = False) -> FactorModel:
+def load(path: PathLike, *, verify: bool = False) -> Model:
     """Read a model directory.
 
     Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
@@ -25,7 +25,7 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
 
     Returns
     -------
-    FactorModel
+    Model
         Of the class that was saved.
 
     Raises
@@ -50,6 +50,6 @@ def load(path: PathLike, *, verify: bool = False) -> FactorModel:
     try:
         _ = model.best_epoch  # it is read off the history
     except (LookupError, TypeError, ValueError, StopIteration) as error:
-        patience = fitted.trained_with.get("patience", stored.parameters["patience"])
+        patience = fitted.trained_with.get("patience", stored.parameters.get("patience"))
         raise damaged(path, f"its history lacks what patience={patience!r} needs") from error
     return model

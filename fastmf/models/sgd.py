@@ -71,7 +71,7 @@ class SGD(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float = 0.05
+    regularization: float | str = 0.05
     rating_range: tuple[float, float] | None = None
     loss: str = "squared"
     n_negatives: int = 4

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.common.parameters import require_number
+from fastmf.common.parameters import number, require_number
 from fastmf.models.descent import DescentModel, DescentTrainer, make_strength
 from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.training import Record, Trainer
@@ -73,7 +73,7 @@ class SVDpp(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float = 0.046
+    regularization: float | str = 0.046
     learning_rate: float = 0.05
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
@@ -110,7 +110,7 @@ class _SVDppTrainer(DescentTrainer):
             in_huge_pages(state.get("item_implicit_factors", np.zeros((n_items, k), np.float32)), k),
             state.get("item_implicit_squares", np.ones(n_items, np.float32)),
             np.float32(_IMPLICIT_SHARE if rate is None else rate / model.learning_rate),
-            make_strength(model.regularization if strength is None else strength, self._units),
+            make_strength(number(model.regularization) if strength is None else strength, self._units),
         )
         self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))
         self.state |= {

@@ -218,7 +218,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "a parameter that makes no sense": (
         ("train", "{ratings}", *TRAIN_ALS, "--regularization", -1),
         2,
-        "--regularization is -1.0; expected a finite number of at least 0",
+        '--regularization is -1.0; expected a finite number of at least 0, or "auto" to choose it from the data',
     ),
     "no biases in a model without": (
         ("train", "{ratings}", "--model", "implicit-als", "--output", "out", "--no-biases"),

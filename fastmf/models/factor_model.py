@@ -1,0 +1,201 @@
+"""Models of factors: the parameters that all of them have, and the fit loop."""
+
+import dataclasses
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from fastmf.answering.fitted import Fitted
+from fastmf.backend import Kernels, get_backend
+from fastmf.common.memory import needing
+from fastmf.common.parameters import AUTO, require_integer, require_number_or_auto
+from fastmf.common.progress import Progress
+from fastmf.errors import named
+from fastmf.measuring.evaluation import evaluate
+from fastmf.models.base import Model
+from fastmf.models.learned import Learned
+from fastmf.models.training import (
+    Callback,
+    Record,
+    Trainer,
+    as_held_out_part,
+    as_training_part,
+    diverged,
+    in_one_line,
+    make_fitted,
+)
+from fastmf.models.warm import WarmTrainer, warm_part
+from fastmf.reading.interactions import Interactions
+
+_VALIDATION_K = 10
+# The ratings as sparse rows of users and of items, and as the blocks or tasks of a trainer.
+_BYTES_PER_RATING = 28
+
+
+@dataclass(kw_only=True, eq=False)
+class FactorModel(Model):
+    """Base of the models of factors: the parameters that all of them have, and the fit loop.
+
+    Parameters
+    ----------
+    n_factors : int
+        Length of each factor vector, at least 1.
+    n_epochs : int
+        Passes over the data, at least 1.
+    regularization : float or "auto"
+        L2 strength of the factors, at least 0: λ. "auto": chosen from the data.
+    patience : int, optional
+        Stop after this many epochs in a row without a better validation metric. It is the first of
+        ``validation_metrics`` that is compared. The model keeps the factors of the best epoch, which `best_epoch`
+        names. None: run all epochs and keep the last.
+    """
+
+    factor_copies: ClassVar[int] = 3
+    """About how many tables as large as the factors of users and items a fit needs: these, and what it works on."""
+
+    n_factors: int = 64
+    n_epochs: int = 15
+    regularization: float | str = 0.01
+    patience: int | None = None
+    seed: int = 0
+    backend: str = "cpu"
+    n_threads: int | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        require_integer("n_factors", self.n_factors, minimum=1)
+        require_integer("n_epochs", self.n_epochs, minimum=1)
+        require_number_or_auto("regularization", self.regularization, minimum=0)
+        self._require_run_parameters()
+        if self.patience is not None:
+            require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
+
+    def _trained_with(self, chosen: dict[str, float]) -> dict[str, Any]:
+        """Return what tells what a fit has left: the parameters that it fixes, ``patience``, and what it has chosen."""
+        return self.fixed_params() | {"patience": self.patience, "chosen": chosen}
+
+    @abstractmethod
+    def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
+        """Check the data, lay it out as sparse rows, and draw the first factors."""
+
+    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
+        """Train on ratings.
+
+        Other threads may use the model meanwhile: they get the answers of the fit before, until this one is done.
+
+        Parameters
+        ----------
+        ratings : Interactions, table or SciPy sparse matrix
+            Ratings to train on. A table, of pyarrow, pandas or polars, has the columns ``user_id``, ``item_id`` and
+            ``rating``; `Interactions.from_arrow` takes other names. A sparse matrix is users × items.
+        validation : Interactions, table or SciPy sparse matrix, optional
+            Ratings to measure the model on after every epoch. The metrics go to `history`; their names start with
+            ``validation_``.
+        callbacks : iterable of callable
+            Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
+            returns a true value, training stops there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            If the ratings do not suit the model.
+        ParameterError
+            If ``patience`` is set and there is no validation set.
+        DivergenceError
+            If factors stop being finite. The model then is as it was before.
+        OutOfMemoryError
+            If there is too little memory; the message says about how much the fit needs.
+        """
+        interactions = as_training_part(ratings)
+        held_out = as_held_out_part(validation, self.patience)
+        with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
+            interactions.lay_out(self.n_threads)
+            trainer, chosen = self._make_warm_trainer(interactions)
+            fitted = make_fitted(trainer, interactions, self._trained_with(chosen))
+            return self._train(trainer, fitted, held_out, callbacks)
+
+    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
+        """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""
+        part, kernels = warm_part(ratings), get_backend(self.backend)
+        known = ratings if part is None else part.ratings
+        chosen = self.choose_parameters(known)
+        trainer = self._with(chosen)._make_trainer(known, kernels)
+        if part is not None:
+            trainer = WarmTrainer(trainer, part, ratings.n_users, ratings.n_items)
+        return trainer, chosen
+
+    def _with(self, chosen: dict[str, float]) -> Self:
+        """Return an unfitted model with numbers in the place of ``"auto"``."""
+        return type(self)(**{**self.get_params(), **chosen}) if chosen else self
+
+    def _number(self, name: str) -> float:
+        """Return a parameter, or what the fit in progress has chosen for it."""
+        value = getattr(self, name)
+        return float(self.chosen[name] if value == AUTO else value)
+
+    def _needing_memory(self, n_users: int, n_items: int, n_ratings: int) -> AbstractContextManager[None]:
+        """Return a context in which want of memory is an error that says about how much the fit needs."""
+        copies = self.factor_copies + (self.patience is not None)
+        n_bytes = 4 * (n_users + n_items) * (self.n_factors + 2) * copies + _BYTES_PER_RATING * n_ratings
+        sizes = f"{self.n_factors} factors of {n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
+        return needing(n_bytes, f"training {type(self).__name__} ({sizes})")
+
+    def _train(
+        self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]
+    ) -> Self:
+        """Run epochs. The trainer changes the arrays of ``fitted`` in place."""
+        with self._in_progress() as show:
+            self._keep(self._run(trainer, fitted, held_out, list(callbacks), show))
+        return self
+
+    def _run(
+        self,
+        trainer: Trainer,
+        fitted: Fitted,
+        held_out: Interactions | None,
+        callbacks: list[Callback],
+        show: Callable[[Learned], None],
+    ) -> Learned:
+        history: list[Record] = []
+        best = fitted
+        with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
+            for epoch in range(1, self.n_epochs + 1):
+                started = time.perf_counter()
+                metrics = trainer.run_epoch()
+                if held_out is not None or callbacks or epoch == self.n_epochs:
+                    trainer.to_host()
+                # A new `Fitted` for each epoch: it caches what it derives from the factors, and these have changed.
+                show(Learned(dataclasses.replace(fitted), history))
+                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **metrics}
+                self._require_progress(record)
+                if held_out is not None:
+                    record |= self._validate(held_out)
+                history.append(record)
+                progress.advance(1, in_one_line(record))
+                answers = [callback(self, record) for callback in callbacks]
+                if self.patience and self.best_epoch:
+                    best = fitted.copy() if self.best_epoch == epoch else best
+                    answers.append(epoch - self.best_epoch >= self.patience)
+                if any(answers):
+                    break
+        return Learned(dataclasses.replace(best), history)
+
+    def _require_progress(self, record: Record) -> None:
+        if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):
+            raise diverged(record["epoch"], f"factors are no longer finite with {self._blame_for_divergence()}")
+
+    def _blame_for_divergence(self) -> str:
+        return f"{named('regularization')}={self._number('regularization'):g}; raise it"
+
+    def _validate(self, validation: Interactions) -> Record:
+        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
+        return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}
