@@ -60,7 +60,7 @@ def twin(
         "n_excluded": len({pair[:2] for pair in test} & {pair[:2] for pair in excluded}),
     }
     table = model.predict(np.repeat(range(N_USERS), N_ITEMS), np.tile(range(N_ITEMS), N_USERS)).reshape(N_USERS, -1)
-    values: dict[str, list[float]] = {name: [] for name in (*FULL_RANK, "diversity")}
+    values: dict[str, list[float]] = {name: [] for name in (*FULL_RANK, "diversity", "graded_ndcg")}
     top_items, relevant_items = [], []
     popularity = np.bincount(model.fitted.seen.indices, minlength=N_ITEMS)
     lowest, information = popularity[popularity > 0].min(), []
@@ -74,6 +74,8 @@ def twin(
         scores[[item for item in left_out if item < N_ITEMS]] = -np.inf
         ranked = [int(item) for item in np.argsort(-scores) if scores[item] > -np.inf]
         offered |= set(ranked[:k])
+        gains = {item: max(rating, 0) for other, item, rating in test if other == user and rating >= relevant_from}
+        values["graded_ndcg"].append(graded_ndcg(ranked, gains, k))
         top_items.append(ranked[:k] + [-1] * (k - len(ranked[:k])))
         relevant_items.append(list(relevant))
         found = [scores[item] for item in relevant if item < N_ITEMS and item not in left_out]
@@ -89,9 +91,27 @@ def twin(
             values["diversity"].append(1 - np.mean(cosines))
     values["novelty"] = information
     figures |= {name if name in FULL_RANK else f"{name}@{k}": np.mean(each) for name, each in values.items() if each}
+    figures["fcp"] = share_of_concordant_pairs(test, model.predict(users, items))
+    shown = np.sort([sum(item in row for row in top_items) for item in range(N_ITEMS)])
+    figures[f"gini@{k}"] = np.abs(np.subtract.outer(shown, shown)).sum() / (2 * (N_ITEMS - 1) * shown.sum())
     of_lists = metrics.ranking_metrics(top_items, relevant_items, k)
     figures |= {f"{name}@{k}": value for name, value in of_lists.items()}
     return figures | {f"coverage@{k}": len(offered) / N_ITEMS, "n_users": len(ranked_users)}
+
+
+def share_of_concordant_pairs(test: Triples, predictions: Any) -> float:
+    scored = [(*triple, prediction) for triple, prediction in zip(test, predictions, strict=True)]
+    pairs = [(a, b) for a in scored for b in scored if a[0] == b[0] and a[2] > b[2]]
+    return sum(bool(a[3] > b[3]) for a, b in pairs) / len(pairs)
+
+
+def graded_ndcg(ranked: list[int], gains: dict[int, float], k: int) -> float:
+    best = sorted(gains.values(), reverse=True)[:k]
+    gained, ideal = (
+        [gain / math.log2(place + 2) for place, gain in enumerate(row)]
+        for row in ([gains.get(item, 0) for item in ranked[:k]], best)
+    )
+    return sum(gained) / sum(ideal)
 
 
 FULL_RANK = ("auc", "mean_percentile_rank")
@@ -277,7 +297,7 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
     _, test = data()
     whole = fastmf.evaluate(als, test, k=5, metrics=ALL)
 
-    monkeypatch.setattr("fastmf.measuring.evaluation._BATCH", 4)
+    monkeypatch.setattr("fastmf.measuring.rankings._BATCH", 4)
 
     assert fastmf.evaluate(als, test, k=5, metrics=ALL) == pytest.approx(whole)
 

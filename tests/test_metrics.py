@@ -288,6 +288,10 @@ def test_what_makes_no_sense_is_refused(ask: Callable[[], float], message: str) 
 EVERY = {**{name: metric for name, (metric, _) in TWINS.items()}, "all": metrics.ranking_metrics}
 LISTS: dict[str, Callable[[Any], Any]] = {
     "coverage": lambda recommended: metrics.coverage(recommended, 10),
+    "gini": lambda recommended: metrics.gini(recommended, 10),
+    "graded_ndcg": lambda recommended: metrics.graded_ndcg_at_k(
+        recommended, [[1]] * len(recommended), np.ones(len(recommended)), 2
+    ),
     "novelty": lambda recommended: metrics.novelty(recommended, np.full(10, 0.5)),
     "diversity": lambda recommended: metrics.diversity(recommended, np.eye(10)),
     **{
@@ -490,3 +494,140 @@ def test_items_may_have_any_numbers() -> None:
     assert figures["precision"] == 0.5
     assert figures["recall"] == 0.5
     assert figures["mrr"] == 0.5
+
+
+def graded_ndcg(recommended: Sequence[int], gains: dict[int, float], k: int) -> float:
+    gained = sum(gains.get(item, 0) / math.log2(place + 2) for place, item in enumerate(recommended[:k]) if item >= 0)
+    best = sorted(gains.values(), reverse=True)[:k]
+    return gained / sum(gain / math.log2(place + 2) for place, gain in enumerate(best))
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+@pytest.mark.parametrize("as_arrays", [True, False])
+def test_graded_ndcg_is_the_mean_of_its_twin(as_arrays: bool, k: int) -> None:
+    recommended, relevant = random_lists(seed=k)
+    rng = np.random.default_rng(k)
+    gains = [rng.integers(0, 6, len(row)).astype(float).tolist() for row in relevant]
+    gains[7] = [0.0] * len(relevant[7])  # nothing to be had: left out
+    rows = zip(recommended, relevant, gains, strict=True)
+    values = [
+        graded_ndcg(row.tolist(), dict(zip(items, each, strict=True)), k) for row, items, each in rows if any(each)
+    ]
+
+    given: Any = relevant, gains
+    if as_arrays:
+        indptr = np.cumsum([0, *map(len, relevant)])
+        given = (indptr, np.concatenate([np.array(row, int) for row in relevant])), np.concatenate(gains)
+
+    assert 0 < np.mean(values) < 1
+    assert metrics.graded_ndcg_at_k(recommended, *given, k) == pytest.approx(np.mean(values), rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_with_gains_of_1_graded_ndcg_is_ndcg(k: int) -> None:
+    recommended, relevant = random_lists(seed=k)
+    gains = np.ones(sum(map(len, relevant)))
+
+    graded = metrics.graded_ndcg_at_k(recommended, relevant, gains, k)
+
+    assert graded == pytest.approx(metrics.ndcg_at_k(recommended, relevant, k), rel=1e-12)
+
+
+def test_graded_ndcg_by_hand() -> None:
+    ideal = 4 + 2 / math.log2(3) + 1 / 2
+    value = metrics.graded_ndcg_at_k([[7, 3, 9]], [[3, 1, 9]], [[2, 4, 1]], k=3)
+    assert value == pytest.approx((2 / math.log2(3) + 1 / 2) / ideal)
+    assert metrics.graded_ndcg_at_k([[1, 3, 9]], [[3, 1, 9]], [[2, 4, 1]], k=3) == 1
+    assert metrics.graded_ndcg_at_k([[1, 2]], [[1, 1]], [[3, 9]], k=2) == 1  # the first of two gains counts
+    assert math.isnan(metrics.graded_ndcg_at_k([[1, 2]], [[1, 2]], [[0, 0]], k=2))
+    large = 2**60
+    assert metrics.graded_ndcg_at_k([[large, -5]], [[-5, large]], [[0, 1]], k=2) == 1
+
+
+@pytest.mark.parametrize(
+    ("gains", "message"),
+    [
+        ([1.0], "gains have shape (1,); expected (2,), one for each relevant item"),
+        ([[1, 2], [3]], "gains have shape (3,); expected (2,)"),
+        ([[1, -1]], "gains have numbers below 0, infinite ones or NaN; expected finite numbers of at least 0"),
+        ([[1, np.nan]], "gains have numbers below 0, infinite ones or NaN"),
+        ([["a", "b"]], "gains has type <U1; expected numbers"),
+        (5, "gains have shape (); expected (2,)"),
+    ],
+)
+def test_gains_that_make_no_sense_are_refused(gains: Any, message: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        metrics.graded_ndcg_at_k([[1, 2]], [[1, 2]], gains, 1)
+
+    assert message in str(raised.value)
+
+
+def test_gini_by_hand() -> None:
+    assert metrics.gini([[0, 1, 2], [2, 1, 0]], n_items=3) == 0
+    assert metrics.gini([[1], [1], [1]], n_items=5) == 1
+    assert metrics.gini([[0, 1], [0, -1], [0, -1]], n_items=2) == pytest.approx((3 - 1) / (3 + 1))
+    assert math.isnan(metrics.gini([[-1]], n_items=4))
+    assert math.isnan(metrics.gini([[0]], n_items=1))
+
+
+@given(st.lists(st.integers(-1, 11), min_size=1, max_size=40).filter(lambda items: max(items) >= 0))
+def test_gini_is_half_the_mean_difference_of_counts_over_their_mean(items: list[int]) -> None:
+    counts = np.array([items.count(item) for item in range(12)])
+    differences = np.abs(np.subtract.outer(counts, counts)).sum() / (12 * 11)
+
+    value = metrics.gini([[item] for item in items], n_items=12)
+
+    assert value == pytest.approx(differences / (2 * counts.mean()), abs=1e-12)
+    assert 0 <= value <= 1
+
+
+def test_gini_refuses_what_is_not_in_the_catalogue() -> None:
+    with pytest.raises(ParameterError, match="recommended has item 3; expected at most 2: there are 3"):
+        metrics.gini([[3]], n_items=3)
+    with pytest.raises(ParameterError, match="recommended has item 1 twice in row 0"):
+        metrics.gini([[1, 1]], n_items=3)
+
+
+Rated = list[tuple[int, float, float]]
+
+
+def fcp(rated: Rated) -> float:
+    """Look at every pair of a user."""
+    pairs = [(a, b) for a in rated for b in rated if a[0] == b[0] and a[1] > b[1]]
+    return sum(a[2] > b[2] for a, b in pairs) / len(pairs) if pairs else math.nan
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=40))
+def test_fcp_is_its_twin(rated: Rated) -> None:
+    assert metrics.fcp(*zip(*rated, strict=True)) == pytest.approx(fcp(rated), nan_ok=True)
+
+
+def test_fcp_of_many_ratings_of_a_user_is_its_twin() -> None:
+    rng = np.random.default_rng(0)
+    users, ratings = rng.integers(0, 3, 500), rng.integers(1, 6, 500)
+    predictions = (ratings + rng.normal(0, 2, 500)).round(1)
+
+    expected = fcp(list(zip(users.tolist(), ratings.tolist(), predictions.tolist(), strict=True)))
+
+    assert 0.5 < expected < 0.9
+    assert metrics.fcp(users, ratings, predictions) == pytest.approx(expected, rel=1e-12)
+
+
+def test_fcp_by_hand() -> None:
+    assert metrics.fcp([1, 1], [5, 3], [4, 2]) == 1
+    assert metrics.fcp([1, 1], [5, 3], [2, 4]) == 0
+    assert metrics.fcp([1, 1], [5, 3], [4, 4]) == 0  # not told apart
+    assert metrics.fcp(["ann", "ann", "bob", "bob"], [5, 3, 5, 3], [4, 2, 2, 4]) == 0.5
+    assert math.isnan(metrics.fcp([1, 2, 3], [5, 3, 1], [1, 2, 3]))  # pairs are those of one user
+    assert math.isnan(metrics.fcp([1, 1], [3, 3], [1, 2]))
+    # Pairs of all users together, not the mean over users: 3 of 3 of one, 0 of 1 of the other.
+    assert metrics.fcp([1, 1, 1, 2, 2], [1, 2, 3, 1, 2], [1, 2, 3, 2, 1]) == 3 / 4
+
+
+def test_fcp_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ParameterError, match=r"users have shape \(1,\) and ratings \(2,\); expected \(n_ratings,\)"):
+        metrics.fcp([1], [1, 2], [1, 2])
+    with pytest.raises(ParameterError, match="predictions have 1 numbers that are not finite"):
+        metrics.fcp([1, 1], [1, 2], [1, np.nan])
+    with pytest.raises(ParameterError, match=r"ratings have shape \(0,\)"):
+        metrics.fcp([], [], [])

@@ -47,13 +47,18 @@ def scoring(table: Any, seen: Any = None, backend: str = "cpu") -> Given:
     )
 
 
-def by_brute_force(scores: list[float], relevant: set[int], k: int) -> dict[str, float]:
-    """Average the metrics of one user over all orders of the items that agree with the scores."""
+def orders(scores: list[float]) -> Any:
+    """Return all orders of the items that agree with the scores, one a row."""
     groups = [
         [item for item in range(len(scores)) if scores[item] == score] for score in sorted(set(scores), reverse=True)
     ]
-    orders = [sum(parts, ()) for parts in itertools.product(*(itertools.permutations(group) for group in groups))]
-    lists = np.array(orders)[:, :k]
+    parts = itertools.product(*(itertools.permutations(group) for group in groups))
+    return np.array([sum(each, ()) for each in parts])
+
+
+def by_brute_force(scores: list[float], relevant: set[int], k: int) -> dict[str, float]:
+    """Average the metrics of one user over all orders of the items that agree with the scores."""
+    lists = orders(scores)[:, :k]
     return metrics.ranking_metrics(lists, [sorted(relevant)] * len(lists), k)
 
 
@@ -86,6 +91,29 @@ def test_metrics_are_the_mean_over_all_orders(
     each = [by_brute_force(scores, items, k) for scores, items in zip(table, relevant, strict=True)]
     for name in NAMES:
         assert figures[f"{name}@{k}"] == pytest.approx(np.mean([values[name] for values in each]), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(problem=tables(), seed=st.integers(0, 9))
+def test_graded_ndcg_is_the_mean_over_all_orders(
+    backend: str, problem: tuple[list[list[float]], list[set[int]], int], seed: int
+) -> None:
+    table, relevant, k = problem
+    pairs = [(user, item) for user, items in enumerate(relevant) for item in items]
+    gains = np.random.default_rng(seed).integers(1, 6, len(pairs)).astype(float)
+    test = Interactions.from_arrays(*zip(*pairs, strict=True), gains)
+
+    figures = fastmf.evaluate(
+        scoring(table, backend=backend), test, k=k, exclude=None, cold="include", metrics=["graded_ndcg"]
+    )
+
+    each = []
+    for user, scores in enumerate(table):
+        lists, own = orders(scores)[:, :k], [place for place, pair in enumerate(pairs) if pair[0] == user]
+        items, values = [pairs[place][1] for place in own], gains[own].tolist()
+        each.append(metrics.graded_ndcg_at_k(lists, [items] * len(lists), [values] * len(lists), k))
+    assert figures[f"graded_ndcg@{k}"] == pytest.approx(np.mean(each), rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("n_items", [5, 40, 300])
@@ -142,7 +170,7 @@ def test_users_with_and_without_ties_side_by_side(monkeypatch: pytest.MonkeyPatc
         if "@" in name:
             assert value == pytest.approx(np.mean([each[name] for each in alone]), rel=1e-12), name
     monkeypatch.setattr("fastmf.measuring.ties._PLACES", 4)
-    monkeypatch.setattr("fastmf.measuring.evaluation._BATCH", 7)
+    monkeypatch.setattr("fastmf.measuring.rankings._BATCH", 7)
     assert fastmf.evaluate(scoring(table), test, **asked) == pytest.approx(together, rel=1e-12)
 
 

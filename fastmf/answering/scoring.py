@@ -184,7 +184,7 @@ class Scorer:
         popular = self._popular(catalogue.pool, n_cold) if cold == "popular" and n_cold else None
         return _Request(k, cold, _Filters(exclude, allowed_rows, denied, deny.rows), catalogue, popular)
 
-    def top(self, users: Int32Array, k: int, exclude: Rows, cold: str) -> TopK:
+    def top(self, users: Int32Array, k: int, exclude: Rows, cold: str, among: Rows | None = None) -> TopK:
         """Find the k best items of users given by index, with scores that only order the items of a user.
 
         Parameters
@@ -196,6 +196,8 @@ class Scorer:
             A row for each of ``users``.
         cold : str
             "include" also ranks items without training ratings.
+        among : Rows, optional
+            The only items to rank, whatever ``cold`` is; a row for each of ``users``.
 
         Returns
         -------
@@ -203,7 +205,12 @@ class Scorer:
         """
         top = empty_top(len(users), k)
         for rows, catalogue, queries in self._parts(users, cold):
-            found = self._search(catalogue, queries, k, take_rows(exclude, rows)).top
+            left_out = take_rows(exclude, rows)
+            if among is None:
+                found = self._search(catalogue, queries, k, left_out).top
+            else:
+                candidates = take_rows(among, rows)
+                found = self._kernels.top_k_among(queries, catalogue.factors, k, candidates, left_out, self._n_threads)
             top.scores[rows], top.indices[rows] = found
         return top
 

@@ -88,3 +88,16 @@ def as_truths(relevant: npt.ArrayLike) -> BoolArray:
     if array.size and not (array.dtype.kind == "b" or (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all())):
         raise ParameterError(f"relevant has type {array.dtype}; expected True or False for each item")
     return array.astype(np.bool_, copy=False)
+
+
+def as_gains(gains: Any, n_pairs: int) -> Float64Array:
+    """Return the gains of relevant items, in one array, from one array or from a list for each user."""
+    if not isinstance(gains, np.ndarray) and isinstance(gains, Iterable):
+        rows = [as_numbers(row, "gains") for row in gains]
+        gains = np.concatenate([np.atleast_1d(row) for row in rows]) if rows else np.empty(0)
+    values = as_numbers(gains, "gains")
+    if values.shape != (n_pairs,):
+        raise ParameterError(f"gains have shape {values.shape}; expected ({n_pairs},), one for each relevant item")
+    if not np.all(np.isfinite(values) & (values >= 0)):
+        raise ParameterError("gains have numbers below 0, infinite ones or NaN; expected finite numbers of at least 0")
+    return values

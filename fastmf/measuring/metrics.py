@@ -1,46 +1,46 @@
-"""Quality of predictions and of rankings, on plain arrays.
+"""Every metric that `fastmf.evaluate` knows: what it is computed from, and what is to be known of it.
 
-`METRICS` declares every metric that `fastmf.evaluate` and the command ``fastmf evaluate`` know, by name:
-
->>> from fastmf import metrics
->>> print(*metrics.METRICS)
-rmse mae precision recall hit_rate ndcg map mrr coverage novelty diversity auc mean_percentile_rank
-
-Ranking metrics take ``recommended``, an int array of shape (n_users, at least k) with the best item first and -1 for
-"none", and ``relevant``, the items that count as hits for each user: ``(indptr, indices)`` as in a CSR matrix, or a
-sequence of sequences. Each returns the mean over the users that have at least one relevant item. Their time grows with
-the number of recommended items plus that of relevant ones. An item that is recommended twice to a user, a number that
-is not whole, and what is no number are refused with a `ParameterError`.
+Their functions on plain arrays are in `of_ratings`, `of_rankings` and `of_lists`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastmf.common.parameters import require_integer
-from fastmf.errors import ParameterError
-from fastmf.measuring.checks import as_lists, as_numbers, as_rows, as_truths
+from fastmf.measuring.concordance import count_concordant
+from fastmf.measuring.of_ratings import mae, rmse
+from fastmf.measuring.user_values import UserValues
 from fastmf_kernels._types import Float64Array
 from fastmf_kernels.topk import figures
-from fastmf_kernels.topk.hits import Hits, find_hits
 
-Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
 # What evaluation can prepare for a metric; where there is a k, users are those who are ranked.
 Input = Literal[
-    "ratings",  # float array, shape (n_ratings,)
+    "ratings",  # float array, shape (n_ratings,); for an implicit model the preferences, 0 or 1
     "predictions",  # float array, shape (n_ratings,)
+    "raw_ratings",  # float array, shape (n_ratings,), as they are in the test part
+    "owners",  # `Owners` of the ratings
     "hits",  # `Hits` among the first k items
+    # Two float64 arrays, shape (n_users,): the discounted gain of the first k items, and that of the best possible list
+    "gained",
     "recommended",  # int32 array, shape (n_users, k), best item first, -1 for "none"
     "n_items",  # int, the size of the catalogue
     "known_share",  # float64 array, shape (n_items,): the share of users who have a training rating of an item
     "item_factors",  # float32 array, shape (n_items, n_factors)
-    # Float64 arrays, a number for each user for whom it is defined: the mean over the user's relevant items of the
-    # share of irrelevant items, or of all other candidates, that score above; ties count half.
+    # Float64 arrays, shape (n_users,), NaN where undefined: the mean over the user's relevant items of the share of
+    # irrelevant items, or of all other candidates, that score above; ties count half.
     "irrelevant_above",
     "candidates_above",
 ]
+Inputs = Mapping[Input, Callable[[], Any]]
+
+
+class Owners(NamedTuple):
+    """Whose ratings they are: a user from 0 to ``n_users`` - 1 for each rating."""
+
+    users: npt.NDArray[np.integer[Any]]
+    n_users: int
 
 
 class Metric(NamedTuple):
@@ -50,12 +50,17 @@ class Metric(NamedTuple):
     ----------
     name : str
     function : callable
-        Takes the inputs in their order. Returns the metric, or a float64 array with its value for each user.
+        Takes the inputs in their order. Returns the metric, a float64 array with its value for each user, or
+        `UserValues`. A value that is undefined is NaN.
     inputs : tuple of str
         What evaluation prepares for it; see `Input`.
     higher_is_better : bool
     is_default : bool
         Whether it is measured if no metrics are named.
+    has_users : bool
+        Whether it has a value for each user.
+    by_user : callable, optional
+        Takes `Owners` before the inputs, and returns `UserValues`, where ``function`` returns the metric alone.
     """
 
     name: str
@@ -63,325 +68,105 @@ class Metric(NamedTuple):
     inputs: tuple[Input, ...]
     higher_is_better: bool = True
     is_default: bool = True
+    has_users: bool = True
+    by_user: Callable[..., UserValues] | None = None
 
     @property
     def has_cut_off(self) -> bool:
         """Whether the metric looks at the first k items only."""
-        return "hits" in self.inputs or "recommended" in self.inputs
+        return any(name in self.inputs for name in ("hits", "gained", "recommended"))
 
-    def measure(self, inputs: Mapping[Input, Callable[[], Any]]) -> float | None:
+    def measure(self, inputs: Inputs) -> float | None:
         """Call those of ``inputs`` that are needed; return the metric, or its mean over users; None if undefined."""
-        value = _mean(self.function(*(inputs[name]() for name in self.inputs)))
-        return None if np.isnan(value) else value
+        return _total(self._compute(inputs))
+
+    def measure_users(self, inputs: Inputs) -> tuple[float | None, UserValues | None]:
+        """Return what `measure` does, and the values of users, None if the metric has none."""
+        value = self._compute(inputs)
+        if self.by_user is not None:
+            return _total(value), self.by_user(inputs["owners"](), *self._take(inputs))
+        of_users = UserValues.of(value) if isinstance(value, np.ndarray) else value
+        return _total(value), of_users if isinstance(of_users, UserValues) else None
+
+    def _compute(self, inputs: Inputs) -> Any:
+        return self.function(*self._take(inputs))
+
+    def _take(self, inputs: Inputs) -> list[Any]:
+        return [inputs[name]() for name in self.inputs]
 
 
-def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the root mean squared error.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.rmse([4, 2], [3, 3])
-    1.0
-
-    Raises
-    ------
-    ParameterError
-        If the shapes differ, there is nothing in them, or a number is not finite.
-    """
-    return float(np.sqrt(np.mean(_errors(ratings, predictions) ** 2)))
+def mean_of_defined(values: Any) -> float:
+    """Return the mean of numbers, those that are NaN left out; NaN if there are none."""
+    mean = float(np.mean(values)) if np.size(values) else float("nan")
+    if np.isnan(mean) and not np.isnan(values).all():
+        return float(np.mean(values[~np.isnan(values)]))
+    return mean
 
 
-def mae(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the mean absolute error; its errors are those of `rmse`."""
-    return float(np.mean(np.abs(_errors(ratings, predictions))))
+def _total(value: Any) -> float | None:
+    total = value.total if isinstance(value, UserValues) else mean_of_defined(value)
+    return None if np.isnan(total) else total
 
 
-def precision_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of the k places that hold a relevant item; an empty place is a miss.
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.precision_at_k([[3, 5]], [[5]], k=2)
-    0.5
-    """
-    return _mean(figures.precision(_hits(recommended, relevant, k)))
+def _squared_errors(owners: Owners, ratings: Float64Array, predictions: Float64Array) -> UserValues:
+    errors = _errors(ratings, predictions)
+    return _by_owner(owners, errors**2)._replace(is_root=True)
 
 
-def recall_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of the relevant items that are among the first k.
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.recall_at_k([[3, 5]], [[5, 6, 7, 8]], k=2)
-    0.25
-    """
-    return _mean(figures.recall(_hits(recommended, relevant, k)))
+def _absolute_errors(owners: Owners, ratings: Float64Array, predictions: Float64Array) -> UserValues:
+    return _by_owner(owners, np.abs(_errors(ratings, predictions)))
 
 
-def hit_rate_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the share of users with a relevant item among the first k.
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.hit_rate_at_k([[3, 5], [3, 5]], [[5], [6]], k=2)
-    0.5
-    """
-    return _mean(figures.hit_rate(_hits(recommended, relevant, k)))
+def _errors(ratings: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> Float64Array:
+    return ratings.astype(np.float64) - predictions.astype(np.float64)
 
 
-def ndcg_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the normalised discounted cumulative gain with gains 0 and 1.
-
-    DCG = Σ_i hit_i / log₂(i + 1) over places i = 1..k, divided by that of the best possible list (Järvelin,
-    Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", ACM TOIS 20(4), 2002).
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.ndcg_at_k([[3, 4, 5]], [[5]], k=3)
-    0.5
-    """
-    return _mean(figures.ndcg(_hits(recommended, relevant, k)))
+def _by_owner(owners: Owners, values: Float64Array) -> UserValues:
+    counts = np.bincount(owners.users, minlength=owners.n_users)
+    sums = np.bincount(owners.users, values, minlength=owners.n_users).astype(np.float64, copy=False)
+    return UserValues(sums, counts.astype(np.float64))
 
 
-def map_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean average precision: Σ_i hit_i·precision@i / min(k, relevant items) over places i = 1..k.
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.map_at_k([[3, 5]], [[5]], k=2)
-    0.5
-    """
-    return _mean(figures.average_precision(_hits(recommended, relevant, k)))
+def _concordance(owners: Owners, ratings: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> UserValues:
+    pairs = count_concordant(owners.users, ratings, predictions, owners.n_users)
+    return UserValues(pairs.n_concordant.astype(np.float64), pairs.n_pairs.astype(np.float64))
 
 
-def mrr_at_k(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> float:
-    """Return the mean of 1/place of the first relevant item, 0 where none is among the first k.
-
-    Shapes, dtypes and errors are those of `ranking_metrics`.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.mrr_at_k([[3, 5], [3, 5]], [[3], [5]], k=2)
-    0.75
-    """
-    return _mean(figures.reciprocal_rank(_hits(recommended, relevant, k)))
-
-
-def auc(scores: npt.ArrayLike, relevant: npt.ArrayLike) -> float:
-    """Return the probability that a relevant item scores above an irrelevant one; ties count half.
-
-    Parameters
-    ----------
-    scores : float array, shape (n_items,)
-        -inf leaves an item out.
-    relevant : bool array, shape (n_items,)
-
-    Returns
-    -------
-    float
-        NaN if all items, or none, are relevant.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes differ, or a score is NaN.
-    """
-    values, is_relevant = as_numbers(scores, "scores"), as_truths(relevant)
-    if values.shape != is_relevant.shape or values.ndim != 1:
-        raise ParameterError(f"scores have shape {values.shape} and relevant {is_relevant.shape}; expected (n_items,)")
-    if np.isnan(values).any():
-        raise ParameterError(f"scores have {np.count_nonzero(np.isnan(values))} NaN; expected numbers, -inf for none")
-    kept = values > -np.inf
-    values, is_relevant = values[kept], is_relevant[kept]
-    negatives = np.sort(values[~is_relevant])
-    positives = values[is_relevant]
-    if not len(negatives) or not len(positives):
-        return float("nan")
-    below = np.searchsorted(negatives, positives, side="left")
-    not_above = np.searchsorted(negatives, positives, side="right")
-    return float((below + not_above).mean() / (2 * len(negatives)))
-
-
-def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
-    """Return the share of the catalogue that is recommended to anybody.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, k)
-        -1 for "none".
-    n_items : int
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ParameterError
-        If an item is not below ``n_items``, or is there twice for a user.
-    """
-    require_integer("n_items", n_items, minimum=1)
-    return figures.coverage(as_lists(recommended, n_items), n_items)
-
-
-def novelty(recommended: npt.ArrayLike, known_share: npt.ArrayLike) -> float:
-    """Return the mean self-information -log₂ p of what is recommended, in bits, p being the share of users who know it.
-
-    Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems", PNAS 107(10), 2010. An item
-    that nobody knows counts as known to as few as the least known of the others.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, k)
-        -1 for "none".
-    known_share : float array, shape (n_items,)
-
-    Returns
-    -------
-    float
-        The mean over all places that are filled; NaN if none is.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.novelty([[0, 1]], [0.5, 0.125])
-    2.0
-    """
-    shares = as_numbers(known_share, "known_share")
-    if shares.ndim != 1 or not np.all((shares >= 0) & (shares <= 1)):
-        raise ParameterError(f"known_share has shape {shares.shape}; expected (n_items,), of numbers from 0 to 1")
-    return _mean(figures.self_information(as_lists(recommended, len(shares)), shares))
-
-
-def diversity(recommended: npt.ArrayLike, item_factors: npt.ArrayLike) -> float:
-    """Return how unlike each other a user's recommended items are: the mean of 1 - cosine over pairs of them.
-
-    Ziegler, McNee, Konstan, Lausen, "Improving Recommendation Lists Through Topic Diversification", WWW 2005.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, k)
-        -1 for "none".
-    item_factors : float array, shape (n_items, n_factors)
-
-    Returns
-    -------
-    float
-        The mean over the users with two items or more; NaN if there are none.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.diversity([[0, 1, 2]], [[1, 0], [0, 1], [1, 0]])
-    0.6666666666666667
-    """
-    factors = as_numbers(item_factors, "item_factors")
-    if factors.ndim != 2 or not np.isfinite(factors).all():
-        raise ParameterError(f"item_factors have shape {factors.shape}; expected (n_items, n_factors), all finite")
-    return _mean(figures.dissimilarity(as_lists(recommended, len(factors)), factors))
-
-
-def ranking_metrics(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> dict[str, float]:
-    """Return all of `RANKING_METRICS` at once, by name: ``precision``, ``recall`` and the others.
-
-    Parameters
-    ----------
-    recommended : int array, shape (n_users, at least k)
-        Best item first, each item once; a negative number stands for "none".
-    relevant : (indptr, indices) or sequence of sequences of int
-        The relevant items of each user. As a pair, int arrays of shapes (n_users + 1,) and (n_pairs,): user ``u`` owns
-        ``indices[indptr[u]:indptr[u + 1]]``. An item that is named twice counts once.
-    k : int
-
-    Returns
-    -------
-    dict
-        The mean of each metric over the users with at least one relevant item.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes do not fit together, an item is recommended twice to a user, an item is no whole number, offsets
-        do not rise from 0 to the number of indices, or no user has a relevant item.
-
-    Examples
-    --------
-    >>> from fastmf import metrics
-    >>> metrics.ranking_metrics([[3, 5]], [[5]], k=2)["recall"]
-    1.0
-    """
-    hits = _hits(recommended, relevant, k)
-    return {name: _mean(METRICS[name].function(hits)) for name in RANKING_METRICS}
+def _information(recommended: npt.NDArray[Any], known_share: Float64Array) -> UserValues:
+    information = figures.self_information(recommended, known_share)
+    is_filled = ~np.isnan(information)
+    return UserValues(np.where(is_filled, information, 0).sum(axis=1), is_filled.sum(axis=1).astype(np.float64))
 
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("rmse", rmse, ("ratings", "predictions"), higher_is_better=False),
-        Metric("mae", mae, ("ratings", "predictions"), higher_is_better=False),
+        Metric("rmse", rmse, ("ratings", "predictions"), higher_is_better=False, by_user=_squared_errors),
+        Metric("mae", mae, ("ratings", "predictions"), higher_is_better=False, by_user=_absolute_errors),
         Metric("precision", figures.precision, ("hits",)),
         Metric("recall", figures.recall, ("hits",)),
         Metric("hit_rate", figures.hit_rate, ("hits",)),
         Metric("ndcg", figures.ndcg, ("hits",)),
         Metric("map", figures.average_precision, ("hits",)),
         Metric("mrr", figures.reciprocal_rank, ("hits",)),
-        Metric("coverage", figures.coverage, ("recommended", "n_items")),
-        Metric("novelty", figures.self_information, ("recommended", "known_share"), is_default=False),
+        Metric("graded_ndcg", figures.graded_ndcg, ("gained",), is_default=False),
+        Metric("coverage", figures.coverage, ("recommended", "n_items"), has_users=False),
+        Metric(
+            "gini",
+            figures.gini,
+            ("recommended", "n_items"),
+            higher_is_better=False,
+            is_default=False,
+            has_users=False,
+        ),
+        Metric("novelty", _information, ("recommended", "known_share"), is_default=False),
         Metric("diversity", figures.dissimilarity, ("recommended", "item_factors"), is_default=False),
         Metric("auc", figures.share_below, ("irrelevant_above",), is_default=False),
         Metric(
             "mean_percentile_rank", figures.share_above, ("candidates_above",), higher_is_better=False, is_default=False
         ),
+        Metric("fcp", _concordance, ("owners", "raw_ratings", "predictions"), is_default=False),
     )
 }
 # Those that depend on the hits among the first k items, and on nothing else.
 RANKING_METRICS = tuple(name for name, metric in METRICS.items() if metric.inputs == ("hits",))
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if np.size(values) else float("nan")
-
-
-def _hits(recommended: npt.ArrayLike, relevant: Relevant, k: int) -> Hits:
-    require_integer("k", k, minimum=1)
-    items = as_lists(recommended)
-    if items.shape[1] < k:
-        raise ParameterError(f"recommended has shape {items.shape}; expected (n_users, at least k = {k})")
-    indptr, indices = as_rows(relevant)
-    if len(indptr) != len(items) + 1:
-        raise ParameterError(f"relevant has {len(indptr) - 1} rows for {len(items)} users; expected one each")
-    if not len(indices):
-        raise ParameterError("no user has a relevant item; expected at least one")
-    return find_hits(items[:, :k], indptr, indices)
-
-
-def _errors(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> Float64Array:
-    a, b = as_numbers(ratings, "ratings"), as_numbers(predictions, "predictions")
-    if a.shape != b.shape or a.size == 0:
-        raise ParameterError(
-            f"ratings have shape {a.shape} and predictions {b.shape}; expected the same, and not empty"
-        )
-    for numbers, name in ((a, "ratings"), (b, "predictions")):
-        is_finite = np.isfinite(numbers)
-        if not is_finite.all():
-            raise ParameterError(
-                f"{name} have {np.count_nonzero(~is_finite)} numbers that are not finite; expected finite numbers"
-            )
-    return np.asarray(a - b)

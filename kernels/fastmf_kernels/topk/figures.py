@@ -94,6 +94,12 @@ def share_above(share_above: Float64Array) -> Float64Array:
     return share_above
 
 
+def graded_ndcg(gained: tuple[Float64Array, Float64Array]) -> Float64Array:
+    """Return the discounted gain of each user as a share of that of the best possible list, NaN where that has none."""
+    gains, ideal = gained
+    return np.asarray(np.divide(gains, ideal, out=np.full(len(gains), np.nan), where=ideal > 0))
+
+
 def coverage(items: npt.NDArray[Any], n_items: int) -> float:
     """Return the share of ``n_items`` items, whatever their numbers, that is recommended to anybody."""
     is_recommended = np.zeros(int(items.max(initial=-1)) + 1, np.bool_)
@@ -101,29 +107,38 @@ def coverage(items: npt.NDArray[Any], n_items: int) -> float:
     return int(np.count_nonzero(is_recommended)) / n_items
 
 
+def gini(items: npt.NDArray[Any], n_items: int) -> float:
+    """Return the Gini index of how often each of ``n_items`` items, whatever their numbers, is recommended."""
+    counts = np.bincount(items[items >= 0].ravel())
+    counts = np.sort(counts[counts > 0])
+    if n_items == 1 or not len(counts):
+        return float("nan")
+    places = np.arange(n_items - len(counts) + 1, n_items + 1)
+    return float((2 * places - n_items - 1) @ counts / ((n_items - 1) * counts.sum()))
+
+
 def self_information(items: npt.NDArray[Any], known_share: Float64Array) -> Float64Array:
-    """Return -log₂ of the share of users who know an item, for each place that is filled; nothing if none is known.
+    """Return -log₂ of the share of users who know an item, in the shape of ``items``; NaN where none is or is known.
 
     An item that nobody knows counts as known to as few as the least known of the others.
     """
-    known, filled = known_share > 0, items[items >= 0]
-    if not known.any() or not filled.size:
-        return np.empty(0)
+    known = known_share > 0
+    if not known.any():
+        return np.full(items.shape, np.nan)
     information = -np.log2(np.where(known, known_share, known_share[known].min()))
-    return np.asarray(information[filled])
+    return np.where(items >= 0, information[items], np.nan)
 
 
 def dissimilarity(items: npt.NDArray[Any], item_factors: npt.NDArray[Any]) -> Float64Array:
-    """Return the mean of 1 - cosine over pairs of a user's items, for each user with two items or more."""
+    """Return the mean of 1 - cosine over pairs of a user's items, NaN for a user with fewer than two."""
     factors = np.asarray(item_factors, np.float64)
     norms = np.linalg.norm(factors, axis=1, keepdims=True)
     directions = np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)
     # Σ over pairs of two items of a·b is (‖Σ a‖² - Σ ‖a‖²) / 2; a row of zeros at the end stands for "none".
     squares = np.append((directions**2).sum(axis=1), 0)
     directions = np.vstack([directions, np.zeros((1, directions.shape[1]))])
-    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((0, 1))
+    sums = sum(directions[column] for column in items.T) if items.size else np.zeros((len(items), 1))
     counts = (items >= 0).sum(axis=1)
     n_pairs = counts * (counts - 1) / 2
     cosines = ((np.asarray(sums) ** 2).sum(axis=1) - squares[items].sum(axis=1)) / 2
-    some = n_pairs > 0
-    return np.asarray(1 - cosines[some] / n_pairs[some])
+    return np.asarray(1 - np.divide(cosines, n_pairs, out=np.full(len(items), np.nan), where=n_pairs > 0))

@@ -1,0 +1,157 @@
+"""Test pairs, excluded pairs and candidates, matched to the ids of a model."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import count_contained, keep_columns, rows_of_pairs
+from fastmf.answering.scoring import Scorer
+from fastmf.errors import DataError, ParameterError, named
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions
+from fastmf.reading.tables import is_table
+from fastmf_kernels._types import BoolArray, Int32Array
+from fastmf_kernels.topk.arrays import Rows
+
+
+class MatchedPairs(NamedTuple):
+    """The test pairs.
+
+    Attributes
+    ----------
+    users, items : int32 arrays, shape (n_ratings,)
+        By the model's indices; -1 for those that are unknown or cold.
+    test_users : int32 array
+        By the indices of the test part.
+    """
+
+    users: Int32Array
+    items: Int32Array
+    test_users: Int32Array
+
+    @classmethod
+    def of(cls, test: Interactions, fitted: Fitted, cold: str) -> "MatchedPairs":
+        """Look up the ids of the test part in a model."""
+        users, items = test.users, test.items
+        if not (test.user_ids.equals(fitted.user_ids) and test.item_ids.equals(fitted.item_ids)):
+            users = ids.look_up(fitted.user_ids, test.user_ids, "user_ids")[users]
+            items = ids.look_up(fitted.item_ids, test.item_ids, "item_ids")[items]
+        if cold != "include":
+            users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.of_items == 0)
+        return cls(users, items, test.users)
+
+    def taking(self, chosen: BoolArray | None) -> "MatchedPairs":
+        """Return some of the pairs; all if None."""
+        return self if chosen is None else MatchedPairs(*(each[chosen] for each in self))
+
+
+def _without(indices: Int32Array, is_cold: BoolArray) -> Int32Array:
+    """Replace the indices of what is cold by -1."""
+    if not is_cold.any():
+        return indices
+    # -1 stands for the last place, which is added.
+    return np.append(np.where(is_cold, -1, np.arange(len(is_cold))), -1).astype(np.int32)[indices]
+
+
+class Excluded(NamedTuple):
+    """Items that are not ranked.
+
+    Attributes
+    ----------
+    rows : Rows
+        For each user of the model; without cold items where these are not ranked.
+    cold_rows : Rows or None
+        For each user of the test part, known to the model or not; None if nothing is excluded for cold users.
+    n_test_pairs : int
+        Test pairs among the excluded ones.
+    """
+
+    rows: Rows
+    cold_rows: Rows | None
+    n_test_pairs: int
+
+    @classmethod
+    def of(
+        cls, exclude: str | Interactions | None, scorer: Scorer, test: Interactions, pairs: MatchedPairs, cold: str
+    ) -> "Excluded":
+        """Resolve an ``exclude`` argument."""
+        rows, fitted = scorer.exclusion(exclude), scorer.fitted
+        if not isinstance(exclude, Interactions):
+            return cls(rows, None, count_contained(rows, pairs.users, pairs.items, fitted.n_items))
+        in_test = _as_rows_of(exclude, test)
+        n_test_pairs = count_contained(in_test, test.users, test.items, test.n_items)
+        warm = None if cold == "include" else fitted.counts.warm_items
+        if warm is not None:
+            rows = keep_columns(rows, warm, fitted.n_items)
+        if cold != "popular":
+            return cls(rows, None, n_test_pairs)
+        users = ids.look_up(test.user_ids, exclude.user_ids, "user_ids")[exclude.users]
+        items = ids.look_up(fitted.item_ids, exclude.item_ids, "item_ids")[exclude.items]
+        known = (users >= 0) & (items >= 0)
+        cold_rows = rows_of_pairs(users[known], items[known], test.n_users, fitted.n_items)
+        return cls(rows, cold_rows if warm is None else keep_columns(cold_rows, warm, fitted.n_items), n_test_pairs)
+
+
+def _as_rows_of(pairs: Interactions, test: Interactions) -> Rows:
+    """Return pairs as rows by the indices of the test part."""
+    if pairs.user_ids.equals(test.user_ids) and pairs.item_ids.equals(test.item_ids):
+        return Rows(pairs.by_user.indptr, pairs.by_user.indices)
+    users = ids.look_up(test.user_ids, pairs.user_ids, "user_ids")[pairs.users]
+    items = ids.look_up(test.item_ids, pairs.item_ids, "item_ids")[pairs.items]
+    known = (users >= 0) & (items >= 0)
+    return rows_of_pairs(users[known], items[known], test.n_users, test.n_items)
+
+
+class Candidates(NamedTuple):
+    """The pairs that alone are ranked, beside the relevant ones.
+
+    Attributes
+    ----------
+    test_users : int32 array, shape (n_pairs,)
+        By the indices of the test part; -1 for others.
+    items : int32 array, shape (n_pairs,)
+        By the model's indices; -1 for those that are not ranked.
+    """
+
+    test_users: Int32Array
+    items: Int32Array
+
+    @classmethod
+    def of(cls, among: Interactions, test: Interactions, fitted: Fitted, cold: str) -> "Candidates":
+        """Look up candidates in a test part and a model."""
+        users = ids.look_up(test.user_ids, among.user_ids, "user_ids")[among.users]
+        items = ids.look_up(fitted.item_ids, among.item_ids, "item_ids")[among.items]
+        return cls(users, items if cold == "include" else _without(items, fitted.counts.of_items == 0))
+
+
+def as_candidates(among: Any) -> Interactions:
+    """Return an ``among`` argument as pairs; their ratings mean nothing.
+
+    Raises
+    ------
+    ParameterError
+        If it is no table, dict or Interactions.
+    DataError
+        If it has no candidates.
+    """
+    if isinstance(among, Interactions):
+        return among
+    if is_table(among):
+        return Interactions.from_arrow(among, rating=None, duplicates="first")
+    if not isinstance(among, Mapping):
+        raise ParameterError(
+            f"{named('among')} is a {type(among).__name__}; expected Interactions, a table with the columns user_id "
+            "and item_id, or a dict of user id to item ids"
+        )
+    users: list[Any] = []
+    items: list[Any] = []
+    for user, row in among.items():
+        if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
+            raise ParameterError(f"{named('among')}[{user!r}] is {row!r}; expected a list of item ids")
+        items.extend(row)
+        users.extend([user] * (len(items) - len(users)))
+    if not items:
+        raise DataError(f"{named('among')} has no candidates; expected item ids for each user")
+    return Interactions.from_arrays(users, items, duplicates="first")
