@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastmf._version import __version__
     from fastmf.answering.answers import Recommendations, Similar
     from fastmf.answering.plain_arrays import index_items, top_k
+    from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
     from fastmf.models.loading import load
@@ -27,6 +28,7 @@ _MODULE_OF = {
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
+    "compare": "fastmf.measuring.comparison",
     "evaluate": "fastmf.measuring.evaluation",
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
@@ -45,6 +47,7 @@ __all__ = [
     "SVDpp",
     "Similar",
     "__version__",
+    "compare",
     "errors",
     "evaluate",
     "index_items",

@@ -45,7 +45,7 @@ def test_example(example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.M
     assert result.failed == 0, "".join(report)
 
 
-@pytest.mark.parametrize("name", [*MODELS, "Interactions", "evaluate", "load", "read_parquet", "top_k"])
+@pytest.mark.parametrize("name", [*MODELS, "Interactions", "compare", "evaluate", "load", "read_parquet", "top_k"])
 def test_what_a_newcomer_meets_first_has_an_example(name: str) -> None:
     value = getattr(fastmf, name)
 
