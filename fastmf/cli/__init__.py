@@ -17,6 +17,7 @@ from typing import Any
 from fastmf.cli import (
     bench,
     clean,
+    compare,
     convert,
     demo,
     doctor,
@@ -32,7 +33,7 @@ from fastmf.cli.interruptions import as_interruptions, in_words, status_of
 from fastmf.cli.options import option_of
 from fastmf.errors import FastMFError, OutputError, ParameterError
 
-_COMMANDS = (demo, train, recommend, evaluate, similar, convert, info, verify, clean, doctor, warmup, bench)
+_COMMANDS = (demo, train, recommend, evaluate, compare, similar, convert, info, verify, clean, doctor, warmup, bench)
 
 _DESCRIPTION = """\
 Matrix factorisation for recommenders: ratings in Parquet to recommendations in Parquet.

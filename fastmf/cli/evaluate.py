@@ -4,8 +4,9 @@ example:
   fastmf evaluate model test.parquet -k 10 20
 
 For each user, items are ranked by their scores, without the items of the training ratings; --exclude names other
-ratings to leave out instead. Users and items without training ratings take no part, unless --cold says otherwise. For
-an implicit model, rmse and mae measure against a preference: 1 for a rating above 0, and 0 for others.
+ratings to leave out instead, and --among the only items to rank. Users and items without training ratings take no part,
+unless --cold says otherwise. For an implicit model, rmse and mae measure against a preference: 1 for a rating above 0,
+and 0 for others.
 
 Counts: n_ratings test ratings; n_unknown of them, of a user or item without training ratings; n_excluded of them, of an
 item that is left out for the user, and can only be missed; n_users, for whom items were ranked; and n_cold_users, with
@@ -15,67 +16,54 @@ test ratings but no training ratings.
 import argparse
 from typing import Any
 
-from fastmf.cli.options import (
-    add_cold_option,
-    add_column_options,
-    add_run_options,
-    load_model,
-    positive_integer,
-    print_result,
-    read_ratings,
-)
-
-
-class _MetricsHelp(str):
-    """Help that lists the metrics when it is formatted: to list them earlier would import NumPy for every command."""
-
-    __slots__ = ()
-
-    def __mod__(self, parameters: Any, /) -> str:
-        from fastmf.metrics import METRICS
-
-        default = ", ".join(name for name, metric in METRICS.items() if metric.is_default)
-        others = ", ".join(name for name, metric in METRICS.items() if not metric.is_default)
-        errors = ", ".join(name for name, metric in METRICS.items() if not metric.higher_is_better)
-        return f"some of {default} (these are the default), {others}; lower is better for {errors}"
+from fastmf.cli.options import add_run_options, fraction, load_model, note, print_result, show
+from fastmf.cli.setting_options import add_setting_options, read_setting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("model", metavar="MODEL", help="model directory")
-    parser.add_argument("test", metavar="TEST.parquet", help="test ratings")
-    parser.add_argument("--exclude", metavar="TRAIN.parquet", help="ratings whose items are not ranked")
-    parser.add_argument("-k", type=positive_integer, nargs="+", default=[10], help="cut-offs (default: 10)")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help=_MetricsHelp("names of metrics"))
+    add_setting_options(parser)
     parser.add_argument(
-        "--min-relevant-rating",
-        type=float,
-        metavar="X",
-        help="test items are relevant from this rating on (default: all)",
+        "--ci",
+        type=fraction,
+        nargs="?",
+        const=0.95,
+        metavar="LEVEL",
+        help="add confidence intervals over users to the metrics, as ndcg@10_low and ndcg@10_high (level: 0.95)",
     )
-    add_cold_option(
-        parser,
-        "for users without training ratings, rank nothing, rank items by popularity, or rank them by the users' "
-        "factors; only include also ranks items without training ratings",
+    parser.add_argument(
+        "--per-user",
+        metavar="OUT.parquet",
+        help="also write a table with the metrics of each user, and the numbers of relevant items and of ratings",
     )
-    add_column_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_run_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Evaluate and print the metrics."""
     import fastmf
+    from fastmf.common.files import require_absent
+    from fastmf.reading.parquet import write_table
 
-    results = fastmf.evaluate(
-        load_model(parsed.model, parsed),
-        read_ratings(parsed.test, parsed),
-        exclude="seen" if parsed.exclude is None else read_ratings(parsed.exclude, parsed),
-        k=parsed.k,
-        metrics=parsed.metrics,
-        min_relevant_rating=parsed.min_relevant_rating,
-        cold=parsed.cold,
-    )
-    if not parsed.json:
-        results = {name: "undefined" if value is None else value for name, value in results.items()}
-    print_result(results, parsed.json)
+    if parsed.per_user is not None:
+        require_absent(parsed.per_user, parsed.overwrite)
+    model, setting = load_model(parsed.model, parsed), read_setting(parsed)
+    if parsed.per_user is not None:
+        table = fastmf.evaluate(model, **setting, per_user=True)
+        write_table(table, parsed.per_user, parsed.overwrite)
+        note(f"wrote the metrics of {len(table):,} users to {parsed.per_user}", parsed)
+    results = fastmf.evaluate(model, **setting, ci=parsed.ci)
+    print_result(results if parsed.json else _in_words(results), parsed.json)
     return 0
+
+
+def _in_words(results: dict[str, Any]) -> dict[str, Any]:
+    """Put a metric and its interval into one line, and say what is undefined."""
+    words = {name: "undefined" if value is None else value for name, value in results.items()}
+    for name in [name for name in words if f"{name}_low" in words]:
+        low, high = words.pop(f"{name}_low"), words.pop(f"{name}_high")
+        if results[name] is not None:
+            words[name] = f"{show(words[name])}  ({show(low)} .. {show(high)})"
+    return words

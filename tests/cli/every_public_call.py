@@ -15,6 +15,7 @@ from fastmf.cli import main
 from fastmf_kernels import _jit
 
 METRICS = ("rmse", "mae", "ndcg", "recall", "precision", "map", "mrr", "hit_rate", "auc", "coverage")
+OF_USERS = tuple(name for name, metric in fastmf.metrics.METRICS.items() if metric.has_users)
 
 
 def models() -> Iterator[Any]:
@@ -48,6 +49,9 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
     model.similar_users(users[:2], 3)
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
+    fastmf.evaluate(model, test, among=test, k=3, metrics=OF_USERS, per_user=True)
+    fastmf.evaluate(model, test, k=3, metrics=OF_USERS, ci=0.9)
+    fastmf.compare(model, model, test, k=3)
 
 
 def save_and_ask(model: Any, test: fastmf.Interactions) -> None:
@@ -88,6 +92,7 @@ def run_commands(ratings: str, test: str) -> None:
         assert main([*train, str(1 + number % 2)]) == 0
         assert main(["recommend", model, "--output", f"{model}.parquet", "--quiet"]) == 0
         assert main(["evaluate", model, test, "--quiet"]) == 0
+        assert main(["compare", model, model, test, "--quiet"]) == 0
         assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
 
 
