@@ -34,6 +34,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     minutes: float = math.inf
     asked: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
 
 
 class Work(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastmf_bench.results import Measurement, Run, disturbances, ours, ratio
+from fastmf_bench.suites import defaults
 from fastmf_bench.targets import Verdict
 
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -16,7 +17,8 @@ def of_run(run: Run) -> str:
     ceilings = run.select(suite="ceilings")
     if ceilings:
         parts.append(_table("ceilings", *ceiling_rows(ceilings)))
-    parts += [_race_table(race) for race in run.races() if race[0].suite != "ceilings"]
+    parts += [_race_table(race) for race in run.races() if race[0].suite not in ("ceilings", defaults.SUITE)]
+    parts += _tables_of_defaults(run)
     if run.proofs:
         right = [operation for operation, wrong in run.proofs.items() if not wrong]
         parts.append(f"proven against NumPy before timing: {', '.join(right) or 'nothing'}")
@@ -141,6 +143,24 @@ def _race_table(race: Sequence[Measurement]) -> str:
     if race[0].ceiling:
         title += f" (ceiling: {race[0].ceiling})"
     return _table(title, header, rows)
+
+
+def _tables_of_defaults(run: Run) -> list[str]:
+    """Return a table for each kind of data: models with default settings, set by set."""
+    found = defaults.results(run)
+    parts = []
+    for name, kind in defaults.KINDS.items():
+        header = ["set", "model", kind.baseline, "default", "best of a grid", "of best", "", "best settings"]
+        rows = [_default_row(result) for result in found if result.kind == name]
+        if rows:
+            parts.append(_table(f"{defaults.SUITE} · {name}, {kind.metric}", header, rows, left=2))
+    return parts
+
+
+def _default_row(result: defaults.Result) -> list[str]:
+    numbers = (result.baseline, result.default, result.best, result.of_best)
+    verdict = "met" if result.is_met else "missed"
+    return [result.name, result.model, *map(_metric_text, numbers), verdict, result.best_settings]
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

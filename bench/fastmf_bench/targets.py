@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmf.models import MODELS
 from fastmf_bench.results import OURS, Measurement, Run, ratio
-from fastmf_bench.suites import als, cuda, ingest, memory, quality, topk
+from fastmf_bench.suites import als, cuda, defaults, ingest, memory, quality, topk
 
 
 class Verdict(NamedTuple):
@@ -96,6 +96,7 @@ def _targets() -> Iterator[_Target]:
     yield from _startup_targets()
     yield from _gpu_targets()
     yield from _quality_targets()
+    yield from _default_targets()
 
 
 def _sgd_targets() -> Iterator[_Target]:
@@ -210,6 +211,19 @@ def _quality_targets() -> Iterator[_Target]:
         yield _Target(f"{model}: {metric}", data, bound, found)
 
 
+def _default_targets() -> Iterator[_Target]:
+    for name, kind in defaults.KINDS.items():
+        shape, bounded = f"worst measured set of {name}", _at_most if kind.is_error else _at_least
+        for model in kind.models:
+            over = _worst_default(name, model, lambda result: result.over_baseline)
+            what = f"{model} by default, {kind.metric} less that of {kind.baseline}"
+            yield _Target(what, shape, bounded(kind.to_baseline), over)
+        for model in kind.searched:
+            of_best = _worst_default(name, model, lambda result: result.of_best)
+            what = f"{model} by default, {kind.metric} over the best of a grid"
+            yield _Target(what, shape, bounded(kind.to_best), of_best)
+
+
 def _at_most(value: float, unit: str = "") -> _Bound:
     return _Bound(value, unit)
 
@@ -271,6 +285,21 @@ def _time_to_exact(race: dict[str, Any], upwards: bool) -> Metric:
         if not len(second):
             raise _Unmeasured("the subspace solver did not get there")
         return float(second[0] / first[0])
+
+    return metric
+
+
+def _worst_default(kind: str, model: str, read: Callable[[defaults.Result], float | None]) -> Metric:
+    """Return the figure of the data set on which the default settings of a model do worst."""
+
+    def metric(run: Run) -> float:
+        if "--quick" in run.command.split():
+            raise _Unmeasured("a quick run has two data sets and a few cells of the grid")
+        found = [read(result) for result in defaults.results(run) if (result.kind, result.model) == (kind, model)]
+        values = [value for value in found if value is not None]
+        if not values:
+            raise _Unmeasured(f"not in the results: defaults, {model}, {kind}")
+        return max(values) if defaults.KINDS[kind].is_error else min(values)
 
     return metric
 

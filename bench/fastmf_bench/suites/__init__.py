@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastmf_bench import problems
 from fastmf_bench.pace import Task
 from fastmf_bench.session import Session
-from fastmf_bench.suites import als, ceilings, cuda, cuda_tasks, ingest, memory, quality, sgd, startup, topk
+from fastmf_bench.suites import als, ceilings, cuda, cuda_tasks, defaults, ingest, memory, quality, sgd, startup, topk
 
 
 class Suite(NamedTuple):
@@ -45,6 +45,11 @@ SUITES = {
         ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict"),
         "quality on real data (needs --data)",
     ),
+    defaults.SUITE: Suite(
+        defaults.run,
+        ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict"),
+        "models with default settings beside a baseline and the best of a grid (needs --data)",
+    ),
 }
 
 GPU_SUITES = {
@@ -66,5 +71,6 @@ TASKS: dict[str, Task] = {
     **startup.TASKS,
     **memory.TASKS,
     **quality.TASKS,
+    **defaults.TASKS,
     **cuda_tasks.TASKS,
 }
