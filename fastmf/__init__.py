@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastmf.answering.plain_arrays import index_items, top_k
     from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
-    from fastmf.models import ALS, BPR, SGD, ImplicitALS, SVDpp
+    from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
     from fastmf.models.loading import load
     from fastmf.reading.interactions import Interactions, read_parquet
 
@@ -22,8 +22,10 @@ _MODULE_OF = {
     "ALS": "fastmf.models",
     "BPR": "fastmf.models",
     "SGD": "fastmf.models",
+    "Bias": "fastmf.models",
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.reading.interactions",
+    "Popularity": "fastmf.models",
     "Recommendations": "fastmf.answering.answers",
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
@@ -41,8 +43,10 @@ __all__ = [
     "ALS",
     "BPR",
     "SGD",
+    "Bias",
     "ImplicitALS",
     "Interactions",
+    "Popularity",
     "Recommendations",
     "SVDpp",
     "Similar",

@@ -297,7 +297,7 @@ def of_two_times() -> tuple[Interactions, Interactions]:
 
 
 SETTINGS: list[tuple[type[FactorModel], dict[str, Any]]] = [
-    *((kind, {}) for kind in fastmf.models.MODELS.values()),
+    *((kind, {}) for kind in fastmf.models.FACTOR_MODELS.values()),
     (fastmf.ImplicitALS, {"weighting": "hu"}),
     (fastmf.SGD, {"loss": "logistic"}),
 ]

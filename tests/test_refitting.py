@@ -22,7 +22,7 @@ import pytest
 
 import fastmf
 from fastmf.errors import NotFittedError, ParameterError
-from fastmf.models import MODELS, FactorModel
+from fastmf.models import FACTOR_MODELS, FactorModel
 
 Answer = Callable[[FactorModel, Path], Any]
 
@@ -130,7 +130,7 @@ def stress(kind: type[FactorModel], folder: Path, n_fits: int) -> dict[str, int]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("kind", FACTOR_MODELS.values(), ids=FACTOR_MODELS)
 def test_answers_while_a_model_is_fitted_again_are_of_one_fit(kind: type[FactorModel], tmp_path: Path) -> None:
     answered = stress(kind, tmp_path, n_fits=20)
 
@@ -157,7 +157,7 @@ def test_answers_are_of_one_fit_on_every_threading_layer(layer: str) -> None:
     assert done.stdout.splitlines()[-1] == layer
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, id=name) for name, kind in MODELS.items()])
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=name) for name, kind in FACTOR_MODELS.items()])
 def test_other_threads_see_the_fit_before_until_one_is_done(kind: type[FactorModel]) -> None:
     model = kind(n_epochs=2)
     seen: list[Any] = []
@@ -235,6 +235,6 @@ if __name__ == "__main__":
     from fastmf_kernels import _jit
 
     with tempfile.TemporaryDirectory() as name:
-        for model_class in MODELS.values():
+        for model_class in FACTOR_MODELS.values():
             stress(model_class, Path(name), n_fits=20)
     print(_jit.threading_layer())

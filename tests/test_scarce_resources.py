@@ -12,7 +12,7 @@ import pytest
 
 import fastmf
 from fastmf.errors import DataError, FastMFError, OutOfMemoryError
-from fastmf.models import MODELS, FactorModel, training
+from fastmf.models import FACTOR_MODELS, FactorModel, training
 from fastmf.models.descent import DescentModel
 
 RATINGS = fastmf.testing.power_law(60, 40, 700, n_factors=3)
@@ -21,9 +21,9 @@ RATINGS = fastmf.testing.power_law(60, 40, 700, n_factors=3)
 LITTLE_MEMORY = """
 import resource, sys
 import fastmf
-from fastmf.models import MODELS
+from fastmf.models import FACTOR_MODELS
 
-kind = MODELS[sys.argv[1]]
+kind = FACTOR_MODELS[sys.argv[1]]
 model = kind(n_factors=4, n_epochs=1, n_threads=1).fit(fastmf.testing.power_law(60, 40, 700, n_factors=3))
 ratings = fastmf.testing.power_law(2000, 1000, 9000, n_factors=3)
 with open("/proc/self/statm") as file:
@@ -39,7 +39,7 @@ print(model.predict([1], [1]).shape, len(model.user_ids))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "ALS" else pytest.mark.slow) for name in MODELS]
+    "name", [pytest.param(name, marks=() if name == "ALS" else pytest.mark.slow) for name in FACTOR_MODELS]
 )
 def test_a_fit_that_needs_too_much_memory_says_how_much(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, name], capture_output=True, text=True, check=False)
@@ -53,7 +53,7 @@ def test_a_fit_that_needs_too_much_memory_says_how_much(name: str) -> None:
     assert after == "(1,) 60"  # the model is as it was
 
 
-KINDS = [pytest.param(kind, id=name) for name, kind in MODELS.items()]
+KINDS = [pytest.param(kind, id=name) for name, kind in FACTOR_MODELS.items()]
 
 
 @pytest.mark.parametrize("kind", KINDS)

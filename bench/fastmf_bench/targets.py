@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmf.models import MODELS
+from fastmf.models import FACTOR_MODELS
 from fastmf_bench.results import OURS, Measurement, Run, ratio
 from fastmf_bench.suites import als, cuda, defaults, ingest, memory, quality, topk
 
@@ -168,7 +168,7 @@ def _memory_targets() -> Iterator[_Target]:
 
 def _startup_targets() -> Iterator[_Target]:
     yield _Target("import fastmf", "", _at_most(0.25, " s"), _wall({"suite": "startup", "task": "import"}, OURS))
-    for model in MODELS:
+    for model in FACTOR_MODELS:
         for kernels, bound in (("cached", 1.0), ("compiled", 10.0)):
             race = {"suite": "startup", "task": f"first fit over the steady one, kernels {kernels}"}
             first = _wall(race, f"{OURS}, {model}")

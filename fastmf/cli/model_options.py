@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fastmf.cli.options import number_or_auto, positive_integer
 from fastmf.errors import ParameterError
-from fastmf.models import MODELS, Model
+from fastmf.models import FACTOR_MODELS, MODELS, Model
 from fastmf.models.parameter_docs import ParameterDoc
 
 # Every command has options of its own for these.
@@ -124,11 +124,11 @@ def _settings(option: _Option) -> dict[str, Any]:
 
 
 def _help(option: _Option) -> str:
-    """Say what the parameter means, for the models that have it; where it means different things, for each."""
+    """Say what the parameter means, and to which models; where all models of factors have it, these are not named."""
     models_of: dict[str, list[str]] = {}
     for name, model in option.models.items():
         models_of.setdefault(_lower(_doc_of(model, option.parameter).summary), []).append(name)
-    if len(option.models) == len(MODELS) and len(models_of) == 1:
+    if len(models_of) == 1 and set(FACTOR_MODELS.values()) <= set(option.models.values()):
         text = next(iter(models_of))
     else:
         text = "; ".join(f"{', '.join(names)}: {summary}" for summary, names in models_of.items())

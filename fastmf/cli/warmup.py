@@ -47,13 +47,13 @@ def _compile_everything(parsed: argparse.Namespace) -> None:
     import numpy as np
 
     import fastmf
-    from fastmf.models import MODELS
+    from fastmf.models import FACTOR_MODELS
 
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
     # One user's row is so long that it is cut into parts.
     users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
     clicks = fastmf.Interactions.from_arrays(users, items)
-    for model in MODELS.values():
+    for model in FACTOR_MODELS.values():
         for n_factors, settings in itertools.product(parsed.factors, model.kernel_variants):
             chosen = "".join(f", {name}={value}" for name, value in settings.items())
             note(f"compiling {model.__name__}, {n_factors} factors{chosen}", parsed)

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 import pyarrow as pa
 
 from fastmf.errors import ParameterError, named
+from fastmf.measuring.baseline import baseline_of
 from fastmf.measuring.bootstrap import intervals, require_level
 from fastmf.measuring.setting import Measurable, Setting, checked_metrics, measure
 from fastmf.measuring.user_table import as_table
@@ -29,6 +30,7 @@ def evaluate(
     per_user: Literal[False] = False,
     ci: float | None = None,
     seed: int = 0,
+    baseline: bool = False,
 ) -> Evaluation: ...
 
 
@@ -46,6 +48,7 @@ def evaluate(
     per_user: Literal[True],
     ci: None = None,
     seed: int = 0,
+    baseline: Literal[False] = False,
 ) -> pa.Table: ...
 
 
@@ -62,6 +65,7 @@ def evaluate(
     per_user: bool = False,
     ci: float | None = None,
     seed: int = 0,
+    baseline: bool = False,
 ) -> Any:
     """Measure a fitted model on test ratings.
 
@@ -106,6 +110,9 @@ def evaluate(
         Bootstrap", 1993). They tell how far a metric would vary with other test users, the model being the same.
     seed : int
         Of the samples.
+    baseline : bool
+        Whether to measure what the model has to beat, too: the biases of users and items (`fastmf.Bias`) for a model of
+        ratings, popularity (`fastmf.Popularity`) for an implicit one, fitted to the same ratings.
 
     Returns
     -------
@@ -123,7 +130,9 @@ def evaluate(
         the first two leave out missed items that are not ranked.
 
         With ``ci``, ``ndcg@10_low`` and ``ndcg@10_high`` follow ``ndcg@10``, and so for each metric that has values for
-        users: all but ``coverage`` and ``gini``.
+        users: all but ``coverage`` and ``gini``. With ``baseline``, its metrics are added as ``baseline_rmse``,
+        ``baseline_ndcg@10`` and so on; a model that is a baseline itself, or was saved by a version that kept nothing
+        for it, has none.
     pyarrow.Table
         With ``per_user``: a row for each user of the test part, by ascending id, with ``user_id``, a float64 column for
         each metric that has values for users, ``n_relevant`` (his relevant test items) and ``n_ratings`` (his test
@@ -137,7 +146,7 @@ def evaluate(
     ------
     ParameterError
         If a metric is unknown, or k is larger than the catalogue; if ``per_user`` is asked for with a metric that has
-        no values for users, or with ``ci``.
+        no values for users, with ``ci`` or with ``baseline``.
     DataError
         If there is nothing to measure, a ranked user has no candidates in ``among``, or a factor is not finite.
 
@@ -160,6 +169,11 @@ def evaluate(
             f"{named('per_user=True')} and {named('ci')} are both given; expected one: intervals are those of all "
             "users together"
         )
+    if per_user and baseline:
+        raise ParameterError(
+            f"{named('per_user=True')} and {named('baseline=True')} are both given; expected one: measure the baseline "
+            "by a call of its own"
+        )
     setting = Setting.of(
         test,
         exclude=exclude,
@@ -178,4 +192,7 @@ def evaluate(
         results[metric.name] = metric.total
         if metric.name in bounds:
             results[f"{metric.name}_low"], results[f"{metric.name}_high"] = bounds[metric.name]
+    other = baseline_of(model) if baseline else None
+    if other is not None:
+        results |= {f"baseline_{metric.name}": metric.total for metric in measure(other, setting).metrics}
     return results | measured.counts

@@ -25,8 +25,13 @@ from fastmf_kernels._types import BoolArray
 class Measurable(Protocol):
     """What an evaluation asks of a model."""
 
-    backend: str
-    n_threads: int | None
+    @property
+    def backend(self) -> str:
+        """Which kernels run."""
+
+    @property
+    def n_threads(self) -> int | None:
+        """Number of threads; None: all cores."""
 
     @property
     def fitted(self) -> Fitted:

@@ -15,13 +15,16 @@ from fastmf.errors import DataError, ParameterError
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
+from fastmf.measuring.evaluation import evaluate
 from fastmf.models.hyper_parameters import HyperParameters
 from fastmf.models.learned import LearnedState
-from fastmf.models.training import Callback, best_record
+from fastmf.models.training import Callback, Record, best_record
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
+
+_VALIDATION_K = 10
 
 
 class Model(HyperParameters, LearnedState, ABC):
@@ -44,6 +47,8 @@ class Model(HyperParameters, LearnedState, ABC):
     """Parameters of fits that between them call every kernel of the model; ``fastmf warmup`` runs them."""
     fixed_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that a continued fit cannot change: the factors mean something else with others."""
+    baselines: ClassVar[dict[str, "type[Model]"]] = {}
+    """The class of the baseline of ``"explicit"`` and of ``"implicit"`` models; `fastmf.models.baselines` fills it."""
 
     seed: int
     backend: str
@@ -79,6 +84,11 @@ class Model(HyperParameters, LearnedState, ABC):
     def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
         """Train on ratings."""
 
+    def baseline_model(self) -> "Model":
+        """Return an unfitted baseline: `Bias`, or `Popularity` for an implicit model."""
+        kind = self.baselines["implicit" if self.is_implicit else "explicit"]
+        return kind(seed=self.seed, backend=self.backend, n_threads=self.n_threads, verbose=self.verbose)
+
     def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
         """Return what the data make of the parameters that are ``"auto"``.
 
@@ -94,11 +104,20 @@ class Model(HyperParameters, LearnedState, ABC):
         """
         return {}
 
+    def _open_parameters(self) -> list[str]:
+        """Return the names of the parameters whose numbers a fit chooses."""
+        return self.auto_parameters()
+
     @property
     def chosen(self) -> dict[str, float]:
         """The numbers that the last fit has chosen for parameters that were ``"auto"``; empty before `fit`."""
         learned = self._learned()
         return {} if learned is None else dict(learned.fitted.trained_with.get("chosen", {}))
+
+    def _validate(self, validation: Interactions) -> Record:
+        """Measure the model on a validation set, as the record of an epoch has it."""
+        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
+        return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}
 
     @property
     def best_epoch(self) -> int | None:

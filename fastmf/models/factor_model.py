@@ -16,7 +16,6 @@ from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, require_integer, require_number_or_auto
 from fastmf.common.progress import Progress
 from fastmf.errors import named
-from fastmf.measuring.evaluation import evaluate
 from fastmf.models.base import Model
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
@@ -32,7 +31,6 @@ from fastmf.models.training import (
 from fastmf.models.warm import WarmTrainer, warm_part
 from fastmf.reading.interactions import Interactions
 
-_VALIDATION_K = 10
 # The ratings as sparse rows of users and of items, and as the blocks or tasks of a trainer.
 _BYTES_PER_RATING = 28
 
@@ -133,7 +131,7 @@ class FactorModel(Model):
             trainer = WarmTrainer(trainer, part, ratings.n_users, ratings.n_items)
         return trainer, chosen
 
-    def _with(self, chosen: dict[str, float]) -> Self:
+    def _with(self, chosen: dict[str, Any]) -> Self:
         """Return an unfitted model with numbers in the place of ``"auto"``."""
         return type(self)(**{**self.get_params(), **chosen}) if chosen else self
 
@@ -195,7 +193,3 @@ class FactorModel(Model):
 
     def _blame_for_divergence(self) -> str:
         return f"{named('regularization')}={self._number('regularization'):g}; raise it"
-
-    def _validate(self, validation: Interactions) -> Record:
-        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
-        return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}

@@ -12,7 +12,8 @@ import pyarrow as pa
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import rows_of_pairs, union
 from fastmf.errors import DataError
-from fastmf.models.training import describe, first_factors
+from fastmf.measuring.baseline import BASELINE_MEAN
+from fastmf.models.training import describe, first_factors, first_state
 from fastmf.models.units import trained_deviation
 from fastmf.models.warm import warm_part
 from fastmf.reading import ids
@@ -119,9 +120,7 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     state = {}
     for name, array in fitted.state.items():
         space = users if name.startswith("user_") else items
-        # Accumulators of rows start at 1, as in `fastmf_kernels.sgd.arrays.RowSteps`; further factors start at 0.
-        first = np.ones(len(space.ids), np.float32) if array.ndim == 1 else _zeros(len(space.ids), array.shape[1])
-        state[name] = _spread(array, space, first)
+        state[name] = _spread(array, space, first_state(name, (len(space.ids), *array.shape[1:])))
     seen = _seen(fitted.seen, users, items, more)
     figures, trained_with = _figures(fitted, more), fitted.trained_with
     start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with)
@@ -177,10 +176,6 @@ def _merged(known: pa.Array, given: pa.Array, column: str) -> _Space:
     return _Space(vocabulary, places[: len(known)], places[len(known) :])
 
 
-def _zeros(n_rows: int, n_columns: int) -> Float32Array:
-    return np.zeros((n_rows, n_columns), np.float32)
-
-
 def _spread(array: Float32Array, space: _Space, target: Float32Array) -> Float32Array:
     target[space.of_model] = array
     return target
@@ -199,4 +194,5 @@ def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:
     total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
     fingerprint = f"{before['fingerprint']}, {added['fingerprint']}"
     joint = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
-    return {**added, **joint, "deviation": trained_deviation(before)}
+    joint |= {"deviation": trained_deviation(before), BASELINE_MEAN: before.get(BASELINE_MEAN, before["mean"])}
+    return {**added, **joint}

@@ -100,6 +100,11 @@ def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator
     return in_huge_pages(factors, shape[1])
 
 
+def first_state(name: str, shape: tuple[int, ...]) -> Float32Array:
+    """Return what a state has of new rows: accumulators start at 1 (`fastmf_kernels.sgd.arrays`), all else at 0."""
+    return np.full(shape, 1 if name.endswith("squares") else 0, np.float32)
+
+
 def in_one_line(record: Record) -> str:
     """Write the metrics of an epoch as progress shows them."""
     shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmf.common.lazy import compute_once
-from fastmf.models.training import Record, Trainer
+from fastmf.models.training import Record, Trainer, first_state
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
@@ -64,8 +64,8 @@ def _numbers(rows: Int64Array, n_rows: int) -> Int32Array:
 class WarmTrainer:
     """A trainer of the warm part, whose factors and state have a row for every user and item.
 
-    Factors and biases of users and items without ratings are 0, their accumulators 1 (see
-    `fastmf_kernels.sgd.arrays.RowSteps`).
+    Factors and biases of users and items without ratings are 0, their accumulators 1; see
+    `fastmf.models.training.first_state`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class WarmTrainer:
         self.state: dict[str, Float32Array] = {}
         for name, array in trainer.state.items():
             n_rows = n_users if name.startswith("user_") else n_items
-            self.state[name] = np.full((n_rows, *array.shape[1:]), 1 if array.ndim == 1 else 0, np.float32)
+            self.state[name] = first_state(name, (n_rows, *array.shape[1:]))
         self._spread()
 
     def run_epoch(self) -> Record:

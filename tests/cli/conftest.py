@@ -14,6 +14,7 @@ import fastmf_bench
 import fastmf_kernels
 from fastmf.cli import main
 from fastmf.cli.model_options import models_by_command_name
+from fastmf.models import FactorModel
 
 Done = subprocess.CompletedProcess[str]
 
@@ -41,7 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     test.to_parquet(folder / "test.parquet")
     models = models_by_command_name()
     for name, model in models.items():
-        model(n_factors=4, n_epochs=2).fit(fastmf.read_parquet(folder / "ratings.parquet")).save(folder / name)
+        size = {"n_factors": 4, "n_epochs": 2} if issubclass(model, FactorModel) else {}
+        model(**size).fit(fastmf.read_parquet(folder / "ratings.parquet")).save(folder / name)
     return Data(folder / "ratings.parquet", folder / "test.parquet", {name: folder / name for name in models})
 
 

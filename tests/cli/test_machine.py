@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastmf.cli import warmup
-from fastmf.models import MODELS
+from fastmf.models import FACTOR_MODELS
 from fastmf_kernels import _cache, _jit
 
 Done = CompletedProcess[str]
@@ -118,7 +118,7 @@ def test_warmup_leaves_nothing_to_compile(data: Any, tmp_path: Path, start_fastm
     output, errors = warming.communicate(timeout=600)
     assert warming.returncode == 0, errors
     assert json.loads(output)["cache"] == str(tmp_path / "cache")
-    for model in MODELS.values():
+    for model in FACTOR_MODELS.values():
         assert errors.count(f"compiling {model.__name__}, ") == 2 * len(model.kernel_variants)
 
     calls = (Path(__file__).parent / "every_public_call.py").read_text(encoding="utf-8")

@@ -49,6 +49,7 @@ FLAGS = {
     "--block-size": "block_size",
     "--nonnegative": "nonnegative",
     "--patience": "patience",
+    "--half-life": "half_life",
 }
 
 
@@ -61,7 +62,15 @@ def test_every_option_keeps_its_name() -> None:
     actions = actions_of_train()
 
     assert {flag: actions[flag].dest for flag in FLAGS} == FLAGS
-    assert {"als", "bpr", "implicit-als", "sgd", "svdpp"} <= model_options.models_by_command_name().keys()
+    assert {
+        "als",
+        "bias",
+        "bpr",
+        "implicit-als",
+        "popularity",
+        "sgd",
+        "svdpp",
+    } <= model_options.models_by_command_name().keys()
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastmf
-from fastmf.models import MODELS
+from fastmf.models import FACTOR_MODELS
 from fastmf.testing import power_law
 from fastmf_bench.contest import Contestant
 from fastmf_bench.pace import Lap, Pace, Task
@@ -55,7 +55,7 @@ def run(session: Session) -> None:
         Contestant(name, "startup.script", {"script": "import", "argument": module}) for module, name in importers
     ]
     session.race("startup", "import", "", {}, contestants)
-    for model in tuple(MODELS)[-1:] if session.options.quick else MODELS:
+    for model in tuple(FACTOR_MODELS)[-1:] if session.options.quick else FACTOR_MODELS:
         for cached in (True, False):
             task = "first fit over the steady one, " + ("kernels cached" if cached else "kernels compiled")
             arguments = {"script": "first fit", "argument": model, "cached": cached}

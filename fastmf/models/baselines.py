@@ -1,0 +1,297 @@
+"""Models without factors, which others are compared with: biases of users and items, and popularity."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Never, Self
+
+import numpy as np
+import pyarrow as pa
+
+from fastmf.answering.fitted import Fitted, TrainingCounts
+from fastmf.common.memory import needing
+from fastmf.common.parameters import AUTO, number, require_integer, require_number, require_number_or_auto
+from fastmf.common.progress import Progress
+from fastmf.errors import DataError, ParameterError, named
+from fastmf.models.base import Model
+from fastmf.models.bias_terms import BiasSweeps, Strengths, bias_terms
+from fastmf.models.learned import Learned
+from fastmf.models.training import (
+    Callback,
+    Record,
+    as_held_out_part,
+    as_training_part,
+    describe,
+    in_one_line,
+    require_chosen,
+)
+from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import BoolArray, Float64Array
+from fastmf_kernels.predict.arrays import Factors, make_link
+from fastmf_kernels.topk.arrays import Rows
+
+# The ratings as sparse rows, and what is worked on.
+_BYTES_PER_RATING, _BYTES_PER_ROW = 24, 64
+_SECONDS_A_DAY = 86400
+_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+class _Epoch(NamedTuple):
+    """The state of a fit after an epoch: the model, its training metrics, and the parameters chosen so far."""
+
+    factors: Factors
+    metrics: Record
+    chosen: dict[str, float]
+
+
+class Baseline(Model):
+    """Base of the models without factors: the one `fit`."""
+
+    @abstractmethod
+    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
+        """Check the data and yield a state after each epoch."""
+
+    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
+        """Train on ratings. Parameters and errors are those of `fastmf.models.FactorModel.fit`."""
+        interactions = as_training_part(ratings)
+        held_out = as_held_out_part(validation, None)
+        n_users, n_items, n_ratings = interactions.n_users, interactions.n_items, interactions.n_ratings
+        n_bytes = _BYTES_PER_ROW * (n_users + n_items) + _BYTES_PER_RATING * n_ratings
+        sizes = f"{n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
+        with needing(n_bytes, f"training {type(self).__name__} ({sizes})"):
+            interactions.lay_out(self.n_threads)
+            with self._in_progress() as show:
+                self._keep(self._run(interactions, held_out, list(callbacks), show))
+        return self
+
+    def _run(
+        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], show: Any
+    ) -> Learned:
+        seen = Rows(*ratings.by_user[:2])
+        data, counts = describe(ratings), TrainingCounts(seen, ratings.n_items)
+        history: list[Record] = []
+        n_epochs = getattr(self, "n_epochs", 1)
+        started = time.perf_counter()
+        with Progress(type(self).__name__, n_epochs, "epoch", self.verbose) as progress:
+            for number, epoch in enumerate(self._epochs(ratings), start=1):
+                fitted = Fitted(
+                    epoch.factors,
+                    make_link(None),
+                    ratings.user_ids,
+                    ratings.item_ids,
+                    seen,
+                    data,
+                    trained_with={"chosen": epoch.chosen},
+                    counts=counts,
+                )
+                show(Learned(fitted, history))
+                record = {"epoch": number, "seconds": time.perf_counter() - started, **epoch.metrics}
+                if held_out is not None:
+                    record |= self._validate(held_out)
+                history.append(record)
+                progress.advance(1, in_one_line(record))
+                answers = [callback(self, record) for callback in callbacks]
+                if any(answers):
+                    break
+                started = time.perf_counter()
+        return Learned(fitted, history)
+
+    def similar_items(self, item_ids: Any, k: int = 10) -> Never:
+        """Refuse: items without factors cannot be compared.
+
+        Raises
+        ------
+        ParameterError
+            Always.
+        """
+        self._refuse_to_compare("items")
+
+    def similar_users(self, user_ids: Any, k: int = 10) -> Never:
+        """Refuse: users without factors cannot be compared.
+
+        Raises
+        ------
+        ParameterError
+            Always.
+        """
+        self._refuse_to_compare("users")
+
+    def _refuse_to_compare(self, what: str) -> Never:
+        _ = self.fitted
+        raise ParameterError(
+            f"a model of class {type(self).__name__} has no factors, by which alone {what} are compared; train a model "
+            "of factors, such as ALS or ImplicitALS"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class Bias(Baseline):
+    """The mean rating and a bias of each user and item: what a model of ratings has to beat.
+
+    r̂_ui = μ + b_u + b_i. Minimises Σ (r - r̂)² + λ_u Σ b_u² + λ_i Σ b_i² over observed ratings, with the mean rating μ,
+    by alternating least squares: a bias of n ratings is n/(n + λ) times their mean residual ("damped means": Koren,
+    "Factor in the Neighbors", ACM TKDD 4(1), 2010). By default λ_u = σ²/σ_u² and λ_i = σ²/σ_i² are learned from the
+    ratings: the variance of the noise over that of the biases ("empirical Bayes": Efron, Morris, "Stein's Estimation
+    Rule and Its Competitors", JASA 68(341), 1973). After each sweep the variances become σ_u² = Σ b_u²/γ_u with
+    γ_u = Σ_u n_u/(n_u + λ_u), σ_i² likewise, and σ² = Σ (r - r̂)²/(N - γ_u - γ_i) for N ratings (MacKay, "Bayesian
+    Interpolation", Neural Computation 4(3), 1992). Ratings a·r + b with a > 0 give the same ranking, and errors that
+    are a times as large. A user or item without ratings has the bias 0.
+
+    Parameters
+    ----------
+    regularization : float or "auto"
+        L2 strength of the biases of users, at least 0: λ_u. "auto": learned from the ratings.
+    item_regularization : float or "auto"
+        L2 strength of the biases of items, at least 0: λ_i. "auto": learned from the ratings.
+    n_epochs : int
+        Most sweeps over the data, at least 1. They end earlier once they change the error and the strengths no more.
+
+    Attributes
+    ----------
+    user_biases, item_biases, global_mean
+        The terms of the prediction. There are no factors: `user_factors` has no columns.
+    history : list of dict
+        A record for each epoch: ``epoch``, ``seconds``, ``train_rmse``, and validation metrics.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> ratings = fastmf.Interactions.from_arrays([1, 1, 2, 2], [1, 2, 1, 2], [4, 5, 2, 3])
+    >>> model = fastmf.Bias(regularization=0, item_regularization=0).fit(ratings)
+    >>> model.predict([1, 2], [1, 2]).tolist()
+    [4.0, 3.0]
+    """
+
+    regularization: float | str = AUTO
+    item_regularization: float | str = AUTO
+    n_epochs: int = 30
+    seed: int = 0
+    backend: str = "cpu"
+    n_threads: int | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        require_number_or_auto("regularization", self.regularization, minimum=0)
+        require_number_or_auto("item_regularization", self.item_regularization, minimum=0)
+        require_integer("n_epochs", self.n_epochs, minimum=1)
+        self._require_run_parameters()
+
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ_u and λ_i where they are ``"auto"``; the class docstring has their formulas."""
+        return self._chosen_of(bias_terms(ratings).strengths) if self.auto_parameters() else {}
+
+    def _chosen_of(self, strengths: Strengths) -> dict[str, float]:
+        found = {"regularization": strengths.user, "item_regularization": strengths.item}
+        return {name: found[name] for name in self.auto_parameters()}
+
+    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
+        given = (None if value == AUTO else number(value) for value in (self.regularization, self.item_regularization))
+        sweeps = BiasSweeps(ratings, *given)
+        for _ in range(self.n_epochs):
+            sweeps.run()
+            terms = sweeps.terms()
+            factors = _without_factors(terms.user_biases, terms.item_biases, terms.mean)
+            yield _Epoch(factors, {"train_rmse": sweeps.error}, self._chosen_of(terms.strengths))
+            if sweeps.has_converged:
+                return
+
+
+@dataclass(kw_only=True, eq=False)
+class Popularity(Baseline):
+    """The share of users who have chosen an item: what a model of implicit feedback has to beat.
+
+    r̂_ui = |U_i| / |U|, with the users U_i who have a rating above 0 of item i, and all users U with a rating. With
+    ``half_life``, a choice counts 2^(-t/h), where t is how much older it is than the latest one of all: an item that
+    everybody has chosen at last has 1, and one of old choices little. All users get the same ranking, but for what
+    they have seen.
+
+    Parameters
+    ----------
+    half_life : float, optional
+        Days after which a choice counts half, above 0: h. Needs timestamps; a column of times or dates says what they
+        are, and integers are seconds. None: all choices count alike.
+
+    Attributes
+    ----------
+    item_biases
+        r̂ of each item. There are no factors: `user_factors` has no columns.
+    history : list of dict
+        One record: ``epoch``, ``seconds``, and validation metrics.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> clicks = fastmf.Interactions.from_arrays(["ann", "ann", "bob", "eve"], ["x", "y", "x", "z"])
+    >>> model = fastmf.Popularity().fit(clicks)
+    >>> [round(share, 2) for share in model.predict(["bob", "bob"], ["x", "y"]).tolist()]
+    [0.67, 0.33]
+    """
+
+    half_life: float | None = None
+    seed: int = 0
+    backend: str = "cpu"
+    n_threads: int | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.half_life is not None:
+            require_number("half_life", self.half_life, minimum=0, exclusive=True)
+        self._require_run_parameters()
+
+    @property
+    def validation_metrics(self) -> tuple[str, ...]:
+        """Metrics that are measured on a validation set."""
+        return ("ndcg", "recall")
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether ratings only say what was chosen."""
+        return True
+
+    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
+        require_chosen(ratings)
+        weights = (ratings.ratings > 0).astype(np.float64)
+        if self.half_life is not None:
+            weights *= np.exp2(-_ages_in_days(ratings, weights > 0) / self.half_life)
+        n_users = np.count_nonzero(np.diff(ratings.by_user.indptr))
+        shares = np.bincount(ratings.items, weights, ratings.n_items) / n_users
+        yield _Epoch(_without_factors(np.zeros(ratings.n_users), shares, 0.0), {}, {})
+
+
+Model.baselines.update(explicit=Bias, implicit=Popularity)
+
+
+def _without_factors(user_biases: Float64Array, item_biases: Float64Array, mean: float) -> Factors:
+    return Factors(
+        np.zeros((len(user_biases), 0), np.float32),
+        np.zeros((len(item_biases), 0), np.float32),
+        user_biases.astype(np.float32),
+        item_biases.astype(np.float32),
+        np.float32(mean),
+    )
+
+
+def _ages_in_days(ratings: Interactions, is_chosen: BoolArray) -> Float64Array:
+    """Return how much older each choice is than the latest one; 0 where nothing was chosen.
+
+    Raises
+    ------
+    DataError
+        If there are no timestamps.
+    """
+    if ratings.timestamps is None:
+        raise DataError(
+            f"{named('half_life')} needs the times of ratings, and these have none; name their column with "
+            f"{named('timestamp')}, or leave {named('half_life')} out"
+        )
+    kind = ratings.timestamp_type
+    if kind is not None and pa.types.is_date32(kind):
+        units_a_day = 1
+    else:
+        unit = "s" if kind is None else getattr(kind, "unit", "ms")  # a date of 64 bits counts milliseconds
+        units_a_day = _SECONDS_A_DAY * _UNITS_A_SECOND[unit]
+    latest = int(ratings.timestamps[is_chosen].max())
+    # As numbers of Python and of float64: differences of far times do not fit into int64.
+    ages = (float(latest) - ratings.timestamps.astype(np.float64)) / units_a_day
+    return np.where(is_chosen, np.maximum(ages, 0), 0)
