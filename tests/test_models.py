@@ -14,18 +14,24 @@ import pytest
 import fastmf
 from fastmf import ALS, BPR, SGD, ImplicitALS, Interactions, SVDpp, testing
 from fastmf.errors import BackendError, DataError, DivergenceError, FastMFError, NotFittedError, ParameterError
+from fastmf.models import FACTOR_MODELS, FactorModel
 from fastmf.models import MODELS as REGISTRY
-from fastmf.models import FactorModel
 
 Model = SGD | SVDpp | BPR | ALS | ImplicitALS
 FloatArray = npt.NDArray[np.float64]
 
-MODELS = [*REGISTRY.values()]
-each_model = pytest.mark.parametrize("kind", MODELS)
+MODELS = [*FACTOR_MODELS.values()]
+each_factor_model = pytest.mark.parametrize("kind", MODELS)
+each_model = pytest.mark.parametrize("kind", REGISTRY.values())
 
 
 def small_ratings(seed: int = 0) -> Interactions:
     return testing.power_law(60, 40, 700, n_factors=3, seed=seed)
+
+
+def make(kind: type[Any], **params: Any) -> Any:
+    """Return a model with those of the parameters that its class has."""
+    return kind(**{name: value for name, value in params.items() if hasattr(kind, name)})
 
 
 def arrays(model: FactorModel) -> tuple[bytes, ...]:
@@ -83,7 +89,7 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     (SGD, "item_regularization", "1", "item_regularization is '1'; expected a finite number of at least 0"),
     (SGD, "item_bias_regularization", math.nan, "item_bias_regularization is nan; expected a finite number of at"),
     (SGD, "adaptive", "yes", "adaptive is 'yes'; expected True or False"),
-    (SGD, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
+    (SGD, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'root', 'none'"),
     (SGD, "bias_regularization", -1, "bias_regularization is -1; expected a finite number of at least 0"),
     (SGD, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
     (SGD, "rating_range", (1, 1), "rating_range is (1, 1); expected None or (low, high) with low < high"),
@@ -94,7 +100,20 @@ BAD_PARAMETERS: list[tuple[type[Model], str, Any, str]] = [
     (SVDpp, "implicit_learning_rate", -1, "implicit_learning_rate is -1; expected a finite number of at least 0"),
     (SVDpp, "implicit_regularization", -1, "implicit_regularization is -1; expected a finite number of at least 0"),
     (SVDpp, "rating_range", (5, 1), "rating_range is (5, 1); expected None or (low, high) with low < high"),
-    (ALS, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'none'"),
+    (ALS, "regularization_scaling", "n", "regularization_scaling is 'n'; expected one of 'count', 'root', 'none'"),
+    (ALS, "bias_regularization", -1, 'bias_regularization is -1; expected a finite number of at least 0, or "auto"'),
+    (
+        ALS,
+        "bias_regularization",
+        0,
+        "regularization is 'auto' and bias_regularization 0; expected both above 0",
+    ),
+    (
+        ALS,
+        "item_bias_regularization",
+        "auto",
+        "item_bias_regularization is 'auto'; expected a finite number",
+    ),
     (ALS, "biases", "no", "biases is 'no'; expected True or False"),
     (ALS, "biases", 2, "biases is 2; expected True or False"),
     (ALS, "solver", "magic", "solver is 'magic'; expected one of 'cholesky'"),
@@ -126,7 +145,7 @@ def test_parameters_are_keyword_only(kind: type[Model]) -> None:
         kind(8)
 
 
-@each_model
+@each_factor_model
 def test_get_params_makes_an_equal_model(kind: type[Model]) -> None:
     model = kind(n_factors=3, seed=5, regularization=0.5, n_threads=1)
 
@@ -137,7 +156,7 @@ def test_get_params_makes_an_equal_model(kind: type[Model]) -> None:
     assert kind(**params).get_params() == params
 
 
-@each_model
+@each_factor_model
 def test_set_params_takes_effect_at_the_next_fit(kind: type[Model]) -> None:
     model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
 
@@ -146,7 +165,7 @@ def test_set_params_takes_effect_at_the_next_fit(kind: type[Model]) -> None:
     assert model.fit(small_ratings()).user_factors.shape[1] == 3
 
 
-@each_model
+@each_factor_model
 def test_set_params_names_the_parameters_there_are(kind: type[Model]) -> None:
     model = kind()
 
@@ -161,7 +180,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert model.fit(testing.power_law(20, 20, 100)).user_factors.shape == (20, 2)
 
 
-@each_model
+@each_factor_model
 def test_repr_shows_the_parameters_and_not_the_data(kind: type[Model]) -> None:
     model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
 
@@ -169,7 +188,7 @@ def test_repr_shows_the_parameters_and_not_the_data(kind: type[Model]) -> None:
     assert "history" not in repr(model)
 
 
-@each_model
+@each_factor_model
 def test_fit_returns_the_model_with_float32_factors_of_the_id_space(kind: type[Model]) -> None:
     ratings = small_ratings()
     model = kind(n_factors=5, n_epochs=2)
@@ -188,7 +207,7 @@ def test_fit_returns_the_model_with_float32_factors_of_the_id_space(kind: type[M
     assert model.item_ids is ratings.item_ids
 
 
-@each_model
+@each_factor_model
 def test_history_has_one_record_an_epoch(kind: type[Model]) -> None:
     model = kind(n_factors=2, n_epochs=3).fit(small_ratings())
 
@@ -224,10 +243,10 @@ def test_implicit_als_has_no_biases() -> None:
 def test_a_sparse_matrix_is_as_good_as_interactions(kind: type[Model]) -> None:
     ratings = small_ratings()
 
-    assert arrays(kind(n_epochs=2).fit(ratings.to_scipy())) == arrays(kind(n_epochs=2).fit(ratings))
+    assert arrays(make(kind, n_epochs=2).fit(ratings.to_scipy())) == arrays(make(kind, n_epochs=2).fit(ratings))
 
 
-@each_model
+@each_factor_model
 def test_predict_is_the_sum_of_its_terms(kind: type[Model]) -> None:
     ratings = Interactions.from_arrays(["a", "a", "b", "c"], [5, 7, 5, 9], [4, 3, 5, 1])
     model = kind(n_factors=2, n_epochs=3).fit(ratings)
@@ -251,14 +270,14 @@ def test_predict_is_the_sum_of_its_terms(kind: type[Model]) -> None:
 @each_model
 def test_predict_takes_one_pair(kind: type[Model]) -> None:
     ratings = Interactions.from_arrays(["ann", "bob"], ["x", "y"], [4, 3])
-    model = kind(n_factors=2, n_epochs=1).fit(ratings)
+    model = make(kind, n_factors=2, n_epochs=1).fit(ratings)
 
     assert model.predict("ann", "y").tolist() == model.predict(["ann"], ["y"]).tolist()
 
 
 @each_model
 def test_predict_refuses_lists_of_different_length(kind: type[Model]) -> None:
-    model = kind(n_factors=2, n_epochs=1).fit(small_ratings())
+    model = make(kind, n_factors=2, n_epochs=1).fit(small_ratings())
 
     with pytest.raises(DataError, match="got 2 user ids and 1 item ids; expected as many of each"):
         model.predict([1, 2], [1])
@@ -332,14 +351,14 @@ def test_the_order_of_the_rows_does_not_matter(kind: type[Model]) -> None:
     ratings = small_ratings()
     shuffled = ratings.take(np.random.default_rng(1).permutation(ratings.n_ratings))
 
-    assert arrays(kind(n_epochs=2).fit(ratings)) == arrays(kind(n_epochs=2).fit(shuffled))
+    assert arrays(make(kind, n_epochs=2).fit(ratings)) == arrays(make(kind, n_epochs=2).fit(shuffled))
 
 
 @each_model
 def test_fitting_again_starts_anew(kind: type[Model]) -> None:
-    model = kind(n_factors=4, n_epochs=2).fit(small_ratings(seed=9))
+    model = make(kind, n_factors=4, n_epochs=2).fit(small_ratings(seed=9))
 
-    assert arrays(model.fit(small_ratings())) == arrays(kind(n_factors=4, n_epochs=2).fit(small_ratings()))
+    assert arrays(model.fit(small_ratings())) == arrays(make(kind, n_factors=4, n_epochs=2).fit(small_ratings()))
 
 
 @each_model
@@ -349,8 +368,8 @@ def test_ids_are_carried_through(kind: type[Model]) -> None:
     names = [f"user {n:03}" for n in range(60)]
     named = Interactions.from_arrays([names[u] for u in numbered.users], numbered.items, numbered.ratings)
 
-    assert arrays(kind(n_epochs=2).fit(named)) == arrays(
-        kind(n_epochs=2).fit(Interactions.from_arrays(numbered.users, numbered.items, numbered.ratings))
+    assert arrays(make(kind, n_epochs=2).fit(named)) == arrays(
+        make(kind, n_epochs=2).fit(Interactions.from_arrays(numbered.users, numbered.items, numbered.ratings))
     )
 
 
@@ -464,6 +483,7 @@ def test_the_sigmoid_of_a_rating_range_is_in_the_gradient() -> None:
             n_epochs=n,
             learning_rate=0.1,
             bias_learning_rate=0.1,
+            regularization=0.05,
             bias_regularization=0.05,
             adaptive=False,
             rating_range=(1, 5),
@@ -540,14 +560,18 @@ def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.floa
     r, observed = dense(ratings)
     r_hat = model.global_mean + model.user_biases[:, None].astype(np.float64) + model.item_biases[None, :]
     r_hat = r_hat + model.user_factors.astype(np.float64) @ q.T.astype(np.float64)
-    scaled = model.regularization_scaling == "count"
-    user_lambdas, item_lambdas = (
-        model.regularization * (observed.sum(axis=axis) if scaled else np.ones(observed.shape[1 - axis]))
-        for axis in (1, 0)
-    )
-    deviation = float(ratings.ratings.std(dtype=np.float64))
-    penalty = user_lambdas @ (deviation * squares(model.user_factors) + model.user_biases.astype(np.float64) ** 2)
-    penalty += item_lambdas @ (deviation * squares(q) + model.item_biases.astype(np.float64) ** 2)
+    scaled, deviation = model.regularization_scaling != "none", float(ratings.ratings.std(dtype=np.float64))
+    of_factors = float(model.regularization)
+    of_users = of_factors if model.bias_regularization is None else float(model.bias_regularization)
+    of_items = of_users if model.item_bias_regularization is None else model.item_bias_regularization
+    tilt = math.sqrt(of_users / of_items) if model.biases else 1
+    penalty = 0.0
+    for axis, factors, biases, strength, factor in (
+        (1, model.user_factors, model.user_biases, of_users, of_factors * tilt),
+        (0, q, model.item_biases, of_items, of_factors / tilt),
+    ):
+        often = observed.sum(axis=axis) if scaled else np.ones(observed.shape[1 - axis])
+        penalty += often @ (factor * deviation * squares(factors) + strength * biases.astype(np.float64) ** 2)
     return float((observed * (r - r_hat) ** 2).sum() + penalty)
 
 
@@ -557,6 +581,11 @@ OBJECTIVES: list[Any] = [
         for scaling in ("count", "none")
         for biases in (True, False)
     ],
+    pytest.param(ALS(bias_regularization=0.3), id="ALS, biases apart"),
+    pytest.param(
+        ALS(bias_regularization=0.1, item_bias_regularization=0.4, regularization_scaling="none"),
+        id="ALS, biases of items apart",
+    ),
     *[
         pytest.param(
             ImplicitALS(alpha=alpha, regularization_exponent=nu, unobserved_weight=0.3), id=f"rendle {alpha=} {nu=}"
@@ -639,7 +668,7 @@ def test_a_missing_rating_is_not_a_0(model: Model) -> None:
     np.testing.assert_allclose(np.abs(predictions), 4, atol=0.5)
 
 
-@each_model
+@each_factor_model
 def test_validation_figures_are_those_of_evaluate(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), test_fraction=0.2, seed=0)
 
@@ -657,7 +686,7 @@ def test_validation_figures_are_those_of_evaluate(kind: type[Model]) -> None:
 def test_validation_does_not_change_what_is_learned(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), test_fraction=0.2, seed=0)
 
-    assert arrays(kind(n_epochs=2).fit(train, validation=test)) == arrays(kind(n_epochs=2).fit(train))
+    assert arrays(make(kind, n_epochs=2).fit(train, validation=test)) == arrays(make(kind, n_epochs=2).fit(train))
 
 
 @each_model
@@ -665,12 +694,12 @@ def test_validation_takes_a_catalogue_smaller_than_its_cut_off(kind: type[Model]
     ratings = Interactions.from_arrays([1, 1, 2, 2], [1, 2, 2, 3], [4, 5, 3, 4])
     unseen = Interactions.from_arrays([1, 2], [3, 1], [4, 5])
 
-    model = kind(n_factors=2, n_epochs=2).fit(ratings, validation=unseen)
+    model = make(kind, n_factors=2, n_epochs=2).fit(ratings, validation=unseen)
 
     assert {"validation_ndcg@3" if model.is_implicit else "validation_rmse"} <= model.history[-1].keys()
 
 
-@each_model
+@each_factor_model
 def test_callbacks_get_the_model_and_the_record_of_each_epoch(kind: type[Model]) -> None:
     calls: list[tuple[Any, Any, bool]] = []
     model = kind(n_factors=2, n_epochs=3)
@@ -686,7 +715,7 @@ def test_callbacks_get_the_model_and_the_record_of_each_epoch(kind: type[Model])
     ]
 
 
-@each_model
+@each_factor_model
 def test_a_callback_can_stop_training_and_the_others_still_hear_of_the_epoch(kind: type[Model]) -> None:
     heard: list[int] = []
 
@@ -728,7 +757,7 @@ def test_only_exact_sweeps_keep_factors_from_falling_below_0(solver: str) -> Non
         ImplicitALS(solver=solver, nonnegative=True)
 
 
-@each_model
+@each_factor_model
 def test_patience_stops_training_and_gives_back_the_best_epoch(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), 0.3, seed=1)
     settings = {"n_factors": 12, "regularization": 1e-4, "n_epochs": 60}
@@ -746,7 +775,7 @@ def test_patience_stops_training_and_gives_back_the_best_epoch(kind: type[Model]
     assert fastmf.evaluate(model, test, metrics=[name.partition("@")[0]])[name] == pytest.approx(best)
 
 
-@each_model
+@each_factor_model
 def test_with_patience_the_last_epoch_may_be_the_best(kind: type[Model]) -> None:
     train, test = fastmf.split.random(small_ratings(), 0.1, seed=1)
 
@@ -757,7 +786,7 @@ def test_with_patience_the_last_epoch_may_be_the_best(kind: type[Model]) -> None
     assert kind(n_factors=2, n_epochs=1).fit(train).best_epoch is None
 
 
-@each_model
+@each_factor_model
 def test_a_changed_patience_says_nothing_about_the_fit_before(kind: type[Model], tmp_path: Path) -> None:
     train, test = fastmf.split.random(small_ratings(), 0.3, seed=1)
     patient, measured, plain = (
@@ -776,13 +805,13 @@ def test_a_changed_patience_says_nothing_about_the_fit_before(kind: type[Model],
         assert model.best_epoch == fastmf.load(tmp_path / name).best_epoch == expected
 
 
-@each_model
+@each_factor_model
 def test_patience_needs_something_to_be_measured_on(kind: type[Model]) -> None:
     with pytest.raises(ParameterError, match="patience is 2 but there is no validation set; pass validation="):
         kind(patience=2).fit(small_ratings())
 
 
-@each_model
+@each_factor_model
 @pytest.mark.parametrize("failure", [ValueError("bug"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
 def test_a_failing_callback_leaves_the_previous_fit(kind: type[Model], failure: BaseException) -> None:
     def fail(*_: object) -> None:
@@ -1258,7 +1287,7 @@ def test_without_regularization_a_singular_row_gets_finite_factors(model: ALS | 
         np.testing.assert_allclose(predictions[ratings.users, ratings.items], target, atol=1e-2)
 
 
-@each_model
+@each_factor_model
 def test_users_and_items_without_ratings_are_carried_along(kind: type[Model]) -> None:
     # A split keeps the id space of its source, so this is what every training part looks like.
     ratings = testing.from_indices(np.array([0, 2]), np.array([1, 1]), np.array([3, 4]), 4, 3)
@@ -1294,7 +1323,7 @@ def test_before_fit_every_question_is_answered_with_what_to_do(
     assert list(tmp_path.iterdir()) == []
 
 
-@each_model
+@each_factor_model
 def test_progress_is_shown_on_standard_error_only_when_asked_for(
     kind: type[Model], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1334,7 +1363,7 @@ def test_answers_follow_the_factors_from_epoch_to_epoch() -> None:
     fastmf.SGD(n_factors=4, n_epochs=3, learning_rate=0.1).fit(ratings, callbacks=[predicts_what_it_recommends])
 
 
-@each_model
+@each_factor_model
 def test_one_thread_is_one_in_everything_that_a_fit_and_its_answers_do(
     kind: type[Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ FILES = {
     "item_biases.npy",
     "seen_indptr.npy",
     "seen_indices.npy",
+    "user_baseline.npy",
+    "item_baseline.npy",
     "user_ids.arrow",
     "item_ids.arrow",
 }

@@ -252,7 +252,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"data": {}}, "data is {}; expected names and values, with n_ratings"),
     "another file": (
         {"files": {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}},
-        "'files' lacks item_biases.npy, item_factors.npy",
+        "'files' lacks item_baseline.npy, item_biases.npy, item_factors.npy",
     ),
     "state of a strange name": ({"state": ["../user_x"]}, "state is ['../user_x']; expected a list of names"),
     "state that is not there": ({"state": ["user_squares"]}, "'files' lacks user_squares.npy"),
@@ -442,7 +442,7 @@ def test_a_full_disk_is_told_how_much_a_model_needs(
         raise OSError("225 requested and 0 written")  # what NumPy says
 
     monkeypatch.setattr(np, "save", full)
-    n_bytes = 4 * (25 * 3 + 20 * 3 + 25 + 20 + 160) + 8 * 26 + 8 * 45
+    n_bytes = 4 * (25 * 3 + 20 * 3 + 2 * (25 + 20) + 160) + 8 * 26 + 8 * 45
 
     with pytest.raises(OutputError, match=rf"make room, or choose another output \({n_bytes:,} bytes are needed, "):
         model.save(tmp_path / "model")

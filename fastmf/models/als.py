@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from fastmf.backend import Kernels
-from fastmf.common.parameters import number, require_choice, require_number
+from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.errors import ParameterError, named
+from fastmf.models.bias_terms import baseline_state
+from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, require_strengths, scales_of, scaling_of
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
@@ -21,7 +23,7 @@ from fastmf.models.least_squares import (
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import deviation_of, make_units
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
@@ -31,19 +33,28 @@ from fastmf_kernels.predict.arrays import Factors, Link, make_link
 class ALS(FactorModel):
     """Matrix factorisation of explicit ratings by alternating least squares.
 
-    r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u λ_u(σ‖p_u‖² + b_u²) + Σ_i λ_i(σ‖q_i‖² + b_i²) over observed
-    ratings is minimised over all (p_u, b_u), then over all (q_i, b_i), and so on; σ is the standard deviation of the
-    ratings. A missing cell is unknown, not 0.
-    With ``regularization_scaling="count"``, λ_u = λ·(ratings of u): ALS-WR (Zhou, Wilkinson, Schreiber, Pan,
-    "Large-Scale Parallel Collaborative Filtering for the Netflix Prize", AAIM 2008). So λ means the same on every
-    scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a times as large.
+    r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u s_u(λ_p·σ‖p_u‖² + λ_bu·b_u²) + Σ_i s_i(λ_q·σ‖q_i‖² +
+    λ_bi·b_i²) over observed ratings is minimised over all (p_u, b_u), then over all (q_i, b_i), and so on; σ is the
+    standard deviation of the ratings. A missing cell is unknown, not 0. λ_p = λ√(λ_bu/λ_bi), λ_q = λ√(λ_bi/λ_bu): of
+    these only the product matters, as p may become larger and q smaller. With ``regularization_scaling="count"``, s_u
+    is the number of ratings of u: ALS-WR (Zhou, Wilkinson, Schreiber, Pan, "Large-Scale Parallel Collaborative
+    Filtering for the Netflix Prize", AAIM 2008). λ means the same on every scale: ratings a·r + b with a > 0 give the
+    same ranking, and errors that are a times as large.
 
     Parameters
     ----------
-    regularization : float
-        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation.
-    regularization_scaling : {"count", "none"}
-        How often a row pays its L2 strength: once for every rating that it has ("count"), or once in all ("none").
+    regularization : float or "auto"
+        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
+        the ratings, c·(σ_e/σ)(√n_u + √n_i) with c = 0.7, the deviation σ_e of the ratings from their mean and biases
+        (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating.
+    regularization_scaling : {"count", "root", "none"}, optional
+        How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none"). None:
+        "none" where all strengths are chosen from the ratings, else "count".
+    bias_regularization : float or "auto", optional
+        L2 strength of user biases, above 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
+        the biases (`Bias`). None: "auto" where ``regularization`` is, else λ.
+    item_bias_regularization : float, optional
+        L2 strength of item biases, above 0. None: that of user biases, or its own where that is chosen.
     biases : bool
         Whether users and items have a bias. Without biases the prediction is p_u·q_i alone.
     solver : {"cholesky", "cg", "subspace"}
@@ -82,8 +93,10 @@ class ALS(FactorModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float | str = 0.05
-    regularization_scaling: str = "count"
+    regularization: float | str = AUTO
+    regularization_scaling: str | None = None
+    bias_regularization: float | str | None = None
+    item_bias_regularization: float | None = None
     biases: bool = True
     solver: str = "cholesky"
     cg_steps: int = 3
@@ -95,59 +108,103 @@ class ALS(FactorModel):
         super().__post_init__()
         if self.biases not in (True, False):
             raise ParameterError(f"{named('biases')} is {self.biases!r}; expected True or False")
-        require_choice("regularization_scaling", self.regularization_scaling, ("count", "none"))
+        require_strengths(self)
+        for name in ("bias_regularization", "item_bias_regularization"):
+            if getattr(self, name) == 0 or (self.regularization == 0 and getattr(self, name) is not None):
+                given = (
+                    f"{named('regularization')} is {self.regularization!r} and {named(name)} {getattr(self, name)!r}"
+                )
+                raise ParameterError(f"{given}; expected both above 0, or {named(name)} left out")
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)
+
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ, and those of the biases, where they are chosen from the data."""
+        return choose_strengths(self, ratings, self._scaling())
+
+    def _scaling(self) -> str:
+        return scaling_of(self, where_chosen="none")
+
+    def _with(self, chosen: dict[str, Any]) -> Self:
+        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
+
+    def _open_parameters(self) -> list[str]:
+        return names_to_choose(self)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ExplicitTrainer(self, ratings, kernels)
 
 
-class _ExplicitTrainer:
-    """Biases are fitted jointly with the factors: [p, b_u/√σ] solves against [q, √σ], [q, b_i/√σ] against [p, √σ].
+class _Balance(NamedTuple):
+    """What biases are measured in, and how strong the penalties of users and of items are.
 
-    In units of σ, p and q are divided by √σ, and biases by σ; the penalty λ of (‖p‖²/σ + b²/σ²), times σ² like the
-    squared errors, is λσ·‖[p, b/√σ]‖².
+    Attributes
+    ----------
+    unit : float
+        c: the tables have [p, b_u/c] and [q, b_i/c].
+    user_strength, item_strength : float
+        Of ‖[p, b_u/c]‖² and ‖[q, b_i/c]‖², for a row that pays once.
+    """
+
+    unit: float
+    user_strength: float
+    item_strength: float
+
+    @classmethod
+    def of(cls, model: ALS, deviation: float) -> "_Balance":
+        """Return c² = λσ/√(λ_bu·λ_bi), with which one strength a side serves factors and biases."""
+        strength = number(model.regularization)
+        of_users = strength if model.bias_regularization is None else number(model.bias_regularization)
+        of_items = of_users if model.item_bias_regularization is None else model.item_bias_regularization
+        mean = math.sqrt(of_users * of_items)
+        square = deviation if of_users == of_items == strength else strength * deviation / mean
+        if not model.biases:
+            return cls(math.sqrt(deviation), strength * deviation, strength * deviation)
+        return cls(math.sqrt(square), square * of_users, square * of_items)
+
+
+class _ExplicitTrainer:
+    """Biases are fitted jointly with the factors: [p, b_u/c] solves against [q, c], and [q, b_i/c] against [p, c].
+
+    A penalty of L_u‖[p, b_u/c]‖² + L_i‖[q, b_i/c]‖² is one of L_u/c² on b_u² and of L_i/c² on b_i². Of L_u and L_i only
+    the product matters to p·q, as p may become larger and q smaller. So c and both follow from the three strengths.
     """
 
     def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._n_ratings, self._kernels = model, ratings.n_ratings, kernels
         self._solver = make_solver(model, n_free=int(model.biases))
         self.link: Link = make_link(None)
-        self.state: dict[str, Float32Array] = {}
+        self.state: dict[str, Float32Array] = baseline_state(ratings)
         mean = float(ratings.ratings.mean(dtype=np.float64))
-        self._units = make_units(deviation_of(ratings), has_sigmoid=False)
+        units = make_units(deviation_of(ratings), has_sigmoid=False)
+        self._balance = _Balance.of(model, units.deviation)
+        self._unit = self._balance.unit
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),
-            first_item_factors(model, ratings.n_items, self._units.factors),
+            first_item_factors(model, ratings.n_items, units.factors),
             np.zeros(ratings.n_users, np.float32),
             np.zeros(ratings.n_items, np.float32),
             np.float32(mean if model.biases else 0),
         )
         p, q, user_biases, item_biases, _ = self.factors
         ratings.lay_out(model.n_threads, both=True)
-        self._users = self._make_side(ratings.by_user, p, user_biases)
-        self._items = self._make_side(ratings.by_item, q, item_biases)
+        self._users = self._make_side(ratings.by_user, p, user_biases, self._balance.user_strength)
+        self._items = self._make_side(ratings.by_item, q, item_biases, self._balance.item_strength)
         # G of explicit data: missing cells contribute nothing.
         self._gram = np.zeros((self._users.home.shape[1],) * 2, np.float32)
         self._weighting = Weighting(np.float32(1), np.float32(0), -self.factors.global_mean, np.float32(1))
 
-    def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array) -> Side:
+    def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array, strength: float) -> Side:
         home = np.column_stack([factors, biases]) if self._model.biases else factors
-        return make_side(rows, home, self._strengths(rows), self._kernels, self._solver)
-
-    def _strengths(self, rows: CSR) -> Float64Array:
-        counts = np.diff(rows.indptr)
-        scaled = self._model.regularization_scaling == "count"
-        strength = number(self._model.regularization) * self._units.deviation
-        return np.asarray(strength * (counts if scaled else np.ones_like(counts)), np.float64)
+        strengths = strength * scales_of(np.diff(rows.indptr), self._model._scaling())
+        return make_side(rows, home, strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
         self._half_sweep(self._users, self._items)
         self._half_sweep(self._items, self._users)
         # The loss of the half sweep is not precise enough: where ratings are fitted well, it is a small difference of
         # large sums.
-        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._units.factors)
+        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._unit)
         squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)
         penalty = self._penalty(self._users) + self._penalty(self._items)
         return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
@@ -158,11 +215,11 @@ class _ExplicitTrainer:
         if self._model.biases:
             p, q, user_biases, item_biases, _ = self.factors
             for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
-                factors[:], biases[:] = home[:, :-1], home[:, -1] * np.float32(self._units.factors)
+                factors[:], biases[:] = home[:, :-1], home[:, -1] * np.float32(self._unit)
 
     def _half_sweep(self, side: Side, fixed: Side) -> None:
         if self._model.biases:
-            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._units.factors)
+            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._unit)
         else:
             biases = self.factors.item_biases if side is self._users else self.factors.user_biases
             fixed_factors, offsets = fixed.table, biases

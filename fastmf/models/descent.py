@@ -11,8 +11,9 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
-from fastmf.common.parameters import number, require_choice, require_number
+from fastmf.common.parameters import number, require_number
 from fastmf.errors import ParameterError, named
+from fastmf.models.explicit_strengths import require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.growth import grow
 from fastmf.models.training import (
@@ -28,15 +29,17 @@ from fastmf.models.units import Units, deviation_of, trained_deviation
 from fastmf.models.warm import WarmPart, WarmTrainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
-from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step, first_row_steps
 from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
+from fastmf_kernels.topk.arrays import Rows
 
 # A bias is one number and takes the whole error of a rating; factors share it. Of steps of 0.01 to 0.1 for biases, with
 # 0.1 for factors, 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings
 # (docs/decisions/0011-steps-of-sgd.md).
 _BIAS_SHARE = 0.2
+# λ_b where a model has none of its own.
+_BIAS_REGULARIZATION = 0.02
 # Training errors that rise by some percent do no harm; steps that are too large raise them by more.
 _LARGEST_RISE = 1.1
 # Errors below this share of the ratings' deviation rise and fall by rounding.
@@ -77,8 +80,8 @@ class DescentModel(FactorModel):
         L2 strength of biases, at least 0: λ_b.
     item_bias_regularization : float, optional
         L2 strength of item biases, at least 0. None: that of user biases.
-    regularization_scaling : {"count", "none"}
-        How often a row pays its L2 strength: once for every rating that it has ("count"), or once in all ("none").
+    regularization_scaling : {"count", "root", "none"}
+        How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none").
     init_scale : float
         Size of the first factors: they are normal with standard deviation ``init_scale`` / √n_factors.
     """
@@ -92,9 +95,9 @@ class DescentModel(FactorModel):
     adaptive: bool = True
     biases: bool = True
     item_regularization: float | None = None
-    bias_regularization: float = 0.02
+    bias_regularization: float | str | None = 0.02
     item_bias_regularization: float | None = None
-    regularization_scaling: str = "count"
+    regularization_scaling: str | None = "count"
     init_scale: float = 0.1
 
     def __post_init__(self) -> None:
@@ -103,14 +106,13 @@ class DescentModel(FactorModel):
         require_number("learning_rate_decay", self.learning_rate_decay, minimum=0, exclusive=True)
         if self.learning_rate_decay > 1:
             raise ParameterError(f"{named('learning_rate_decay')} is {self.learning_rate_decay}; expected at most 1")
-        require_number("bias_regularization", self.bias_regularization, minimum=0)
-        for name in ("bias_learning_rate", "item_regularization", "item_bias_regularization"):
+        require_strengths(self)
+        for name in ("bias_learning_rate", "item_regularization"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0)
         for name in ("adaptive", "biases"):
             if getattr(self, name) not in (True, False):
                 raise ParameterError(f"{named(name)} is {getattr(self, name)!r}; expected True or False")
-        require_choice("regularization_scaling", self.regularization_scaling, ("count", "none"))
         require_number("init_scale", self.init_scale, minimum=0)
 
     @abstractmethod
@@ -124,7 +126,9 @@ class DescentModel(FactorModel):
 
         Runs ``n_epochs`` epochs over the new ratings alone. Users and items that the model does not know get rows of
         factors. With ``adaptive``, rows of many ratings go on taking small steps, and new rows take large ones;
-        otherwise steps start with ``learning_rate`` again. The mean μ stays. `history` has the records of these epochs.
+        otherwise steps start with ``learning_rate`` again. The mean μ stays. New ratings pay their share of the L2
+        strengths of a row: with ``regularization_scaling="none"``, one of 20 ratings pays a twentieth. `history` has
+        the records of these epochs.
 
         Parameters
         ----------
@@ -183,10 +187,14 @@ class DescentModel(FactorModel):
             return self._train(trainer, fitted, held_out, callbacks)
 
     def _chosen_before(self, ratings: Interactions) -> dict[str, float]:
-        """Return the numbers of the parameters that are ``"auto"``: as the fit before chose them, or else new ones."""
-        names, before = self.auto_parameters(), self.chosen
+        """Return what the fit before has chosen for the parameters that are open; what it has not, from ratings."""
+        names, before = self._open_parameters(), self.chosen
         missing = {} if before.keys() >= set(names) else self.choose_parameters(ratings)
         return {name: (missing | before)[name] for name in names}
+
+    def _scaling(self) -> str:
+        """Return how often a row pays its strengths."""
+        return self.regularization_scaling or "count"
 
     def _units(self, deviation: float) -> Units:
         """Return what training measures in: nothing in particular, where the values of ratings do not matter."""
@@ -229,7 +237,7 @@ class DescentTrainer:
         self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
         n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
         self._grid, self._blocks = grid, make_blocks(by_user, n_items, grid, kernels.group_by, model.n_threads)
-        rows = make_row_steps(model, by_user, n_items)
+        rows = make_row_steps(model, Rows(*by_user[:2]) if start is None else start.seen, n_items)
         if start is None:
             scale = model.init_scale * self._units.factors
             self.factors = Factors(
@@ -326,7 +334,7 @@ def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step
     bias_learning_rate = model.bias_learning_rate
     if bias_learning_rate is None:
         bias_learning_rate = _BIAS_SHARE * model.learning_rate
-    user_bias = model.bias_regularization
+    user_bias = _BIAS_REGULARIZATION if model.bias_regularization is None else number(model.bias_regularization)
     slope, score = units.slope, units.score
     rates = (
         model.learning_rate * decay * slope,
@@ -348,11 +356,13 @@ def make_strength(strength: float, units: Units) -> np.float32:
     return np.float32(min(strength / units.slope, _STRONGEST))
 
 
-def make_row_steps(model: DescentModel, by_user: CSR, n_items: int) -> RowSteps:
-    """Return the accumulators of all rows before the first step, and the share of λ that a rating pays."""
-    rows = first_row_steps(len(by_user.indptr) - 1, n_items)
-    if model.regularization_scaling == "none":
-        user_counts, item_counts = np.diff(by_user.indptr), np.bincount(by_user.indices, minlength=n_items)
-        rows.user_scales[:] = 1 / np.maximum(user_counts, 1)
-        rows.item_scales[:] = 1 / np.maximum(item_counts, 1)
+def make_row_steps(model: DescentModel, seen: Rows, n_items: int) -> RowSteps:
+    """Return the accumulators of all rows before the first step, and the share of λ that a rating pays.
+
+    A continued fit shares λ among all ratings of a row, also those before: it pays for the new ones only.
+    """
+    rows = first_row_steps(len(seen.indptr) - 1, n_items)
+    user_counts, item_counts = np.diff(seen.indptr), np.bincount(seen.indices, minlength=n_items)
+    for scales, counts in ((rows.user_scales, user_counts), (rows.item_scales, item_counts)):
+        scales[:] = scales_of(counts, model._scaling()) / np.maximum(counts, 1)
     return rows

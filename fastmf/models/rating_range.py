@@ -49,3 +49,11 @@ def mean_score(ratings: Interactions, rating_range: tuple[float, float] | None) 
     margin = min(_MEAN_MARGIN, _DEVIATION_MARGIN * deviation_of(ratings) / (high - low))
     share = min(max((mean - low) / (high - low), margin), 1 - margin)
     return math.log(share / (1 - share))
+
+
+def slope_of(ratings: Interactions, rating_range: tuple[float, float] | None) -> float:
+    """Return by how many σ a prediction near the mean moves when the score moves by its unit: 1 without a range."""
+    if rating_range is None:
+        return 1.0
+    share = 1 / (1 + math.exp(-mean_score(ratings, rating_range)))
+    return (rating_range[1] - rating_range[0]) * share * (1 - share) / deviation_of(ratings)

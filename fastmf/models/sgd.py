@@ -2,19 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.common.parameters import require_choice, require_integer
+from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
+from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.negative_sampling import SampledTrainer
-from fastmf.models.rating_range import mean_score, require_range, require_within
+from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
+
+# λ of the logistic loss, where it is to be chosen.
+_LOGISTIC_REGULARIZATION = 0.05
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,8 +40,19 @@ class SGD(DescentModel):
 
     Parameters
     ----------
-    regularization : float
-        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation.
+    regularization : float or "auto"
+        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
+        the ratings, c·(σ_e/σ)(√n_u + √n_i)/(n_u·n_i)^¼ with c = 0.7, the deviation σ_e of the ratings from mean and
+        biases (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating. For the
+        logistic loss it is 0.05.
+    bias_regularization : float or "auto", optional
+        L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
+        the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
+    item_bias_regularization : float, optional
+        L2 strength of item biases, at least 0. None: that of user biases, or its own where that is chosen.
+    regularization_scaling : {"count", "root", "none"}, optional
+        How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none"). None:
+        "root" where all strengths are chosen from the ratings, else "count".
     biases : bool
         Whether users and items have a bias. Without biases the prediction is p_u·q_i alone.
     rating_range : (low, high), optional
@@ -71,7 +87,9 @@ class SGD(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float | str = 0.05
+    regularization: float | str = AUTO
+    regularization_scaling: str | None = None
+    bias_regularization: float | str | None = None
     rating_range: tuple[float, float] | None = None
     loss: str = "squared"
     n_negatives: int = 4
@@ -100,6 +118,23 @@ class SGD(DescentModel):
         learned = self._learned()
         loss = self.loss if learned is None else learned.fitted.trained_with.get("loss", self.loss)
         return bool(loss == "logistic")
+
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ, and those of the biases, where they are chosen from the data."""
+        if self.loss == "logistic":
+            return dict.fromkeys(self._open_parameters(), _LOGISTIC_REGULARIZATION)
+        return choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
+
+    def _open_parameters(self) -> list[str]:
+        return self.auto_parameters() if self.loss == "logistic" else names_to_choose(self)
+
+    def _scaling(self) -> str:
+        return (
+            self.regularization_scaling or "count" if self.loss == "logistic" else scaling_of(self, where_chosen="root")
+        )
+
+    def _with(self, chosen: dict[str, Any]) -> Self:
+        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)
@@ -135,6 +170,7 @@ class _SquaredTrainer(DescentTrainer):
     ) -> None:
         grid = kernels.make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
+        self.state |= baseline_state(ratings, None if start is None else start.state)
         self._kernels = kernels
         self._state = kernels.training_to_device(self._blocks, self._centred, self._rows, model.storage)
 

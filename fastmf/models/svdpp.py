@@ -1,15 +1,17 @@
 """Rating prediction with SVD++."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.common.parameters import number, require_number
+from fastmf.common.parameters import AUTO, number, require_number
+from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer, make_strength
-from fastmf.models.rating_range import mean_score, require_range, require_within
+from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
+from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
@@ -37,6 +39,18 @@ class SVDpp(DescentModel):
 
     Parameters
     ----------
+    regularization : float or "auto"
+        L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
+        the ratings, c·(σ_e/σ)(√n_u + √n_i)/(n_u·n_i)^¼ with c = 0.7, the deviation σ_e of the ratings from mean and
+        biases (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating.
+    bias_regularization : float or "auto", optional
+        L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
+        the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
+    item_bias_regularization : float, optional
+        L2 strength of item biases, at least 0. None: that of user biases, or its own where that is chosen.
+    regularization_scaling : {"count", "root", "none"}, optional
+        How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none"). None:
+        "root" where all strengths are chosen from the ratings, else "count".
     implicit_learning_rate : float, optional
         Step size of y_j, at least 0. None: a tenth of ``learning_rate``.
     biases : bool
@@ -73,8 +87,10 @@ class SVDpp(DescentModel):
 
     n_factors: int = 64
     n_epochs: int = 15
-    regularization: float | str = 0.046
-    learning_rate: float = 0.05
+    regularization: float | str = AUTO
+    regularization_scaling: str | None = None
+    bias_regularization: float | str | None = None
+    learning_rate: float = 0.07
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
     rating_range: tuple[float, float] | None = None
@@ -85,6 +101,19 @@ class SVDpp(DescentModel):
         for name in ("implicit_learning_rate", "implicit_regularization"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0)
+
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ, and those of the biases, where they are chosen from the data."""
+        return choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
+
+    def _open_parameters(self) -> list[str]:
+        return names_to_choose(self)
+
+    def _scaling(self) -> str:
+        return scaling_of(self, where_chosen="root")
+
+    def _with(self, chosen: dict[str, Any]) -> Self:
+        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)
@@ -113,6 +142,7 @@ class _SVDppTrainer(DescentTrainer):
             make_strength(number(model.regularization) if strength is None else strength, self._units),
         )
         self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))
+        self.state |= baseline_state(ratings, None if start is None else state)
         self.state |= {
             "user_factors_alone": self._apart.user_factors,
             "item_implicit_factors": self._implicit.item_factors,
