@@ -11,6 +11,9 @@ and 0 for others.
 Counts: n_ratings test ratings; n_unknown of them, of a user or item without training ratings; n_excluded of them, of an
 item that is left out for the user, and can only be missed; n_users, for whom items were ranked; and n_cold_users, with
 test ratings but no training ratings.
+
+Beside each metric stands that of what the model has to beat, fitted to the same ratings: the biases of users and items
+(bias-only) for a model of ratings, popularity for an implicit one.
 """
 
 import argparse
@@ -38,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write a table with the metrics of each user, and the numbers of relevant items and of ratings",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--no-baseline", action="store_true", help="leave out the metrics of the baseline")
     add_run_options(parser)
 
 
@@ -45,6 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Evaluate and print the metrics."""
     import fastmf
     from fastmf.common.files import require_absent
+    from fastmf.measuring.beside_baseline import verdict
     from fastmf.reading.parquet import write_table
 
     if parsed.per_user is not None:
@@ -54,16 +59,24 @@ def run(parsed: argparse.Namespace) -> int:
         table = fastmf.evaluate(model, **setting, per_user=True)
         write_table(table, parsed.per_user, parsed.overwrite)
         note(f"wrote the metrics of {len(table):,} users to {parsed.per_user}", parsed)
-    results = fastmf.evaluate(model, **setting, ci=parsed.ci)
-    print_result(results if parsed.json else _in_words(results), parsed.json)
+    results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
+    print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
+    found = verdict(results, model.is_implicit)
+    if found is not None:
+        note(found, parsed)
     return 0
 
 
-def _in_words(results: dict[str, Any]) -> dict[str, Any]:
-    """Put a metric and its interval into one line, and say what is undefined."""
+def _in_words(results: dict[str, Any], is_implicit: bool) -> dict[str, Any]:
+    """Put a metric, its interval and that of the baseline into one line, and say what is undefined."""
+    from fastmf.measuring.baseline import name_of_baseline
+
     words = {name: "undefined" if value is None else value for name, value in results.items()}
     for name in [name for name in words if f"{name}_low" in words]:
         low, high = words.pop(f"{name}_low"), words.pop(f"{name}_high")
         if results[name] is not None:
             words[name] = f"{show(words[name])}  ({show(low)} .. {show(high)})"
+    for name in [name for name in words if f"baseline_{name}" in words]:
+        other = f"{name_of_baseline(is_implicit)} {show(words.pop(f'baseline_{name}'))}"
+        words[name] = f"{show(words[name])}, {other}"
     return words

@@ -1,6 +1,6 @@
 """Metrics of a model beside those of its baseline, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastmf.measuring.baseline import baseline_of, name_of_baseline
@@ -64,16 +64,13 @@ def verdict(results: Mapping[str, Any], is_implicit: bool) -> str | None:
     --------
     >>> from fastmf.measuring.beside_baseline import verdict
     >>> verdict({"rmse": 1.047, "baseline_rmse": 1.022}, is_implicit=False)
-    'the model is no better than its baseline: rmse 1.0470, bias-only 1.0220'
+    'the model is no better than its baseline by rmse (1.0470, bias-only 1.0220)'
     """
     worse = [name for name in results if f"{_PREFIX}{name}" in results and _is_no_better(name, results)]
     if not worse:
         return None
-    return "the model is no better than its baseline: " + _listed(worse, beside_baseline(results, is_implicit))
-
-
-def _listed(names: Sequence[str], shown: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} {shown[name]}" for name in names)
+    shown = beside_baseline(results, is_implicit)
+    return "the model is no better than its baseline by " + ", ".join(f"{name} ({shown[name]})" for name in worse)
 
 
 def _is_no_better(name: str, results: Mapping[str, Any]) -> bool:
