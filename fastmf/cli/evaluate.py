@@ -62,8 +62,8 @@ def run(parsed: argparse.Namespace) -> int:
     results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
     print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
     found = verdict(results, model.is_implicit)
-    if found is not None:
-        note(found, parsed)
+    if found is not None and not parsed.json:
+        print(found)
     return 0
 
 
@@ -77,6 +77,7 @@ def _in_words(results: dict[str, Any], is_implicit: bool) -> dict[str, Any]:
         if results[name] is not None:
             words[name] = f"{show(words[name])}  ({show(low)} .. {show(high)})"
     for name in [name for name in words if f"baseline_{name}" in words]:
-        other = f"{name_of_baseline(is_implicit)} {show(words.pop(f'baseline_{name}'))}"
-        words[name] = f"{show(words[name])}, {other}"
+        other = words.pop(f"baseline_{name}")
+        if results[name] is not None:
+            words[name] = f"{show(words[name])}, {name_of_baseline(is_implicit)} {show(other)}"
     return words

@@ -37,6 +37,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
 
     fastmf.load(path, verify=verify)
     manifest = read_manifest(path)
+    chosen = manifest.trained_with.get("chosen")
     return {
         "model": manifest.model,
         "created": manifest.created,
@@ -46,6 +47,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
         "n_ratings": manifest.data["n_ratings"],
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,
+        **({"chosen": chosen} if chosen else {}),
         "last epoch": _with_undefined(manifest.history[-1]) if manifest.history else {},
     }
 

@@ -21,8 +21,9 @@ from fastmf_kernels.layout.arrays import CSR
 
 # Ratings that are looked at in one go.
 _CHUNK = 1 << 18
-# Sweeps end when one has changed the error and the strengths by no more than these shares.
-_ERROR_TOLERANCE, _STRENGTH_TOLERANCE = 1e-5, 1e-2
+# Sweeps end when one has changed the error by no more than a share of it, and the strength of no side by more than a
+# share of what rows of a mean number of ratings n are divided by, n + λ.
+_ERROR_TOLERANCE, _STRENGTH_TOLERANCE = 2e-5, 1e-2
 _MOST_SWEEPS = 30
 # Strengths stay within these bounds: a bias that nothing speaks for is shrunk to nearly 0, and none is free.
 _LEAST_STRENGTH, _LARGEST_STRENGTH = 1e-3, 1e6
@@ -148,13 +149,19 @@ class BiasSweeps:
         self.item_biases = _shrunk(self._item_sums - offsets, self._item_counts, self.strengths.item)
         self.error = math.sqrt(max(self._squared_error(offsets), 0.0) / self._n_ratings)
         self._update()
-        changes = [abs(new - old) for new, old in zip((self.error, *self.strengths), before, strict=True)]
-        limits = [_ERROR_TOLERANCE * before[0], *(_STRENGTH_TOLERANCE * strength for strength in before[1:])]
-        self.has_converged = all(change <= limit for change, limit in zip(changes, limits, strict=True))
+        self.has_converged = self._is_close_to(*before)
 
     def terms(self) -> BiasTerms:
         """Return the biases as they are now; the next sweep changes those of the users in place."""
         return BiasTerms(self.mean, self.user_biases, self.item_biases, self.strengths, math.sqrt(self._noise))
+
+    def _is_close_to(self, error: float, *strengths: float) -> bool:
+        """Whether a further sweep would change little, given what was before this one."""
+        counts = self._user_counts, self._item_counts
+        limits = [_ERROR_TOLERANCE * error]
+        limits += [_STRENGTH_TOLERANCE * (n.mean() + old) for n, old in zip(counts, strengths, strict=True)]
+        changes = np.abs(np.subtract((self.error, *self.strengths), (error, *strengths)))
+        return bool(np.all(changes <= limits))
 
     def _solve_users(self) -> Float64Array:
         """Solve for b_u, and return Σ_u b_u over the users of each item."""

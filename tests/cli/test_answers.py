@@ -85,12 +85,15 @@ def test_recommend_with_what_was_seen(data: Any, tmp_path: Path, call_fastmf: Ca
 def test_evaluate_gives_the_figures_of_the_library(name: str, data: Any, call_fastmf: Callable[..., Done]) -> None:
     done = call_fastmf("evaluate", data.models[name], data.test, "--json")
 
-    assert json.loads(done.stdout) == fastmf.evaluate(fastmf.load(data.models[name]), fastmf.read_parquet(data.test))
+    model, test = fastmf.load(data.models[name]), fastmf.read_parquet(data.test)
+    assert json.loads(done.stdout) == fastmf.evaluate(model, test, baseline=True)
+    without = call_fastmf("evaluate", data.models[name], data.test, "--json", "--no-baseline")
+    assert json.loads(without.stdout) == fastmf.evaluate(model, test)
 
 
 @pytest.mark.slow
 def test_evaluate_in_a_process_of_its_own(data: Any, run_fastmf: Callable[..., Done]) -> None:
-    done = run_fastmf("evaluate", data.models["als"], data.test, "-k", 5)
+    done = run_fastmf("evaluate", data.models["als"], data.test, "-k", 5, "--no-baseline")
 
     assert done.stderr == ""
     expected = fastmf.evaluate(fastmf.load(data.models["als"]), fastmf.read_parquet(data.test), k=5)
@@ -106,11 +109,32 @@ def test_evaluate_as_asked(data: Any, call_fastmf: Callable[..., Done]) -> None:
 
     train, test = fastmf.read_parquet(data.ratings), fastmf.read_parquet(data.test)
     model = fastmf.load(data.models["als"])
-    asked = fastmf.evaluate(model, train, exclude=test, k=(3, 5), metrics=["ndcg", "auc"], min_relevant_rating=5)
+    settings: dict[str, Any] = {"k": (3, 5), "metrics": ["ndcg", "auc"], "min_relevant_rating": 5}
+    asked = fastmf.evaluate(model, train, exclude=test, **settings, baseline=True)
     assert json.loads(done.stdout) == asked
     # Each option has a share in it.
     assert asked["auc"] != fastmf.evaluate(model, train, exclude=None, metrics=["auc"], min_relevant_rating=5)["auc"]
     assert asked["n_users"] < fastmf.evaluate(model, train, exclude=test, metrics=["auc"])["n_users"]
+
+
+@pytest.mark.parametrize(("name", "baseline"), [("sgd", "bias-only"), ("bpr", "popularity")])
+def test_evaluate_shows_the_baseline_beside_each_metric(
+    name: str, baseline: str, data: Any, call_fastmf: Callable[..., Done]
+) -> None:
+    model, test = fastmf.load(data.models[name]), fastmf.read_parquet(data.test)
+    metrics = ["rmse", "ndcg", "coverage"]
+    expected = fastmf.evaluate(model, test, metrics=metrics, baseline=True)
+
+    done = call_fastmf("evaluate", data.models[name], data.test, "--metrics", *metrics)
+
+    lines = done.stdout.splitlines()
+    for metric in ("rmse", "ndcg@10", "coverage@10"):
+        shown = f"{expected[metric]:.4f}, {baseline} {expected[f'baseline_{metric}']:.4f}"
+        assert f"{metric:<12}  {shown}" in lines
+    worse = [] if expected["rmse"] < expected["baseline_rmse"] else ["rmse"]
+    worse += [] if expected["ndcg@10"] > expected["baseline_ndcg@10"] else ["ndcg@10"]
+    assert lines[-1].startswith("the model is no better than its baseline by ") == bool(worse)
+    assert all(f"{metric} (" in lines[-1] for metric in worse)
 
 
 @pytest.mark.parametrize(("option", "an_id"), [("--item", "film-007"), ("--user", "user-0007")])

@@ -29,7 +29,7 @@ def test_cold_is_that_of_the_library(cold: str, model: Path, tmp_path: Path, cal
     done = call_fastmf("evaluate", "model", "test.parquet", "-k", 3, "--cold", cold, "--json")
 
     test = fastmf.read_parquet(tmp_path / "test.parquet")
-    assert json.loads(done.stdout) == fastmf.evaluate(fastmf.load(model), test, k=3, cold=cold)
+    assert json.loads(done.stdout) == fastmf.evaluate(fastmf.load(model), test, k=3, cold=cold, baseline=True)
     assert json.loads(done.stdout)["n_cold_users"] == 3
 
 
@@ -46,7 +46,7 @@ def test_cold_users_get_what_was_asked_for(
 
 
 def test_by_default_they_are_skipped_and_counted(model: Path, call_fastmf: Callable[..., Done]) -> None:
-    done = call_fastmf("evaluate", "model", "test.parquet", "-k", 3)
+    done = call_fastmf("evaluate", "model", "test.parquet", "-k", 3, "--no-baseline")
 
     lines = dict(line.split() for line in done.stdout.splitlines())
     assert (lines["n_users"], lines["n_cold_users"], lines["n_unknown"]) == ("2", "3", "4")

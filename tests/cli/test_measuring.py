@@ -36,7 +36,7 @@ def test_evaluate_ranks_candidates_only(
 
     model, test = loaded(data)
     among = pq.read_table(tmp_path / candidates)
-    assert json.loads(done.stdout) == fastmf.evaluate(model, test, among=among, k=2)
+    assert json.loads(done.stdout) == fastmf.evaluate(model, test, among=among, k=2, baseline=True)
 
 
 def test_evaluate_without_candidates_for_a_user(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
@@ -57,10 +57,11 @@ def test_evaluate_with_intervals(
     lines = call_fastmf(*call).stdout.splitlines()
 
     model, test = loaded(data)
-    assert results == fastmf.evaluate(model, test, metrics=["ndcg", "coverage", "fcp"], ci=level)
+    assert results == fastmf.evaluate(model, test, metrics=["ndcg", "coverage", "fcp"], ci=level, baseline=True)
     shown = [f"{results[f'ndcg@10{end}']:.4f}" for end in ("", "_low", "_high")]
-    assert "ndcg@10       {}  ({} .. {})".format(*shown) in lines
-    assert f"coverage@10   {results['coverage@10']:.4f}" in lines
+    other = {name: f"bias-only {results[f'baseline_{name}']:.4f}" for name in ("ndcg@10", "coverage@10")}
+    assert "ndcg@10       {}  ({} .. {}), {}".format(*shown, other["ndcg@10"]) in lines
+    assert f"coverage@10   {results['coverage@10']:.4f}, {other['coverage@10']}" in lines
 
 
 def test_evaluate_shows_what_is_undefined(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
@@ -77,7 +78,7 @@ def test_evaluate_writes_a_table_of_users(data: Any, tmp_path: Path, call_fastmf
     done = call_fastmf(*call, "--json")
 
     model, test = loaded(data)
-    assert json.loads(done.stdout) == fastmf.evaluate(model, test)
+    assert json.loads(done.stdout) == fastmf.evaluate(model, test, baseline=True)
     table = pq.read_table(tmp_path / "users.parquet")
     assert table.equals(fastmf.evaluate(model, test, per_user=True))
     assert done.stderr == f"wrote the metrics of {len(table)} users to users.parquet\n"
