@@ -129,6 +129,29 @@ def test_temporal_by_share_keeps_equal_times_together_on_the_test_side() -> None
     assert test.items.tolist() == [1, 2, 3, 4]
 
 
+def test_hold_out_is_the_split_of_that_name() -> None:
+    ratings = timed()
+
+    expected = {
+        "random": split.random(ratings, 0.2, seed=4),
+        "user": split.per_user(ratings, 0.2, seed=4),
+        "time": split.temporal(ratings, 0.2),
+    }
+
+    for by, (train, test) in expected.items():
+        found = split.hold_out(ratings, by, 0.2, seed=4)
+        assert [rows(part) for part in found] == [rows(train), rows(test)]
+    assert rows(split.hold_out(ratings, "last")[1]) == rows(split.leave_last_out(ratings)[1])
+    assert len(split.hold_out(ratings)[1]) == len(split.random(ratings, 0.1)[1])
+
+
+def test_hold_out_says_what_it_knows() -> None:
+    with pytest.raises(ParameterError, match="by is 'date'; expected one of 'random', 'user', 'time', 'last'"):
+        split.hold_out(timed(), "date")
+    with pytest.raises(ParameterError, match=r'test_fraction is 0\.2 and by is "last", which takes one of each user'):
+        split.hold_out(timed(), "last", 0.2)
+
+
 UTC = datetime.UTC
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 NOON = 1577880000  # 2020-01-01 12:00 UTC, in seconds

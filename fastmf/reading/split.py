@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastmf.common.parameters import require_integer, require_number
+from fastmf.common.parameters import require_choice, require_integer, require_number
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.times import in_unit_of
@@ -13,6 +13,11 @@ from fastmf.reading.values import to_arrow_times
 from fastmf_kernels._types import Int64Array
 
 Split = tuple[Interactions, Interactions]
+
+HELD_OUT_BY = ("random", "user", "time", "last")
+"""The rules of `hold_out`, by their names."""
+
+_TEST_FRACTION = 0.1
 
 
 def random(ratings: Interactions, test_fraction: float = 0.1, seed: int = 0) -> Split:
@@ -154,6 +159,51 @@ def _points(times: Int64Array, kind: Any) -> str:
     except pa.ArrowException:  # a time zone that is not known here
         first, last = ends.tolist()
     return f"choose at after {first} and up to {last}"
+
+
+def hold_out(ratings: Interactions, by: str = "random", test_fraction: float | None = None, seed: int = 0) -> Split:
+    """Put ratings into the test part by a rule with a name: one of the other splits.
+
+    Parameters
+    ----------
+    ratings : Interactions
+        With timestamps for "time" and "last".
+    by : {"random", "user", "time", "last"}
+        A share of all ratings at random (`random`), a share of each user's (`per_user`), the newest share of all
+        (`temporal`), or the last rating of each user (`leave_last_out`).
+    test_fraction : float, optional
+        Between 0 and 1, exclusive; 0.1 if None. "last" takes none.
+    seed : int
+        For "random" and "user".
+
+    Returns
+    -------
+    train, test : Interactions
+
+    Raises
+    ------
+    ParameterError
+        If ``by`` is another name, or "last" is given a share.
+    DataError
+        If there are no timestamps and ``by`` needs them, or a part would be empty.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> ratings = fastmf.Interactions.from_arrays([1, 1, 2, 2], [1, 2, 1, 2], timestamps=[4, 3, 2, 1])
+    >>> train, test = fastmf.split.hold_out(ratings, by="last")
+    >>> test.items.tolist()
+    [0, 0]
+    """
+    require_choice("by", by, HELD_OUT_BY)
+    if by == "last":
+        if test_fraction is not None:
+            raise ParameterError(f'test_fraction is {test_fraction} and by is "last", which takes one of each user')
+        return leave_last_out(ratings)
+    share = _TEST_FRACTION if test_fraction is None else test_fraction
+    if by == "time":
+        return temporal(ratings, share)
+    return (per_user if by == "user" else random)(ratings, share, seed)
 
 
 def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
