@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
     from fastmf.models.loading import load
+    from fastmf.models.suggestion import suggest_model
     from fastmf.reading.interactions import Interactions, read_parquet
 
 _MODULE_OF = {
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
     "read_parquet": "fastmf.reading.interactions",
+    "suggest_model": "fastmf.models.suggestion",
     "top_k": "fastmf.answering.plain_arrays",
 }
 _SUBMODULES = ("errors", "metrics", "split", "testing")
@@ -59,6 +61,7 @@ __all__ = [
     "metrics",
     "read_parquet",
     "split",
+    "suggest_model",
     "testing",
     "top_k",
 ]

@@ -1,4 +1,4 @@
-"""Everything fastmf raises on purpose. A message says what was given, what was expected, and what to do."""
+"""Everything fastmf raises on purpose, and what it warns of. A message says what was given or seen, and what to do."""
 
 import re
 from collections.abc import Callable
@@ -23,13 +23,13 @@ def named(parameter: str) -> str:
     return f"{_MARK}{parameter}{_MARK}"
 
 
-class FastMFError(Exception):
-    """Base of all errors of fastmf; the command prints its message without a traceback.
+class _Worded(Exception):  # noqa: N818 - a warning is one, too
+    """An exception whose message can name parameters in the words of whoever called.
 
     Parameters
     ----------
     message : str
-        What was given, what was expected, and what to do. The parameters that it names are marked by `named`.
+        The parameters that it names are marked by `named`.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -49,6 +49,28 @@ class FastMFError(Exception):
             return re.sub(r"(\w+)(=True)?", lambda word: name_of(word[1]) or word[0], marked[1])
 
         return re.sub(f"{_MARK}([^{_MARK}]*){_MARK}", rename, self._marked)
+
+
+class FastMFError(_Worded):
+    """Base of all errors of fastmf; the command prints its message without a traceback.
+
+    Parameters
+    ----------
+    message : str
+        What was given, what was expected, and what to do. The parameters that it names are marked by `named`.
+    """
+
+
+class QualityWarning(_Worded, UserWarning):
+    """A fit or its data look such that the model may be bad; the message says why, and what to do.
+
+    Ignore all of them by ``warnings.simplefilter("ignore", fastmf.errors.QualityWarning)``.
+
+    Parameters
+    ----------
+    message : str
+        What was seen, and what to do. The parameters that it names are marked by `named`.
+    """
 
 
 class ParameterError(FastMFError, ValueError):

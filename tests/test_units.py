@@ -163,6 +163,7 @@ def test_ratings_of_any_range_are_predicted_better_than_by_their_mean(
     assert rmse(model, test) < 0.8 * test.ratings.std()
 
 
+@pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
 @pytest.mark.parametrize("value", [0, 1, 5, -3, 0.1, 1e5])
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("kind", [SGD, SVDpp, ALS])
@@ -175,6 +176,7 @@ def test_one_constant_rating_is_fitted_quietly(kind: type[FactorModel], biases: 
         assert rmse(model, ratings) < 0.02 * max(abs(value), 1)
 
 
+@pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
 @pytest.mark.parametrize("kind", [SGD, SVDpp])
 def test_an_end_of_the_rating_range_alone_is_fitted_quietly(kind: type[DescentModel]) -> None:
     ratings = transformed(TRAIN, 0, 5)

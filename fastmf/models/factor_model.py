@@ -16,6 +16,7 @@ from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, require_integer, require_number_or_auto
 from fastmf.common.progress import Progress
 from fastmf.errors import named
+from fastmf.models.advice import advise_on_data, advise_on_fit
 from fastmf.models.base import Model
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
@@ -112,14 +113,24 @@ class FactorModel(Model):
             If factors stop being finite. The model then is as it was before.
         OutOfMemoryError
             If there is too little memory; the message says about how much the fit needs.
+
+        Warns
+        -----
+        QualityWarning
+            If the ratings do not suit the model, or the fit has failed or ended too early: not of fewer than 1,000
+            ratings, and only where it is certain.
         """
         interactions = as_training_part(ratings)
         held_out = as_held_out_part(validation, self.patience)
         with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
             interactions.lay_out(self.n_threads)
+            # A copy has learned nothing: whether it is implicit is what its parameters say.
+            advise_on_data(dataclasses.replace(self), interactions, held_out)
             trainer, chosen = self._make_warm_trainer(interactions)
             fitted = make_fitted(trainer, interactions, self._trained_with(chosen))
-            return self._train(trainer, fitted, held_out, callbacks)
+            self._train(trainer, fitted, held_out, callbacks)
+        advise_on_fit(self)
+        return self
 
     def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
         """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""

@@ -32,7 +32,7 @@ def say_once(reason: str, text: str, category: type[Note]) -> None:
     """
     if reason not in _said:
         _said.add(reason)
-        warnings.warn(text, category, stacklevel=_level_of_user())
+        warnings.warn(text, category, stacklevel=level_of_user())
 
 
 def forget() -> None:
@@ -40,7 +40,7 @@ def forget() -> None:
     _said.clear()
 
 
-def _level_of_user() -> int:
+def level_of_user() -> int:
     """Return the ``stacklevel`` of the code that has called this library."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and not _is_of_user(frame.f_globals.get("__name__", "")):
