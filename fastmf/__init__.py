@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
     from fastmf.models.loading import load
+    from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
     from fastmf.reading.interactions import Interactions, read_parquet
 
@@ -36,6 +37,7 @@ _MODULE_OF = {
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
     "read_parquet": "fastmf.reading.interactions",
+    "refit": "fastmf.models.refitting",
     "suggest_model": "fastmf.models.suggestion",
     "top_k": "fastmf.answering.plain_arrays",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "load",
     "metrics",
     "read_parquet",
+    "refit",
     "split",
     "suggest_model",
     "testing",

@@ -1,0 +1,57 @@
+"""`fastmf.refit`: training again on everything, for the number of epochs that was best in validation."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+from fastmf.errors import ParameterError
+
+
+def test_refit_trains_on_everything_for_the_best_number_of_epochs() -> None:
+    ratings = fastmf.testing.power_law(300, 200, 9000)
+    train, validation = fastmf.split.random(ratings, seed=1)
+    model = fastmf.ALS(n_factors=8, n_epochs=10, patience=2, regularization=0.02).fit(train, validation=validation)
+    before = model.user_factors.copy()
+
+    final = fastmf.refit(model, ratings)
+
+    assert model.best_epoch is not None
+    assert model.best_epoch < len(model.history)
+    expected = fastmf.ALS(n_factors=8, n_epochs=model.best_epoch, regularization=0.02).fit(ratings)
+    np.testing.assert_array_equal(final.user_factors, expected.user_factors)
+    assert final.get_params() == expected.get_params()
+    assert final.best_epoch is None
+    assert final.history[: len(model.history)] == model.history
+    again = final.history[len(model.history) :]
+    assert [record["epoch"] for record in again] == list(range(1, model.best_epoch + 1))
+    assert all(record["refit"] is True for record in again)
+    np.testing.assert_array_equal(model.user_factors, before)
+
+
+def test_refit_knows_the_best_epoch_without_patience() -> None:
+    ratings = fastmf.testing.power_law(300, 200, 9000)
+    train, validation = fastmf.split.random(ratings, seed=1)
+    model = fastmf.ALS(n_factors=8, n_epochs=10, regularization=0.02).fit(train, validation=validation)
+    metrics = [record["validation_rmse"] for record in model.history]
+
+    assert fastmf.refit(model, ratings).get_params()["n_epochs"] == 1 + int(np.argmin(metrics)) < 10
+
+
+def test_refit_needs_a_fit_with_validation() -> None:
+    model = fastmf.ALS(n_factors=2, n_epochs=1)
+
+    for each in (model, model.fit(fastmf.testing.low_rank(20, 10))):
+        with pytest.raises(ParameterError, match=r"not fitted with a validation set.*fit\(ratings, validation="):
+            fastmf.refit(each, fastmf.testing.low_rank(20, 10))
+
+
+def test_refit_is_saved_with_its_history(tmp_path: Any) -> None:
+    ratings = fastmf.testing.low_rank(30, 20)
+    train, validation = fastmf.split.random(ratings)
+    final = fastmf.refit(fastmf.ALS(n_factors=2, n_epochs=3).fit(train, validation=validation), ratings)
+
+    final.save(tmp_path / "model")
+
+    assert fastmf.load(tmp_path / "model").history == final.history
