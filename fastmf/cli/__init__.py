@@ -31,7 +31,7 @@ from fastmf.cli import (
 )
 from fastmf.cli.interruptions import as_interruptions, in_words, status_of
 from fastmf.cli.options import option_of
-from fastmf.errors import FastMFError, OutputError, ParameterError
+from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarning
 
 _COMMANDS = (demo, train, recommend, evaluate, compare, similar, convert, info, verify, clean, doctor, warmup, bench)
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status_of(error)
     _print_every_letter()
     try:
-        with as_interruptions(), _notes_in_one_line():
+        with as_interruptions(), _notes_in_one_line(parsed):
             status = int(parsed.run(parsed))
             _flush_results()
         return status
@@ -70,12 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _notes_in_one_line() -> Iterator[None]:
-    """Print what the library says once of the GPU or of its kernels as one line, other warnings as Python does."""
+def _notes_in_one_line(parsed: argparse.Namespace) -> Iterator[None]:
+    """Print what the library says of the GPU, of its kernels or of a model as one line, other warnings as Python does.
+
+    What it says of a model is in ``parsed.warned``, too, and is not printed with --quiet.
+    """
     from fastmf_kernels._notes import Note
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, Note):
+        if isinstance(message, QualityWarning):
+            _warn_of_quality(message, parsed)
+        elif issubclass(category, Note):
             print(f"fastmf: note: {message}", file=sys.stderr)
         else:
             show_as_before(message, category, *rest, **named)
@@ -83,8 +88,17 @@ def _notes_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         show_as_before = warnings.showwarning
         warnings.simplefilter("always", Note)
+        warnings.simplefilter("always", QualityWarning)
         warnings.showwarning = show
         yield
+
+
+def _warn_of_quality(warning: QualityWarning, parsed: argparse.Namespace) -> None:
+    text = warning.in_words_of(partial(option_of, parsed.parser))
+    if text not in parsed.warned:
+        parsed.warned.append(text)
+        if not getattr(parsed, "quiet", False):
+            print(f"fastmf: note: {text}", file=sys.stderr)
 
 
 def _print_every_letter() -> None:
@@ -146,7 +160,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             command.add_arguments(subparser)
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        subparser.set_defaults(run=command.run, parser=subparser)
+        subparser.set_defaults(run=command.run, parser=subparser, warned=[])
     return parser
 
 

@@ -8,12 +8,14 @@ import argparse
 import dataclasses
 import re
 import typing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastmf.cli.options import number_or_auto, positive_integer
 from fastmf.errors import ParameterError
 from fastmf.models import FACTOR_MODELS, MODELS, Model
 from fastmf.models.parameter_docs import ParameterDoc
+from fastmf.models.suggestion import MODEL_OF_EVENTS, MODEL_OF_RATINGS
 
 # Every command has options of its own for these.
 _NOT_OF_MODELS = ("seed", "backend", "n_threads", "verbose")
@@ -58,44 +60,86 @@ class _Option(NamedTuple):
         return [kind for kind in typing.get_args(declared) if kind is not type(None)] or [declared]
 
 
+AUTO_MODEL = "auto"
+"""The choice of ``--model`` that leaves it to the data."""
+
+
+def command_name(model: type[Model]) -> str:
+    """Return the name of a class of models on the command line: ``ImplicitALS`` is ``implicit-als``."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", model.__name__).lower()
+
+
 def models_by_command_name() -> dict[str, type[Model]]:
-    """Return the classes of models by their names on the command line: ``ImplicitALS`` is ``implicit-als``."""
-    return {re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower(): model for name, model in MODELS.items()}
+    """Return the classes of models by their names on the command line."""
+    return {command_name(model): model for model in MODELS.values()}
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--model``."""
     models = models_by_command_name()
     titles = (f"{name}: {_lower((model.__doc__ or '').partition('.')[0])}" for name, model in models.items())
-    text = f"which model to train. {'; '.join(titles)}"
-    parser.add_argument("--model", choices=sorted(models), required=True, help=_escaped(text))
+    of_ratings, of_events = _auto_names()
+    auto = f"{AUTO_MODEL}: {of_events} for clicks, counts, amounts and good ratings alone, else {of_ratings}"
+    text = f"which model to train. {'; '.join(titles)}; {auto}"
+    parser.add_argument("--model", choices=[*sorted(models), AUTO_MODEL], required=True, help=_escaped(text))
+
+
+def _auto_names() -> list[str]:
+    """Return the names of the models that ``--model auto`` may be: that of ratings, and that of events."""
+    return [command_name(model) for model in (MODEL_OF_RATINGS, MODEL_OF_EVENTS)]
 
 
 def add_parameter_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for every hyper-parameter; one that is not given keeps the default of the model."""
-    group = parser.add_argument_group("hyper-parameters (defaults: see python -m pydoc fastmf.ALS, or another class)")
+    group = parser.add_argument_group("hyper-parameters")
     for option in _options():
         group.add_argument(option.flag, dest=option.parameter, help=_escaped(_help(option)), **_settings(option))
 
 
-def make_model(parsed: argparse.Namespace) -> Model:
+def make_candidates(parsed: argparse.Namespace) -> dict[str, Model]:
+    """Return the model that is asked for, by its name on the command line; for "auto", those that it may be.
+
+    Raises
+    ------
+    ParameterError
+        As `make_model`.
+    """
+    names = _auto_names() if parsed.model == AUTO_MODEL else [parsed.model]
+    return {name: make_model(parsed, name) for name in names}
+
+
+def make_model(parsed: argparse.Namespace, name: str | None = None) -> Model:
     """Return the model that the options describe.
+
+    Parameters
+    ----------
+    parsed : Namespace
+    name : str, optional
+        Of the model, on the command line. None: ``--model``.
 
     Raises
     ------
     ParameterError
         If an option was given that the model has no parameter for, or a value makes no sense.
     """
+    name = parsed.model if name is None else name
     params: dict[str, Any] = {}
     for option in _options():
         value = getattr(parsed, option.parameter)
         if value is None:
             continue
-        if parsed.model not in option.models:
-            raise ParameterError(f"{option.flag} is not a hyper-parameter of --model {parsed.model}; leave it out")
+        if name not in option.models:
+            raise ParameterError(_no_parameter(option.flag, name, parsed.model))
         params[option.parameter] = tuple(value) if isinstance(value, list) else value
-    model = models_by_command_name()[parsed.model]
+    model = models_by_command_name()[name]
     return model(**params, seed=parsed.seed, backend=parsed.device, n_threads=parsed.threads, verbose=not parsed.quiet)
+
+
+def _no_parameter(flag: str, name: str, asked_for: str) -> str:
+    """Say that a model has no such parameter."""
+    if asked_for == AUTO_MODEL:
+        return f"{flag} is not a hyper-parameter of {name}, which --model auto may be; name the model, or leave it out"
+    return f"{flag} is not a hyper-parameter of --model {name}; leave it out"
 
 
 def _options() -> list[_Option]:
@@ -125,14 +169,42 @@ def _settings(option: _Option) -> dict[str, Any]:
 
 def _help(option: _Option) -> str:
     """Say what the parameter means, and to which models; where all models of factors have it, these are not named."""
-    models_of: dict[str, list[str]] = {}
-    for name, model in option.models.items():
-        models_of.setdefault(_lower(_doc_of(model, option.parameter).summary), []).append(name)
-    if len(models_of) == 1 and set(FACTOR_MODELS.values()) <= set(option.models.values()):
-        text = next(iter(models_of))
+    names_of = _grouped(option, lambda model: _lower(_doc_of(model, option.parameter).summary))
+    if len(names_of) == 1 and _has_all_with_factors(option):
+        text = next(iter(names_of))
     else:
-        text = "; ".join(f"{', '.join(names)}: {summary}" for summary, names in models_of.items())
-    return f"set {option.parameter}={not option.default}. {text}" if option.types[0] is bool else text
+        text = "; ".join(f"{', '.join(names)}: {summary}" for summary, names in names_of.items())
+    if option.types[0] is bool:
+        return f"set {option.parameter}={not option.default}. {text}"
+    return f"{text} ({_defaults(option)})"
+
+
+def _defaults(option: _Option) -> str:
+    """Say what value the parameter has where it is not given: one for all models, or one for each."""
+    names_of = _grouped(option, lambda model: _worded(getattr(model, option.parameter)))
+    if len(names_of) == 1:
+        return f"default: {next(iter(names_of))}"
+    return "defaults: " + "; ".join(f"{', '.join(names)} {value}" for value, names in names_of.items())
+
+
+def _grouped(option: _Option, text_of: Callable[[type[Model]], str]) -> dict[str, list[str]]:
+    """Return the names of the models that have the parameter, by a text on each."""
+    names_of: dict[str, list[str]] = {}
+    for name, model in option.models.items():
+        names_of.setdefault(text_of(model), []).append(name)
+    return names_of
+
+
+def _has_all_with_factors(option: _Option) -> bool:
+    """Whether all models of factors have the parameter: there is no need to name them."""
+    return set(FACTOR_MODELS.values()) <= set(option.models.values())
+
+
+def _worded(value: object) -> str:
+    """Write a default value as it is given on the command line."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(_worded, value))
+    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _doc_of(model: type[Model], parameter: str) -> ParameterDoc:

@@ -147,7 +147,7 @@ def show(value: object) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "undefined"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{name}={show(inner)}" for name, inner in value.items())
     return str(value)

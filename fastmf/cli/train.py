@@ -2,19 +2,19 @@
 
 example:
   fastmf train ratings/ --model implicit-als --output model --factors 64 --validation-fraction 0.1
+
+Hyper-parameters that are "auto" are chosen from the data. With validation, --patience keeps the best epoch, and --refit
+then trains on everything.
 """
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastmf.cli.options import (
-    add_column_options,
-    add_run_options,
-    fraction,
-    note,
-    print_result,
-    read_ratings,
-)
+from fastmf.cli.options import add_column_options, add_run_options, note, print_result
+from fastmf.cli.validation import Parts, add_validation_options, described, is_asked_for, read_parts, require_consistent
+
+if TYPE_CHECKING:
+    from fastmf.models import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="model directory to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
-    parser.add_argument(
-        "--validation-fraction",
-        type=fraction,
-        metavar="F",
-        help="share of ratings to hold out, and evaluate after each epoch (default: none)",
-    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
+    add_validation_options(parser)
     add_column_options(parser)
     add_parameter_options(parser)
     add_run_options(parser)
@@ -39,23 +34,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the metrics of the epoch whose factors were kept."""
-    import fastmf
-    from fastmf.cli.model_options import make_model
+    from fastmf.cli.model_options import make_candidates
     from fastmf.keeping.model_directory import require_replaceable
 
-    model = make_model(parsed)
+    require_consistent(parsed)
+    candidates = make_candidates(parsed)
+    for model in candidates.values():
+        _require_validation_for_patience(model, parsed)
     require_replaceable(parsed.output, parsed.overwrite)
-    ratings = read_ratings(parsed.ratings, parsed)
-    note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
-    train, validation = ratings, None
-    if parsed.validation_fraction is not None:
-        train, validation = fastmf.split.random(ratings, parsed.validation_fraction, seed=parsed.seed)
-    model.fit(train, validation=validation)
-    model.save(parsed.output, overwrite=parsed.overwrite, source={"files": parsed.ratings})
-    kept = model.history[-1 if model.best_epoch is None else model.best_epoch - 1]
-    result: dict[str, Any] = {"model": parsed.output, "n_ratings": train.n_ratings, **kept}
+    parts = read_parts(parsed)
+    model = _choose(candidates, parts, parsed).fit(parts.train, validation=parts.validation)
+    result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **_kept(model, parsed)}
     result["seconds"] = sum(record["seconds"] for record in model.history)
-    if parsed.json:
-        result["history"] = model.history
-    print_result(result, parsed.json)
+    details = {"model_class": type(model).__name__, **described(parts, parsed), "history": model.history}
+    if parsed.refit:
+        model, details["refit"] = _refit(model, parts, parsed)
+    if model.chosen:
+        note(f"chose {_in_words(model.chosen)} from the data", parsed)
+    model.save(parsed.output, overwrite=parsed.overwrite, source={"files": parsed.ratings})
+    details |= {"chosen": model.chosen, "warnings": parsed.warned}
+    print_result(result | details if parsed.json else result, parsed.json)
     return 0
+
+
+def _require_validation_for_patience(model: "Model", parsed: argparse.Namespace) -> None:
+    """Find before anything is read what `fit` would find after it."""
+    from fastmf.models.training import as_held_out_part
+
+    if not is_asked_for(parsed):
+        as_held_out_part(None, getattr(model, "patience", None))
+
+
+def _choose(candidates: dict[str, "Model"], parts: Parts, parsed: argparse.Namespace) -> "Model":
+    """Return the model that was asked for, or for "auto" the one for the kind of data."""
+    if parsed.model != "auto":
+        return candidates[parsed.model]
+    from fastmf.cli.model_options import command_name
+    from fastmf.models.feedback import feedback_of
+    from fastmf.models.suggestion import suggest_model
+
+    name = command_name(type(suggest_model(parts.train)))
+    note(f"--model auto is {name}: {feedback_of(parts.train).reason}", parsed)
+    return candidates[name]
+
+
+def _kept(model: "Model", parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the record of the epoch that counts: the best one, if it was kept or is trained for again, or the last."""
+    from fastmf.models.refitting import best_validated
+
+    if parsed.refit:
+        return best_validated(model)
+    return model.history[-1 if model.best_epoch is None else model.best_epoch - 1]
+
+
+def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
+    """Train again on everything; return the model, and what was done, for programs."""
+    import fastmf
+
+    n_before = len(model.history)
+    model = fastmf.refit(model, parts.whole)
+    history = model.history[n_before:]
+    n_ratings = model.fitted.data["n_ratings"]
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
+    note(f"trained again for {epochs} on all {n_ratings:,} ratings; this model is saved", parsed)
+    return model, {"n_epochs": len(history), "n_ratings": n_ratings, "history": history}
+
+
+def _in_words(chosen: dict[str, float]) -> str:
+    """Write parameters and numbers as a person would."""
+    return ", ".join(f"{name}={value:.3g}" for name, value in chosen.items())

@@ -235,6 +235,46 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         2,
         "--patience is 3 but there is no validation set; pass --validation-fraction=...",
     ),
+    "validation from a file and by a share": (
+        ("train", "nothing", *TRAIN_ALS, "--validation", "nothing", "--validation-fraction", 0.1),
+        2,
+        "--validation names the ratings to validate on, and --validation-fraction holds some out; give one",
+    ),
+    "validation from a file and by a rule": (
+        ("train", "nothing", *TRAIN_ALS, "--validation", "nothing", "--validation-by", "user"),
+        2,
+        "--validation names the ratings to validate on, and --validation-by holds some out; give one",
+    ),
+    "a share of the last rating": (
+        ("train", "nothing", *TRAIN_ALS, "--validation-by", "last", "--validation-fraction", 0.1),
+        2,
+        "--validation-by last holds out one rating of each user, and --validation-fraction a share; leave the share",
+    ),
+    "the newest ratings without times": (
+        ("train", "nothing", *TRAIN_ALS, "--validation-by", "time"),
+        2,
+        "--validation-by time goes by the times of ratings; name their column with --timestamp-column",
+    ),
+    "refit without validation": (
+        ("train", "nothing", *TRAIN_ALS, "--refit"),
+        2,
+        "--refit trains again for the epochs that were best in validation, but there is no validation set; add",
+    ),
+    "patience without validation, found before reading": (
+        ("train", "nothing", *TRAIN_ALS, "--patience", 3),
+        2,
+        "--patience is 3 but there is no validation set; pass --validation-fraction=...",
+    ),
+    "a parameter that not every model has": (
+        ("train", "nothing", "--model", "auto", "--output", "out", "--alpha", 2),
+        2,
+        "--alpha is not a hyper-parameter of als, which --model auto may be; name the model, or leave it out",
+    ),
+    "no validation file": (
+        ("train", "{ratings}", *TRAIN_ALS, "--validation", "nothing"),
+        1,
+        "no such file: nothing; expected a Parquet file",
+    ),
     "a decay that grows": (
         ("train", "{ratings}", "--model", "sgd", "--output", "out", "--learning-rate-decay", 2),
         2,

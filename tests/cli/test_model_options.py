@@ -89,11 +89,31 @@ def test_help_can_be_printed_in_every_encoding() -> None:
 def test_help_says_what_a_parameter_means_and_to_which_models() -> None:
     actions = actions_of_train()
 
-    assert actions["--factors"].help == "length of each factor vector, at least 1"
+    assert actions["--factors"].help == "length of each factor vector, at least 1 (default: 64)"
     assert actions["--unobserved-weight"].help.startswith("implicit-als: weight of every cell")
     assert actions["--no-biases"].help.startswith("set biases=False. sgd, svdpp, als: whether users and items have")
+    assert str(actions["--weighting"].help).endswith("(default: rendle)")
+    assert str(actions["--alpha"].help).endswith("above 0 (default: not set)")
+    assert "implicit-als: " in str(actions["--unobserved-weight"].help)
+    assert str(actions["--unobserved-weight"].help).endswith("(default: auto)")
     assert list(actions["--solver"].choices) == ["cholesky", "cg", "subspace"]
     assert actions["--rating-range"].metavar == ("LOW", "HIGH")
+
+
+def test_help_shows_a_default_once_or_for_each_model() -> None:
+    classes = model_options.models_by_command_name()
+    actions = actions_of_train()
+
+    for option in model_options._options():
+        shown = str(actions[option.flag].help)
+        defaults = {getattr(classes[name], option.parameter) for name in option.models}
+        if option.default is True or option.default is False:
+            assert "default" not in shown
+        elif len(defaults) == 1:
+            assert "(default: " in shown
+        else:
+            told = shown.partition("(defaults: ")[2]
+            assert all(name in told for name in option.models)
 
 
 def test_a_model_that_joins_the_registry_is_an_option(
@@ -117,7 +137,7 @@ def test_a_model_that_joins_the_registry_is_an_option(
     monkeypatch.setitem(MODELS, "SecondALS", SecondALS)
 
     assert "second-als: another model" in str(actions_of_train()["--model"].help)
-    assert actions_of_train()["--turns"].help == "second-als: how often it turns"
+    assert actions_of_train()["--turns"].help == "second-als: how often it turns (default: 2)"
     call_fastmf("train", "--help")
     options = ("--epochs", 1, "--factors", 2, "--turns", 5, "--no-is-calm", "--cg-steps", 4)
     call_fastmf("train", data.ratings, "--model", "second-als", "--output", "model", *options)

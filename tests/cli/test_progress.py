@@ -50,8 +50,9 @@ def test_progress_is_a_bar_on_a_terminal(data: Any, start_fastmf: Callable[..., 
 def test_progress_is_plain_lines_elsewhere(data: Any, call_fastmf: Callable[..., Done]) -> None:
     done = call_fastmf("train", data.ratings, *TRAIN)
 
-    first, *epochs = done.stderr.splitlines()
+    first, *epochs, last = done.stderr.splitlines()
     assert first.startswith("read ")
+    assert last.startswith("chose regularization=")
     assert [line.split(" train_rmse ")[0] for line in epochs] == [f"ALS: {epoch}/3 epochs" for epoch in (1, 2, 3)]
     assert "\r" not in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [

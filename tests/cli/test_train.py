@@ -14,6 +14,7 @@ import pytest
 
 import fastmf
 from fastmf.cli.model_options import models_by_command_name
+from fastmf.models import FactorModel
 
 Done = CompletedProcess[str]
 CLASSES = models_by_command_name()
@@ -25,7 +26,8 @@ SMALL = ("--factors", 4, "--epochs", 2)
 def test_train_gives_the_model_of_the_library(
     name: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]
 ) -> None:
-    done = run_fastmf("train", data.ratings, "--model", name, "--output", "model", *SMALL, "--json")
+    small = SMALL if issubclass(CLASSES[name], FactorModel) else ()
+    done = run_fastmf("train", data.ratings, "--model", name, "--output", "model", *small, "--json")
 
     result = json.loads(done.stdout)
     model, expected = fastmf.load(tmp_path / "model"), fastmf.load(data.models[name])
@@ -155,3 +157,158 @@ def test_threads_do_not_change_the_model(data: Any, tmp_path: Path, call_fastmf:
 
     expected = fastmf.load(data.models["sgd"])
     assert np.array_equal(fastmf.load(tmp_path / "model").user_factors, expected.user_factors)
+
+
+VALIDATION = ("train", "timed.parquet", "--output", "model", "--timestamp-column", "timestamp", *SMALL)
+
+
+@pytest.fixture
+def timed(data: Any, tmp_path: Path) -> fastmf.Interactions:
+    """Ratings with times, in a file of the test's directory."""
+    ratings = fastmf.read_parquet(data.ratings)
+    times = np.random.default_rng(0).permutation(ratings.n_ratings)
+    table = ratings.to_arrow().append_column("timestamp", pa.array(times))
+    pq.write_table(table, tmp_path / "timed.parquet")
+    return fastmf.read_parquet(tmp_path / "timed.parquet", timestamp="timestamp")
+
+
+VALIDATION_RULES = [(by, share) for by in ("random", "user", "time") for share in (None, 0.3)] + [("last", None)]
+
+
+@pytest.mark.parametrize(("by", "fraction"), VALIDATION_RULES)
+def test_validation_by_holds_out_what_the_split_of_that_name_does(
+    by: str, fraction: float | None, timed: fastmf.Interactions, call_fastmf: Callable[..., Done]
+) -> None:
+    share = () if fraction is None else ("--validation-fraction", fraction)
+
+    done = call_fastmf(*VALIDATION, "--model", "als", "--validation-by", by, *share, "--json")
+
+    train, validation = fastmf.split.hold_out(timed, by, fraction)
+    expected = fastmf.ALS(n_factors=4, n_epochs=2).fit(train, validation=validation)
+    result = json.loads(done.stdout)
+    assert result["validation"] == {"by": by, "n_ratings": len(validation)}
+    assert result["n_ratings"] == len(train)
+    assert result["validation_rmse"] == expected.history[-1]["validation_rmse"]
+    assert f"held out {len(validation)} ratings for validation" in done.stderr
+
+
+def test_validation_ratings_may_be_a_file(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf(
+        "train", data.ratings, "--model", "als", "--output", "m", *SMALL, "--validation", data.test, "--json"
+    )
+
+    train, validation = fastmf.read_parquet(data.ratings), fastmf.read_parquet(data.test)
+    expected = fastmf.ALS(n_factors=4, n_epochs=2).fit(train, validation=validation)
+    result = json.loads(done.stdout)
+    assert result["validation"] == {"file": str(data.test), "n_ratings": len(validation)}
+    assert result["validation_rmse"] == expected.history[-1]["validation_rmse"]
+    assert result["n_ratings"] == len(train)
+
+
+@pytest.mark.parametrize("patience", [(), ("--patience", 1)])
+@pytest.mark.parametrize("validation", ["file", "share"])
+def test_refit_saves_a_model_of_everything_and_shows_the_metrics_of_the_validation(
+    validation: str, patience: tuple[object, ...], data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    train, held_out = fastmf.read_parquet(data.ratings), fastmf.read_parquet(data.test)
+    options: tuple[object, ...] = ("--validation", data.test)
+    whole = fastmf.read_parquet([data.ratings, data.test])
+    if validation == "share":
+        options, whole = ("--validation-fraction", 0.2), train
+        train, held_out = fastmf.split.random(train, 0.2)
+    small = ("--factors", 4, "--epochs", 9, "--regularization", 0.01)
+
+    done = call_fastmf(
+        "train", data.ratings, "--model", "als", "--output", "model", *small, *options, *patience, "--refit", "--json"
+    )
+
+    model = fastmf.ALS(n_factors=4, n_epochs=9, regularization=0.01, patience=1 if patience else None)
+    model.fit(train, validation=held_out)
+    best = min(model.history, key=lambda record: record["validation_rmse"])
+    final = fastmf.ALS(n_factors=4, n_epochs=best["epoch"], regularization=0.01).fit(whole)
+    result, saved = json.loads(done.stdout), fastmf.load(tmp_path / "model")
+    assert best["epoch"] < 9
+    assert (result["epoch"], result["validation_rmse"]) == (best["epoch"], best["validation_rmse"])
+    assert result["n_ratings"] == len(train)
+    assert [record["validation_rmse"] for record in result["history"]] == [
+        record["validation_rmse"] for record in model.history
+    ]
+    assert (result["refit"]["n_epochs"], result["refit"]["n_ratings"]) == (best["epoch"], len(whole))
+    np.testing.assert_array_equal(saved.user_factors, final.user_factors)
+    assert saved.history == result["history"] + result["refit"]["history"]
+    assert f"trained again for {best['epoch']} epoch" in done.stderr
+    assert f" on all {len(whole)} ratings" in done.stderr
+
+
+def test_refit_reads_everything_before_it_trains(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf(
+        *("train", data.ratings, "--model", "als", "--output", "model", *SMALL),
+        *("--validation", data.ratings, "--refit"),
+        status=1,
+    )
+
+    assert "ratings repeat a (user, item) pair" in done.stderr
+    assert "ALS: " not in done.stderr
+
+
+@pytest.mark.parametrize(("stars", "model"), [(True, "als"), (False, "implicit-als")])
+def test_auto_is_the_model_for_the_kind_of_data(
+    stars: bool, model: str, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    column = () if stars else ("--no-rating-column",)
+    options = ("--output", "model", *SMALL, "--init-scale", 0.2, *column)
+
+    done = call_fastmf("train", data.ratings, "--model", "auto", *options, "--json")
+
+    saved = fastmf.load(tmp_path / "model")
+    assert type(saved) is CLASSES[model]
+    assert json.loads(done.stdout)["model_class"] == type(saved).__name__
+    assert saved.get_params() == CLASSES[model](n_factors=4, n_epochs=2, init_scale=0.2).get_params()
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("--model auto"))
+    reason = "the ratings have 5 values from 1 to 5" if stars else f"all {len(saved.fitted.seen.indices)} ratings are 1"
+    assert line == f"--model auto is {model}: {reason}"
+
+
+def test_parameters_chosen_from_the_data_are_told(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    train = ("train", data.ratings, "--model", "implicit-als", "--output", "model", *SMALL, "--overwrite")
+
+    done = call_fastmf(*train, "--json")
+
+    chosen = json.loads(done.stdout)["chosen"]
+    assert chosen == fastmf.load(tmp_path / "model").chosen
+    assert set(chosen) >= {"regularization", "unobserved_weight"}
+    told = ", ".join(f"{name}={value:.3g}" for name, value in chosen.items())
+    assert f"chose {told} from the data" in done.stderr.splitlines()
+    assert json.loads(call_fastmf("info", "model", "--json").stdout)["chosen"] == chosen
+    assert "regularization=" in call_fastmf("info", "model").stdout.partition("\nchosen ")[2].splitlines()[0]
+    explicit = ("--regularization", 0.1, "--unobserved-weight", 0.1)
+    done = call_fastmf(*train, *explicit, "--json")
+    assert json.loads(done.stdout)["chosen"] == {}
+    assert "chose" not in done.stderr
+    assert "chosen" not in json.loads(call_fastmf("info", "model", "--json").stdout)
+
+
+def test_advice_is_a_line_in_the_words_of_the_command(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    cells = np.arange(4000)
+    pq.write_table(pa.table({"user_id": cells // 40, "item_id": cells % 40}), tmp_path / "clicks.parquet")
+    train = ("train", "clicks.parquet", "--model", "als", "--no-rating-column", "--epochs", 1, "--overwrite")
+
+    done = call_fastmf(*train, "--output", "model", "--json")
+
+    advice = json.loads(done.stdout)["warnings"]
+    assert [line.removeprefix("fastmf: note: ") for line in done.stderr.splitlines() if "note" in line] == advice
+    assert advice[0].startswith("all 4,000 ratings are 1: they look like events")
+    assert advice[1].startswith("--factors is 64, and there are 40 items")
+    quiet = call_fastmf(*train, "--output", "model", "--json", "--quiet")
+    assert quiet.stderr == ""
+    assert json.loads(quiet.stdout)["warnings"] == advice
+
+
+def test_advice_is_given_once(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    cells = np.arange(4000)
+    pq.write_table(pa.table({"user_id": cells // 40, "item_id": cells % 40}), tmp_path / "clicks.parquet")
+    options = ("--no-rating-column", "--validation-fraction", 0.1, "--refit", *SMALL)
+
+    done = call_fastmf("train", "clicks.parquet", "--model", "als", "--output", "model", *options)
+
+    assert done.stderr.count("look like events") == 1
