@@ -110,10 +110,14 @@ SILENT: dict[str, Callable[[], fastmf.Interactions]] = {
 @pytest.mark.parametrize("name", SILENT)
 @pytest.mark.parametrize("model", [fastmf.ALS, fastmf.SGD, fastmf.SVDpp, fastmf.ImplicitALS, fastmf.BPR])
 def test_there_is_no_advice_on_data_made_for_tests(model: type[fastmf.ALS], name: str) -> None:
-    train, validation = fastmf.split.random(SILENT[name]())
+    model(n_factors=16).fit(SILENT[name]())  # warnings are errors here
 
-    # Warnings are errors here. On ratings without noise, gradient steps truly improve for longer than by default.
-    model(n_factors=16).fit(train, validation=None if name == "low_rank" else validation)
+
+@pytest.mark.parametrize("model", [fastmf.ALS, fastmf.SGD, fastmf.ImplicitALS, fastmf.BPR])
+def test_there_is_no_advice_on_a_good_model(model: type[fastmf.ALS]) -> None:
+    train, validation = fastmf.split.per_user(fastmf.testing.film_club(n_users=1000, n_items=200))
+
+    model(n_factors=16).fit(train, validation=validation)
 
 
 def test_there_is_no_advice_on_little_data() -> None:
@@ -134,6 +138,7 @@ def ratings_to_validate() -> fastmf.split.Split:
     return fastmf.split.random(fastmf.testing.power_law(300, 200, 9000), seed=1)
 
 
+@pytest.mark.filterwarnings("ignore:in validation, the model is no better")
 def test_validation_that_still_improves_at_the_end() -> None:
     train, validation = ratings_to_validate()
     slow = fastmf.SGD(n_factors=4, n_epochs=6, learning_rate=0.01)
@@ -176,6 +181,7 @@ def test_gains_of_rankings_go_up() -> None:
     assert gains(0.1, 0.1003, 0.1006, 0.1009) == ""
 
 
+@pytest.mark.filterwarnings("ignore:in validation, the model is no better")
 def test_validation_ratings_that_are_training_ratings() -> None:
     train, validation = ratings_to_validate()
     both = fastmf.Interactions.from_arrow(train.to_arrow())
@@ -232,3 +238,24 @@ def test_a_warning_points_at_the_code_of_the_user() -> None:
         fastmf.ALS(**SMALL).fit(on_cells(np.ones(4000)))
 
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_model_that_is_no_better_than_its_baseline() -> None:
+    values, _ = RATINGS["stars"]
+    train, validation = fastmf.split.random(on_cells(values))  # stars at random: there is nothing to learn
+    overfitted = fastmf.ALS(n_factors=16, n_epochs=3, regularization=0.001, regularization_scaling="count")
+
+    with pytest.warns(
+        QualityWarning, match=r"in validation, the model is no better than its baseline by rmse \(\S+, bias-"
+    ):
+        overfitted.fit(train, validation=validation)
+    overfitted.fit(train)
+    overfitted.fit(train, validation=validation.take(np.arange(99)))  # too few to tell
+
+
+def test_a_model_of_what_was_chosen_is_compared_with_popularity() -> None:
+    train, validation = fastmf.split.random(fastmf.testing.film_club(n_users=200, n_items=100))
+
+    fastmf.ImplicitALS(n_factors=8, n_epochs=3).fit(train, validation=validation)
+    with pytest.warns(QualityWarning, match=r"no better than its baseline by ndcg@10 \(\S+, popularity .* Try other"):
+        fastmf.ImplicitALS(n_factors=8, n_epochs=3, regularization=0.05).fit(train, validation=validation)

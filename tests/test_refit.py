@@ -8,6 +8,9 @@ import pytest
 import fastmf
 from fastmf.errors import ParameterError
 
+# Models are to be overfitted here: the best epoch is one of the first.
+pytestmark = pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
+
 
 def test_refit_trains_on_everything_for_the_best_number_of_epochs() -> None:
     ratings = fastmf.testing.power_law(300, 200, 9000)

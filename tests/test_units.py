@@ -232,6 +232,7 @@ def test_ratings_beyond_float32_are_refused(kind: type[FactorModel], a: float) -
         kind(**SHAPE).fit(transformed(TRAIN, a, 0))
 
 
+@pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
 def test_validation_and_patience_are_in_the_units_of_the_ratings() -> None:
     plain, other = (
         SGD(**{**SHAPE, "n_epochs": 40}, learning_rate=0.5, regularization=0, patience=2).fit(

@@ -36,6 +36,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the metrics of the epoch whose factors were kept."""
     from fastmf.cli.model_options import make_candidates
     from fastmf.keeping.model_directory import require_replaceable
+    from fastmf.measuring.beside_baseline import beside_baseline
 
     require_consistent(parsed)
     candidates = make_candidates(parsed)
@@ -46,14 +47,16 @@ def run(parsed: argparse.Namespace) -> int:
     model = _choose(candidates, parts, parsed).fit(parts.train, validation=parts.validation)
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **_kept(model, parsed)}
     result["seconds"] = sum(record["seconds"] for record in model.history)
-    details = {"model_class": type(model).__name__, **described(parts, parsed), "history": model.history}
+    baseline = _baseline(model, parts)
+    shown = beside_baseline(result | baseline, model.is_implicit)
+    details = {"model_class": type(model).__name__, **baseline, **described(parts, parsed), "history": model.history}
     if parsed.refit:
         model, details["refit"] = _refit(model, parts, parsed)
     if model.chosen:
         note(f"chose {_in_words(model.chosen)} from the data", parsed)
     model.save(parsed.output, overwrite=parsed.overwrite, source={"files": parsed.ratings})
     details |= {"chosen": model.chosen, "warnings": parsed.warned}
-    print_result(result | details if parsed.json else result, parsed.json)
+    print_result(result | details if parsed.json else shown, parsed.json)
     return 0
 
 
@@ -81,10 +84,23 @@ def _choose(candidates: dict[str, "Model"], parts: Parts, parsed: argparse.Names
 def _kept(model: "Model", parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the record of the epoch that counts: the best one, if it was kept or is trained for again, or the last."""
     from fastmf.models.refitting import best_validated
+    from fastmf.models.training import kept_record
 
     if parsed.refit:
         return best_validated(model)
-    return model.history[-1 if model.best_epoch is None else model.best_epoch - 1]
+    return kept_record(model.history, model.best_epoch)
+
+
+def _baseline(model: "Model", parts: Parts) -> dict[str, Any]:
+    """Return the validation metrics of the model's baseline, by the names of the model's own, with a prefix."""
+    from fastmf.measuring.beside_baseline import baseline_metrics
+    from fastmf.models.base import VALIDATION_K
+
+    if parts.validation is None:
+        return {}
+    k = min(VALIDATION_K, model.fitted.n_items)
+    metrics = baseline_metrics(model, parts.validation, k=k, metrics=model.validation_metrics)
+    return {name.replace("baseline_", "baseline_validation_"): value for name, value in metrics.items()}
 
 
 def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace) -> tuple["Model", dict[str, Any]]:

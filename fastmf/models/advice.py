@@ -16,9 +16,10 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import count_contained
 from fastmf.errors import QualityWarning, named
+from fastmf.measuring.beside_baseline import baseline_metrics, verdict
 from fastmf.measuring.metrics import METRICS
 from fastmf.models.feedback import feedback_of
-from fastmf.models.training import Record, best_record
+from fastmf.models.training import Record, best_record, kept_record
 from fastmf.reading.ids import look_up
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._notes import level_of_user
@@ -27,6 +28,10 @@ from fastmf_kernels.topk.arrays import Rows
 
 # Nothing is said of fewer ratings than these.
 _FEWEST_RATINGS = 1000
+# On fewer validation ratings than these, chance decides which of two models is better.
+_FEWEST_TO_COMPARE = 100
+# Models whose metrics differ by no more than this share are as good as each other.
+_TIE_OF_ERRORS, _TIE_OF_RANKINGS = 0.002, 0.01
 # So large a share of the validation ratings may be among the training ratings.
 _MOST_SHARED = 0.05
 # Scores below this are all about 0, on data whose scores are about 1.
@@ -45,6 +50,14 @@ class Advised(Protocol):
     n_epochs: int
 
     @property
+    def backend(self) -> str:
+        """Which kernels run."""
+
+    @property
+    def n_threads(self) -> int | None:
+        """Number of threads; None: all cores."""
+
+    @property
     def is_implicit(self) -> bool:
         """Whether ratings say only what was chosen."""
 
@@ -59,6 +72,10 @@ class Advised(Protocol):
     @property
     def history(self) -> list[Record]:
         """A record for each epoch."""
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch whose factors were kept; None: the last."""
 
 
 @contextmanager
@@ -122,13 +139,15 @@ def _on_validation(ratings: Interactions, validation: Interactions | None) -> st
     )
 
 
-def advise_on_fit(model: Advised) -> None:
-    """Warn of a fit that has failed, or that ended too early.
+def advise_on_fit(model: Advised, validation: Interactions | None) -> None:
+    """Warn of a fit that has failed, that ended too early, or that is no better than its baseline.
 
     Parameters
     ----------
     model : Advised
         Fitted.
+    validation : Interactions or None
+        What it was validated on.
     """
     fitted, history = model.fitted, model.history
     if _is_silent.get() or fitted.data["n_ratings"] < _FEWEST_RATINGS:
@@ -140,11 +159,31 @@ def advise_on_fit(model: Advised) -> None:
             f"all scores of this {type(model).__name__} are about 0: its factors have collapsed. Lower "
             f"{named('regularization')}"
         )
-    elif len(history) == model.n_epochs and (gains := _last_gains(history, model.validation_metrics[0])):
+        return
+    if len(history) == model.n_epochs and (gains := _last_gains(history, model.validation_metrics[0])):
         _warn(
             f"{gains} in epoch {len(history)}, the last one: it was still improving. Raise {named('n_epochs')}, and "
             f"set {named('patience')} to stop at the best epoch"
         )
+    if validation is not None and (worse := _on_baseline(model, validation)):
+        _warn(worse)
+
+
+def _on_baseline(model: Advised, validation: Interactions) -> str:
+    """Say that the model is below its baseline by the metric that selects epochs."""
+    metric = model.validation_metrics[0]
+    record = kept_record(model.history, model.best_epoch)
+    name = next(name for name in record if name.partition("@")[0] == f"validation_{metric}")
+    if validation.n_ratings < _FEWEST_TO_COMPARE or record[name] is None:
+        return ""
+    k = int(name.partition("@")[2] or 1)
+    results = {name.removeprefix("validation_"): record[name]}
+    results |= baseline_metrics(model, validation, k=k, metrics=[metric])
+    ours, *of_baseline = results.values()
+    sign, margin = (1, _TIE_OF_RANKINGS) if METRICS[metric].higher_is_better else (-1, _TIE_OF_ERRORS)
+    if not of_baseline or None in of_baseline or sign * (of_baseline[0] - ours) <= margin * abs(ours):
+        return ""
+    return f"in validation, {verdict(results, model.is_implicit)}. Try other hyper-parameters: fastmf.tune finds some"
 
 
 def collapsed(fitted: Fitted, scale: float = 1.0) -> bool:

@@ -24,7 +24,8 @@ from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
 
-_VALIDATION_K = 10
+VALIDATION_K = 10
+"""Cut-off of the metrics of rankings on a validation set."""
 
 
 class Model(HyperParameters, LearnedState, ABC):
@@ -116,7 +117,7 @@ class Model(HyperParameters, LearnedState, ABC):
 
     def _validate(self, validation: Interactions) -> Record:
         """Measure the model on a validation set, as the record of an epoch has it."""
-        metrics = evaluate(self, validation, k=min(_VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
+        metrics = evaluate(self, validation, k=min(VALIDATION_K, self.fitted.n_items), metrics=self.validation_metrics)
         return {f"validation_{name}": value for name, value in metrics.items() if not name.startswith("n_")}
 
     @property

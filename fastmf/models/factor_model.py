@@ -129,7 +129,7 @@ class FactorModel(Model):
             trainer, chosen = self._make_warm_trainer(interactions)
             fitted = make_fitted(trainer, interactions, self._trained_with(chosen))
             self._train(trainer, fitted, held_out, callbacks)
-        advise_on_fit(self)
+        advise_on_fit(self, held_out)
         return self
 
     def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:

@@ -93,6 +93,11 @@ def best_record(history: list[Record], metric: str) -> Record:
     return best(defined or history[:1], key=lambda record: record[name])
 
 
+def kept_record(history: list[Record], best_epoch: int | None) -> Record:
+    """Return the record of the epoch whose factors a fit has kept: the best one, or the last."""
+    return history[-1 if best_epoch is None else best_epoch - 1]
+
+
 def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Float32Array:
     """Draw normal factors with standard deviation scale / √n_factors: the size of p·q then depends on scale only."""
     factors = rng.standard_normal(shape, dtype=np.float32)

@@ -312,3 +312,18 @@ def test_advice_is_given_once(tmp_path: Path, call_fastmf: Callable[..., Done]) 
     done = call_fastmf("train", "clicks.parquet", "--model", "als", "--output", "model", *options)
 
     assert done.stderr.count("look like events") == 1
+
+
+def test_the_baseline_stands_beside_validation_metrics(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    train = ("train", data.ratings, "--model", "als", "--output", "model", "--overwrite", *SMALL)
+
+    done = call_fastmf(*train, "--validation", data.test)
+
+    ratings, test = fastmf.read_parquet(data.ratings), fastmf.read_parquet(data.test)
+    bias = fastmf.evaluate(fastmf.Bias().fit(ratings), test, metrics=["rmse"])["rmse"]
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert "baseline_validation_rmse" not in lines
+    assert lines["validation_rmse"].endswith(f", bias-only {bias:.4f}")
+    result = json.loads(call_fastmf(*train, "--validation", data.test, "--json").stdout)
+    assert math.isclose(result["baseline_validation_rmse"], bias, rel_tol=1e-5)
+    assert "baseline_validation_rmse" not in json.loads(call_fastmf(*train, "--json").stdout)
