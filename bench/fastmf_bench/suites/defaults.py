@@ -11,28 +11,21 @@ movielens-1m, movielens-1m-topn, epinions-topn, steam-200k, hetrec-lastfm-2k, de
 amazon-beauty-seq. Other folders are left out. ``--sets`` names those that are wanted.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-import fastmf
-from fastmf import Interactions
 from fastmf.errors import DivergenceError
 from fastmf.models import MODELS
 from fastmf_bench import grids
 from fastmf_bench.contest import Contestant
 from fastmf_bench.data_sets import EVENTS, RATINGS, DataSet, find_sets, load
-from fastmf_bench.grids import K, Parts, measure
+from fastmf_bench.grids import K, measure
 from fastmf_bench.pace import Pace, Task
 from fastmf_bench.results import OURS, Measurement, Run
 from fastmf_bench.session import Session
 
 SUITE = "defaults"
-_DAMPING = 5.0
 
 
 class Kind(NamedTuple):
@@ -44,7 +37,7 @@ class Kind(NamedTuple):
     is_error : bool
         Whether the metric is better where it is lower.
     baseline : str
-        What a model is compared with.
+        The class of the model that others are compared with.
     models : dict
         By name: the class, and the parameters that are not left as they are.
     searched : tuple of str
@@ -72,7 +65,7 @@ KINDS = {
     RATINGS: Kind(
         "RMSE",
         True,
-        "biases alone",
+        "Bias",
         {"SGD": ("SGD", {}), "ALS": ("ALS", {}), "SVDpp": ("SVDpp", {})},
         ("SGD", "ALS", "SVDpp"),
         to_baseline=0.002,
@@ -81,7 +74,7 @@ KINDS = {
     EVENTS: Kind(
         f"Recall@{K}",
         False,
-        "popularity",
+        "Popularity",
         {"ImplicitALS": ("ImplicitALS", {}), "BPR": ("BPR", {}), "SGD logistic": ("SGD", {"loss": "logistic"})},
         ("ImplicitALS",),
         to_baseline=0.0,
@@ -135,37 +128,10 @@ def _best(model: str) -> str:
 
 
 def baseline(_: Pace, data_set: DataSet, n_threads: int) -> dict[str, Any]:
-    """Measure what needs no factors: biases, or the number of events that items have."""
-    data_set = DataSet(*data_set)
-    value = (_biases_alone if data_set.kind == RATINGS else _popularity)(load(data_set), n_threads)
-    return {KINDS[data_set.kind].metric: value}
-
-
-def _biases_alone(parts: Parts, n_threads: int) -> float:
-    """Return the RMSE of damped means of users and items, fitted jointly: factors that start at 0 stay there."""
-    train, test = parts
-    model = fastmf.ALS(
-        n_factors=1, init_scale=0, regularization=_DAMPING, regularization_scaling="none", n_threads=n_threads
-    )
-    return measure(model.fit(train), test)
-
-
-def _popularity(parts: Parts, n_threads: int) -> float:
-    """Return the recall of the items with most events: what a model recommends to users that it does not know."""
-    train, test = parts
-    model = fastmf.BPR(n_factors=1, n_epochs=1, n_threads=n_threads).fit(_of_strangers(train))
-    found = fastmf.evaluate(model, test, k=K, metrics=["recall"], exclude=train, cold="popular")
-    return float(found[f"recall@{K}"])
-
-
-def _of_strangers(events: Interactions) -> Interactions:
-    """Return the same events with other ids of users, none of which is there now."""
-    user_ids = events.user_ids
-    if pa.types.is_integer(user_ids.type):
-        others = pc.add(user_ids, 1 + pc.max(user_ids).as_py() - pc.min(user_ids).as_py())
-    else:
-        others = pc.binary_join_element_wise(user_ids[-1], user_ids, " ")
-    return dataclasses.replace(events, user_ids=others)
+    """Measure a model without factors."""
+    kind = KINDS[DataSet(*data_set).kind]
+    train, test = load(DataSet(*data_set))
+    return {kind.metric: measure(MODELS[kind.baseline](n_threads=n_threads).fit(train), test)}
 
 
 def default(_: Pace, data_set: DataSet, model: str, seed: int, n_threads: int) -> dict[str, Any]:
