@@ -6,6 +6,7 @@ import numpy as np
 
 import fastmf
 from fastmf.backend import get_backend
+from fastmf.models.advice import silent
 from fastmf.models.descent import make_step
 from fastmf_bench import libmf, quality
 from fastmf_bench.contest import Contestant
@@ -121,7 +122,8 @@ def train_fastmf_curve(
 
 def validated(model: fastmf.SGD | fastmf.ALS, problem: Problem) -> quality.Curve:
     """Train a model; seconds trained and test error after each epoch."""
-    history = model.fit(problem.train(), validation=problem.test()).history
+    with silent():
+        history = model.fit(problem.train(), validation=problem.test()).history
     seconds = np.cumsum([record["seconds"] for record in history]).tolist()
     return list(zip(seconds, (record["validation_rmse"] for record in history), strict=True))
 
