@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,9 +24,11 @@ from fastmf_kernels.als.arrays import HalfSweep, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 
-# Within 7 % of the best of a grid of both, in Recall@20, on 11 sets of 1,700 to 40,000 users
-# (docs/decisions/0019-parameters-from-the-data.md).
-_UNOBSERVED_OVER_OBSERVED, _STRENGTH = 12.0, 0.12
+# ρ, and the share κ in c = κ(√(n_users / |S|) + √(n_items / |S|)), of the class docstring
+# (docs/decisions/0021-defaults-for-implicit-data.md).
+_ALL_OVER_OBSERVED, _NOISE_SHARE = 8.0, 0.3
+# Scores that are such a share of what they were after the first epoch have collapsed.
+_COLLAPSED = 1e-12
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,12 +57,12 @@ class ImplicitALS(FactorModel):
     Parameters
     ----------
     regularization : float or "auto"
-        L2 strength, at least 0: λ. "auto": w̄·0.12 / (1 + w̄ρ), where ρ is the weight of all cells over that of the
-        observed ones and w̄ the mean weight of these (1 where alpha is None), for an exponent ν of 1; for others, and
-        for "hu", such that the mean strength of a row is the same.
+        L2 strength, at least 0: λ. "auto": c·W / √(Σ_u s_u · Σ_i s_i) with c = 0.3(√(n_users/|S|) + √(n_items/|S|)),
+        where |S| observed cells weigh W, w summed up, and λs is the strength of a row: s_u = (|S_u| + α₀ n_items)^ν, or
+        1 for "hu". So the strengths of all users, and those of all items, come to c·W.
     unobserved_weight : float or "auto"
-        Weight of every cell, observed or not, at least 0, for "rendle": α₀. "auto": all cells together weigh 12 times
-        as much as the observed ones do, ρ = 12.
+        Weight of every cell, observed or not, at least 0, for "rendle": α₀. "auto": 8·W / (n_users n_items), so that
+        all cells together weigh 8 times as much as the observed ones.
     alpha : float, optional
         Weight of one unit of rating, above 0. None: every rating weighs 1, whatever its size ("rendle"), or alpha is 1
         ("hu").
@@ -102,8 +104,8 @@ class ImplicitALS(FactorModel):
 
     kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = KERNEL_VARIANTS
 
-    n_factors: int = 64
-    n_epochs: int = 15
+    n_factors: int = 128
+    n_epochs: int = 10
     regularization: float | str = AUTO
     unobserved_weight: float | str = AUTO
     alpha: float | None = None
@@ -137,69 +139,61 @@ class ImplicitALS(FactorModel):
 
     def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
         """Return λ and α₀ where they are ``"auto"``; the class docstring has their formulas."""
-        masses = _Masses.of(ratings, self)
-        found: dict[str, float] = {}
+        if not self.auto_parameters():
+            return {}
+        observed = _observed_part(ratings, self.n_threads)
+        observed.lay_out(self.n_threads, both=True)
+        user_counts, item_counts = _counts(observed.by_user), _counts(observed.by_item)
+        n_users, n_items = float(len(user_counts)), float(len(item_counts))
+        weight, model = _weight_of(self, observed), self
         if self.unobserved_weight == AUTO:
-            found["unobserved_weight"] = _UNOBSERVED_OVER_OBSERVED * masses.observed / masses.n_cells
-        if self.regularization == AUTO:
-            weight = found.get("unobserved_weight", self.unobserved_weight)
-            found["regularization"] = masses.regularization(self, number(weight))
-        return found
+            of_a_cell = 1.0 if self.weighting == "hu" else _ALL_OVER_OBSERVED * weight / (n_users * n_items)
+            model = self._with({"unobserved_weight": of_a_cell})
+        scales = _row_scales(model, user_counts, n_items), _row_scales(model, item_counts, n_users)
+        # The first term in the sum is 1/√ of a user's mean number of observed cells. About this sum is the largest
+        # singular value of what chance puts in the cells, where rows and columns are scaled to sums of squares of 1.
+        noise = math.sqrt(n_users / len(observed)) + math.sqrt(n_items / len(observed))
+        strength = _NOISE_SHARE * noise * weight / math.sqrt(float(scales[0].sum()) * float(scales[1].sum()))
+        found = {"unobserved_weight": number(model.unobserved_weight), "regularization": strength}
+        return {name: found[name] for name in self.auto_parameters()}
 
     def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
         require_chosen(ratings)
-        is_observed = ratings.ratings != 0
-        if is_observed.all():
-            return super()._make_warm_trainer(ratings)
-        observed = ratings.take(np.flatnonzero(is_observed))
-        observed.lay_out(self.n_threads)
-        return super()._make_warm_trainer(observed)
+        return super()._make_warm_trainer(_observed_part(ratings, self.n_threads))
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ImplicitTrainer(self, ratings, kernels)
 
 
-class _Masses(NamedTuple):
-    """What the cells of a table of ratings weigh.
+def _observed_part(ratings: Interactions, n_threads: int | None) -> Interactions:
+    """Return the ratings that are not 0, laid out by user."""
+    is_observed = ratings.ratings != 0
+    observed = ratings if is_observed.all() else ratings.take(np.flatnonzero(is_observed))
+    observed.lay_out(n_threads)
+    return observed
 
-    Attributes
-    ----------
-    observed : float
-        Weight of the observed cells.
-    n_cells : float
-        Users times items, of those that have an observed cell.
-    user_counts, item_counts : int64 arrays
-        Observed cells of each of them.
-    """
 
-    observed: float
-    n_cells: float
-    user_counts: Int64Array
-    item_counts: Int64Array
+def _counts(rows: CSR) -> Int64Array:
+    """Return the number of entries of each row that has any."""
+    counts = np.diff(rows.indptr)
+    return counts[counts > 0]
 
-    @classmethod
-    def of(cls, ratings: Interactions, model: ImplicitALS) -> "_Masses":
-        is_observed = ratings.ratings != 0
-        user_counts = np.bincount(ratings.users[is_observed])
-        item_counts = np.bincount(ratings.items[is_observed])
-        user_counts, item_counts = user_counts[user_counts > 0], item_counts[item_counts > 0]
-        alpha = 1.0 if model.alpha is None and model.weighting == "hu" else model.alpha
-        if alpha is None:
-            observed = float(np.count_nonzero(is_observed))
-        else:
-            observed = alpha * float(np.abs(ratings.ratings).sum(dtype=np.float64))
-        return cls(observed, float(len(user_counts)) * len(item_counts), user_counts, item_counts)
 
-    def regularization(self, model: ImplicitALS, unobserved_weight: float) -> float:
-        """Return λ: such that rows pay, on average, the strength that the formula gives for an exponent of 1."""
-        all_cells = (1.0 if model.weighting == "hu" else unobserved_weight) * self.n_cells
-        share = _STRENGTH / (1 + all_cells / self.observed)
-        mean_strengths, mean_scales = [], []
-        for counts, n_others in ((self.user_counts, len(self.item_counts)), (self.item_counts, len(self.user_counts))):
-            mean_strengths.append(share * (self.observed + all_cells) / len(counts))
-            scales = (counts + unobserved_weight * n_others) ** model.regularization_exponent
-            mean_scales.append(1.0 if model.weighting == "hu" else float(scales.mean()))
-        return math.sqrt(mean_strengths[0] * mean_strengths[1] / (mean_scales[0] * mean_scales[1]))
+def _alpha(model: ImplicitALS) -> float | None:
+    return 1.0 if model.alpha is None and model.weighting == "hu" else model.alpha
+
+
+def _weight_of(model: ImplicitALS, observed: Interactions) -> float:
+    """Return W: what all observed cells weigh, with "hu" how much more than other cells."""
+    alpha = _alpha(model)
+    return len(observed) if alpha is None else alpha * float(np.abs(observed.ratings).sum(dtype=np.float64))
+
+
+def _row_scales(model: ImplicitALS, counts: Int64Array, n_others: float) -> Float64Array:
+    """Return s: what λ is multiplied by in each row, of ``counts`` observed cells and ``n_others`` in all."""
+    if model.weighting == "hu":
+        return np.ones(len(counts))
+    return np.asarray((counts + number(model.unobserved_weight) * n_others) ** model.regularization_exponent)
 
 
 class _ImplicitTrainer:
@@ -224,33 +218,29 @@ class _ImplicitTrainer:
         target, target_slope = float(self._weighting.target), float(self._weighting.target_slope)
         # Σ_S w p², where p is 0 for dislikes.
         self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
+        self._first_size = 0.0
 
     def _make_weighting(self) -> Weighting:
         """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells together add."""
-        model = self._model
-        if model.weighting == "hu":  # all cells count 1, an observed one alpha·|r| more
-            alpha = 1.0 if model.alpha is None else model.alpha
-            terms = (0.0, alpha, 1.0, alpha, 0.0)
-        elif model.alpha is None:
+        alpha = _alpha(self._model)
+        if alpha is None:
             terms = (1.0, 0.0, 1.0, 0.0, 0.0)
-        else:
-            terms = (0.0, model.alpha, 0.0, model.alpha, 0.0)
+        else:  # with "hu" all cells count 1, an observed one alpha·|r| more
+            terms = (0.0, alpha, 1.0 if self._model.weighting == "hu" else 0.0, alpha, 0.0)
         return Weighting(*(np.float32(term) for term in terms))
 
     def _make_side(self, rows: CSR, factors: Float32Array, n_others: int) -> Side:
-        return make_side(rows, factors, self._strengths(rows, n_others), self._kernels, self._solver)
-
-    def _strengths(self, rows: CSR, n_others: int) -> Float64Array:
-        counts = np.diff(rows.indptr).astype(np.float64)
-        if self._model.weighting == "hu":
-            return np.full(len(counts), number(self._model.regularization))
-        scale = (counts + self._unobserved_weight * n_others) ** self._model.regularization_exponent
-        return np.asarray(number(self._model.regularization) * scale)
+        scales = _row_scales(self._model, np.diff(rows.indptr), n_others)
+        return make_side(rows, factors, number(self._model.regularization) * scales, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
         self._half_sweep(self._users, self._items)
         losses = self._half_sweep(self._items, self._users)
-        return {"objective": self._objective(losses)}
+        user_squares, item_squares = (
+            self._kernels.squared_norms(side.table, self._model.n_threads) for side in (self._users, self._items)
+        )
+        self._clear_if_collapsed(float(user_squares.sum()) * float(item_squares.sum()))
+        return {"objective": self._objective(losses, user_squares)}
 
     def to_host(self) -> None:
         for side in (self._users, self._items):
@@ -265,12 +255,28 @@ class _ImplicitTrainer:
         )
         return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
-    def _objective(self, item_losses: Float64Array) -> float:
+    def _objective(self, item_losses: Float64Array, user_squares: Float64Array) -> float:
         """Evaluate the sum in the class docstring from the losses of the half sweep.
 
         With the users fixed, the sum is Σ_i (q_iᵀA q_i - 2bᵀq_i) + Σ_S t + Σ_u λ_u‖p_u‖², with A and b of item i's
         normal equations: A holds all cells and the item's own penalty.
         """
-        squares = self._kernels.squared_norms(self._users.table, self._model.n_threads)
-        penalty = float(self._users.strengths @ squares)
+        penalty = float(self._users.strengths @ user_squares)
         return float(item_losses.sum()) + self._total_target + penalty
+
+    def _clear_if_collapsed(self, size: float) -> None:
+        """Set all factors to 0 where ``size``, ‖P‖²‖Q‖², is a tiny share of what it was after the first epoch.
+
+        While scores are small, an epoch multiplies P by a matrix that does not change, and every factor grows or
+        shrinks by one of its eigenvalues. Had the largest of them been above 1, P would have grown from its first
+        epoch on, or shrunk a little while the parts of small eigenvalues died out. So scores that have become so small
+        go on shrinking, and on the CPU arithmetic on numbers below 1e-38 is some ten times as slow.
+        """
+        self._first_size = self._first_size or size
+        if 0 < size < _COLLAPSED**2 * self._first_size:
+            for side in (self._users, self._items):
+                side.home.fill(0)
+            self._users, self._items = (
+                side._replace(table=self._kernels.to_device(side.home, self._solver))
+                for side in (self._users, self._items)
+            )
