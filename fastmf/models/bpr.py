@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
-from fastmf.common.parameters import require_integer
+from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
-from fastmf.models.negative_sampling import SampledTrainer
+from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.training import Trainer
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import make_link
@@ -27,6 +27,8 @@ class BPR(DescentModel):
 
     Parameters
     ----------
+    regularization : float or "auto"
+        L2 strength of the factors, at least 0: λ. "auto": 0.01.
     n_negatives : int
         Items drawn beside each chosen one in an epoch, at least 1. All items are drawn about equally often, popular
         ones a little more often.
@@ -51,9 +53,10 @@ class BPR(DescentModel):
     """
 
     n_factors: int = 64
-    n_epochs: int = 30
-    regularization: float | str = 0.01
-    n_negatives: int = 1
+    n_epochs: int = 20
+    regularization: float | str = AUTO
+    n_negatives: int = 4
+    init_scale: float = 0.4
 
     @property
     def validation_metrics(self) -> tuple[str, ...]:
@@ -68,6 +71,10 @@ class BPR(DescentModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("n_negatives", self.n_negatives, minimum=1)
+
+    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+        """Return λ where it is ``"auto"``."""
+        return choose_for_ranking(self)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         return SampledTrainer(

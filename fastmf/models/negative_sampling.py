@@ -17,7 +17,19 @@ from fastmf_kernels.sgd.arrays import RowSteps, Step
 from fastmf_kernels.sgd.schedule import Blocks, make_grid
 from fastmf_kernels.topk.arrays import Rows
 
+# L2 strengths that are chosen: on 11 sets, 0.005 to 0.01 was best for factors, and 0.05 far from it
+# (docs/decisions/0021-defaults-for-implicit-data.md).
+_STRENGTHS = {"regularization": 0.01, "bias_regularization": 0.02, "item_bias_regularization": 0.02}
+
 RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
+
+
+def choose_for_ranking(model: DescentModel) -> dict[str, float]:
+    """Return the numbers for the parameters of a model that are ``"auto"``.
+
+    They do not depend on the data: gradients of these losses have the same size on all data.
+    """
+    return {name: _STRENGTHS[name] for name in model.auto_parameters()}
 
 
 class SampledTrainer(DescentTrainer):
