@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastmf
-from fastmf import BPR, ImplicitALS, Interactions, testing
+from fastmf import BPR, SGD, ImplicitALS, Interactions, testing
 from fastmf_kernels._types import Float64Array
 
 
@@ -162,12 +162,13 @@ def test_factors_that_begin_tiny_are_not_taken_for_collapsed() -> None:
     assert tiny.history[-1]["objective"] == pytest.approx(usual.history[-1]["objective"], rel=1e-3)
 
 
-def test_bpr_chooses_its_strength() -> None:
+@pytest.mark.parametrize(("kind", "parameters"), [(BPR, {}), (SGD, {"loss": "logistic"})], ids=["BPR", "logistic"])
+def test_models_of_drawn_items_choose_their_strength(kind: type[BPR | SGD], parameters: dict[str, Any]) -> None:
     ratings = made_counts()
-    model = BPR(n_factors=3, n_epochs=2).fit(ratings)
+    model = kind(n_factors=3, n_epochs=2, **parameters).fit(ratings)
 
     assert model.chosen == {"regularization": 0.01}
-    given = BPR(n_factors=3, n_epochs=2, regularization=0.01).fit(ratings)
+    given = kind(n_factors=3, n_epochs=2, regularization=0.01, **parameters).fit(ratings)
     np.testing.assert_array_equal(given.item_factors, model.item_factors)
 
 

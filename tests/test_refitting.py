@@ -159,7 +159,7 @@ def test_answers_are_of_one_fit_on_every_threading_layer(layer: str) -> None:
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=name) for name, kind in FACTOR_MODELS.items()])
 def test_other_threads_see_the_fit_before_until_one_is_done(kind: type[FactorModel]) -> None:
-    model = kind(n_epochs=2)
+    model = kind(n_factors=8, n_epochs=2)
     seen: list[Any] = []
 
     def look(_: FactorModel, record: dict[str, Any]) -> None:

@@ -11,15 +11,12 @@ from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
-from fastmf.models.negative_sampling import SampledTrainer
+from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
-
-# λ of the logistic loss, where it is to be chosen.
-_LOGISTIC_REGULARIZATION = 0.05
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,7 +41,7 @@ class SGD(DescentModel):
         L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
         the ratings, c·(σ_e/σ)(√n_u + √n_i)/(n_u·n_i)^¼ with c = 0.7, the deviation σ_e of the ratings from mean and
         biases (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating. For the
-        logistic loss it is 0.05.
+        logistic loss it is 0.01.
     bias_regularization : float or "auto", optional
         L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
@@ -122,7 +119,7 @@ class SGD(DescentModel):
     def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
         """Return λ, and those of the biases, where they are chosen from the data."""
         if self.loss == "logistic":
-            return dict.fromkeys(self._open_parameters(), _LOGISTIC_REGULARIZATION)
+            return choose_for_ranking(self)
         return choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
 
     def _open_parameters(self) -> list[str]:

@@ -89,7 +89,8 @@ def test_help_can_be_printed_in_every_encoding() -> None:
 def test_help_says_what_a_parameter_means_and_to_which_models() -> None:
     actions = actions_of_train()
 
-    assert actions["--factors"].help == "length of each factor vector, at least 1 (default: 64)"
+    of_models = "defaults: sgd, svdpp, bpr, als 64; implicit-als 128"
+    assert actions["--factors"].help == f"length of each factor vector, at least 1 ({of_models})"
     assert actions["--unobserved-weight"].help.startswith("implicit-als: weight of every cell")
     assert actions["--no-biases"].help.startswith("set biases=False. sgd, svdpp, als: whether users and items have")
     assert str(actions["--weighting"].help).endswith("(default: rendle)")

@@ -258,8 +258,9 @@ def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_no_table_is_carried_between_epochs(solver: str, name: str, kernels: Kernels, carried: list[int]) -> None:
     """Of 30 users and 25 items with 4 factors, nothing goes either way that is as large as the table of items."""
     ratings = made_ratings(30, 25, 0.1)
-    model, parameters = MODELS[name]
-    trainer = model(n_factors=4, solver=solver, backend="cuda", **parameters)._make_trainer(ratings, kernels)
+    kind, parameters = MODELS[name]
+    model = kind(n_factors=4, solver=solver, backend="cuda", **parameters)
+    trainer = model._with(model.choose_parameters(ratings))._make_trainer(ratings, kernels)
     trainer.run_epoch()
     assert max(carried) >= 25 * 4
     carried.clear()
