@@ -45,11 +45,12 @@ class ALS(FactorModel):
     ----------
     regularization : float or "auto"
         L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
-        the ratings, c·(σ_e/σ)(√n_u + √n_i) with c = 0.7, the deviation σ_e of the ratings from their mean and biases
-        (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating.
+        the ratings, c·(σ_e/σ)(√n_u + √n_i + √log n)/(n_u·n_i)^(a/2) with c = 0.62, the deviation σ_e of ratings from
+        mean and biases (`Bias`), the mean numbers n_u and n_i of ratings of the user and of the item of a rating, the
+        number n of users and items, and the exponent a of ``regularization_scaling``: 1, ½ or 0.
     regularization_scaling : {"count", "root", "none"}, optional
         How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none"). None:
-        "none" where all strengths are chosen from the ratings, else "count".
+        "none" where all strengths are chosen from the ratings and there are biases, else "count".
     bias_regularization : float or "auto", optional
         L2 strength of user biases, above 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else λ.

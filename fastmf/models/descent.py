@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
-from fastmf.common.parameters import number, require_number
+from fastmf.common.parameters import number, require_number, require_number_or_auto
 from fastmf.errors import ParameterError, named
 from fastmf.models.explicit_strengths import require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
@@ -89,7 +89,7 @@ class DescentModel(FactorModel):
     factor_copies: ClassVar[int] = 2
     fixed_parameters: ClassVar[tuple[str, ...]] = ("biases",)
 
-    learning_rate: float = 0.1
+    learning_rate: float | str = 0.1
     bias_learning_rate: float | None = None
     learning_rate_decay: float = 1.0
     adaptive: bool = True
@@ -102,7 +102,7 @@ class DescentModel(FactorModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_number("learning_rate", self.learning_rate, minimum=0, exclusive=True)
+        require_number_or_auto("learning_rate", self.learning_rate, minimum=0, exclusive=True)
         require_number("learning_rate_decay", self.learning_rate_decay, minimum=0, exclusive=True)
         if self.learning_rate_decay > 1:
             raise ParameterError(f"{named('learning_rate_decay')} is {self.learning_rate_decay}; expected at most 1")
@@ -216,7 +216,7 @@ class DescentModel(FactorModel):
                 )
 
     def _blame_for_divergence(self) -> str:
-        return blame_for_divergence(self)
+        return blame_for_divergence(self._number("learning_rate"), self.adaptive)
 
 
 class DescentTrainer:
@@ -301,7 +301,7 @@ class DescentTrainer:
         """Name the parameter at fault: a rating range that is far too wide, or the step size."""
         least, largest = float(self._ratings.ratings.min()), float(self._ratings.ratings.max())
         if self.link.span <= _TOO_WIDE * (largest - least):
-            return blame_for_divergence(self._model)
+            return blame_for_divergence(number(self._model.learning_rate), self._model.adaptive)
         low, high = float(self.link.low), float(self.link.low + self.link.span)
         return (
             f"{named('rating_range')}=({low:g}, {high:g}), while ratings go from {least:g} to {largest:g}; give the "
@@ -317,10 +317,10 @@ class DescentTrainer:
         return make_step(self._model, self._epoch - 1, self._units)
 
 
-def blame_for_divergence(model: DescentModel) -> str:
+def blame_for_divergence(learning_rate: float, adaptive: bool) -> str:
     """Name the step size, and say what to do with it."""
-    lower = min(model.learning_rate / 4, 0.1 if model.adaptive else 0.01)
-    return f"{named('learning_rate')}={model.learning_rate:g}; lower it, for example to {lower:.2g}"
+    lower = min(learning_rate / 4, 0.1 if adaptive else 0.01)
+    return f"{named('learning_rate')}={learning_rate:g}; lower it, for example to {lower:.2g}"
 
 
 def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step:
@@ -331,13 +331,13 @@ def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step
     its unit s, is s/σ² times (r - r̂)·dr̂/ds.
     """
     decay = model.learning_rate_decay**epoch
-    bias_learning_rate = model.bias_learning_rate
+    learning_rate, bias_learning_rate = number(model.learning_rate), model.bias_learning_rate
     if bias_learning_rate is None:
-        bias_learning_rate = _BIAS_SHARE * model.learning_rate
+        bias_learning_rate = _BIAS_SHARE * learning_rate
     user_bias = _BIAS_REGULARIZATION if model.bias_regularization is None else number(model.bias_regularization)
     slope, score = units.slope, units.score
     rates = (
-        model.learning_rate * decay * slope,
+        learning_rate * decay * slope,
         bias_learning_rate * decay * slope * score if model.biases else 0.0,
         slope**2 / score if model.adaptive else 0.0,
     )

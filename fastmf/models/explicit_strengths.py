@@ -3,7 +3,9 @@
 Σ (r - r̂)² + λσ(‖P‖² + ‖Q‖²) has the minimum of Σ (r - r̂)² + 2λσ‖PQᵀ‖_*, with the nuclear norm: what is left of a
 matrix of ratings are its singular values above λσ, made smaller by as much (Mazumder, Hastie, Tibshirani, "Spectral
 Regularization Algorithms for Learning Large Incomplete Matrices", JMLR 11, 2010). Noise of standard deviation σ_e in
-n_u ratings a user and n_i an item has singular values up to about σ_e(√n_u + √n_i). So λσ is a share of that.
+n_u ratings a user and n_i an item has singular values up to about σ_e(√n_u + √n_i + √log n) with n users and items in
+all (Bandeira, van Handel, "Sharp Nonasymptotic Bounds on the Norm of Random Matrices with Independent Entries", Annals
+of Probability 44(4), 2016). So λσ is a share of that.
 
 Where a few rows have most of the ratings, a strength that grows with their number is better than one for all: a
 weighted trace norm (Salakhutdinov, Srebro, "Collaborative Filtering in a Non-Uniform World", NIPS 2010). Of the
@@ -23,7 +25,7 @@ from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float64Array, Int64Array
 
 # λσ as a share of the largest singular value of noise (docs/decisions/0020-strengths-from-the-data.md).
-_SHARE_OF_NOISE = 0.7
+_SHARE_OF_NOISE = 0.62
 # The least noise in units of σ: where biases explain all, factors have to be small, not free.
 _LEAST_NOISE = 1e-2
 _EXPONENTS = {"count": 1.0, "root": 0.5, "none": 0.0}
@@ -62,9 +64,14 @@ def scales_of(counts: Int64Array, scaling: str) -> Float64Array:
 
 
 def scaling_of(model: _Parameters, where_chosen: str) -> str:
-    """Return how often a row pays its strengths: ``where_chosen`` if all are chosen, "count" if one is given."""
+    """Return how often a row pays its strengths: ``where_chosen`` if all are chosen, "count" if one is given.
+
+    It is "count" without biases, too: factors then have to tell the mean as well.
+    """
     if model.regularization_scaling is not None:
         return model.regularization_scaling
+    if not model.biases:
+        return "count"
     strengths = model.regularization, model.bias_regularization, model.item_bias_regularization
     is_given = any(strength is not None and not isinstance(strength, str) for strength in strengths)
     return "count" if is_given else where_chosen
@@ -110,8 +117,8 @@ def strengths_of(ratings: Interactions, scaling: str = "none", slope: float = 1.
     """Return the strengths that suit ratings.
 
     With σ_e, λ_U and λ_I of `bias_terms`, and the mean numbers n_u and n_i of ratings of the user and of the item of a
-    rating, they are c·(σ_e/σ)(√n_u + √n_i), λ_U and λ_I for rows that pay them once; for others, such that the row of a
-    rating pays as much on average.
+    rating, they are c·(σ_e/σ)(√n_u + √n_i + √log n), λ_U and λ_I for rows that pay them once; for others, such that the
+    row of a rating pays as much on average.
 
     Parameters
     ----------
@@ -128,7 +135,8 @@ def strengths_of(ratings: Interactions, scaling: str = "none", slope: float = 1.
     counts = np.diff(ratings.by_user.indptr), np.bincount(ratings.by_user.indices)
     of_users, of_items = (float(n @ n) / ratings.n_ratings for n in counts)
     noise = max(terms.noise / deviation_of(ratings), _LEAST_NOISE)
-    of_noise = noise * (math.sqrt(of_users) + math.sqrt(of_items))
+    of_all = math.log(ratings.n_users + ratings.n_items)
+    of_noise = noise * (math.sqrt(of_users) + math.sqrt(of_items) + math.sqrt(of_all))
     return Strengths(
         _SHARE_OF_NOISE * of_noise * slope / (of_users * of_items) ** (exponent / 2),
         terms.strengths.user * slope**2 / of_users**exponent,

@@ -41,8 +41,9 @@ class SVDpp(DescentModel):
     ----------
     regularization : float or "auto"
         L2 strength of the factors, at least 0: λ, for ratings in units of their standard deviation. "auto": chosen from
-        the ratings, c·(σ_e/σ)(√n_u + √n_i)/(n_u·n_i)^¼ with c = 0.7, the deviation σ_e of the ratings from mean and
-        biases (`Bias`), and the mean numbers n_u and n_i of ratings of the user and of the item of a rating.
+        the ratings, c·(σ_e/σ)(√n_u + √n_i + √log n)/(n_u·n_i)^(a/2) with c = 0.62, the deviation σ_e of ratings from
+        mean and biases (`Bias`), the mean numbers n_u and n_i of ratings of the user and of the item of a rating, the
+        number n of users and items, and the exponent a of ``regularization_scaling``: 1, ½ or 0.
     bias_regularization : float or "auto", optional
         L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
@@ -50,7 +51,7 @@ class SVDpp(DescentModel):
         L2 strength of item biases, at least 0. None: that of user biases, or its own where that is chosen.
     regularization_scaling : {"count", "root", "none"}, optional
         How often a row of n ratings pays its L2 strengths: n times ("count"), √n times ("root") or once ("none"). None:
-        "root" where all strengths are chosen from the ratings, else "count".
+        "root" where all strengths are chosen from the ratings and there are biases, else "count".
     implicit_learning_rate : float, optional
         Step size of y_j, at least 0. None: a tenth of ``learning_rate``.
     biases : bool
@@ -90,7 +91,7 @@ class SVDpp(DescentModel):
     regularization: float | str = AUTO
     regularization_scaling: str | None = None
     bias_regularization: float | str | None = None
-    learning_rate: float = 0.07
+    learning_rate: float | str = 0.07
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
     rating_range: tuple[float, float] | None = None
@@ -138,7 +139,7 @@ class _SVDppTrainer(DescentTrainer):
         self._implicit = Implicit(
             in_huge_pages(state.get("item_implicit_factors", np.zeros((n_items, k), np.float32)), k),
             state.get("item_implicit_squares", np.ones(n_items, np.float32)),
-            np.float32(_IMPLICIT_SHARE if rate is None else rate / model.learning_rate),
+            np.float32(_IMPLICIT_SHARE if rate is None else rate / number(model.learning_rate)),
             make_strength(number(model.regularization) if strength is None else strength, self._units),
         )
         self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))

@@ -1,0 +1,177 @@
+"""What models of ratings choose from the data: the formulas, and that the choice is a good one."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmf
+from fastmf import ALS, SGD, Bias, Interactions, SVDpp, testing
+from fastmf.models import FactorModel
+from fastmf.models.bias_terms import bias_terms
+from fastmf.models.descent import DescentModel
+from fastmf.models.explicit_strengths import strengths_of
+
+RATINGS = testing.power_law(150, 100, 4000)
+EXPLICIT = [SGD, SVDpp, ALS]
+each_kind = pytest.mark.parametrize("kind", EXPLICIT)
+STRENGTHS = {"regularization", "bias_regularization", "item_bias_regularization"}
+
+
+def rmse(model: Any, train: Interactions, test: Interactions) -> float:
+    return float(fastmf.evaluate(model.fit(train), test, metrics=["rmse"])["rmse"])
+
+
+def made_ratings(size_of_factors: float, density: float, seed: int = 0) -> tuple[Interactions, Interactions]:
+    """Ratings of biases, three factors and noise; the parts to train and to test on."""
+    rng = np.random.default_rng(seed)
+    users, items = np.nonzero(rng.random((600, 400)) < density)
+    b_u, b_i = rng.normal(0, 0.4, 600), rng.normal(0, 0.6, 400)
+    p, q = rng.normal(0, 1, (600, 3)), rng.normal(0, size_of_factors / math.sqrt(3), (400, 3))
+    scores = 3 + b_u[users] + b_i[items] + (p[users] * q[items]).sum(axis=1)
+    ratings = testing.from_indices(users, items, scores + rng.normal(0, 0.8, len(users)), 600, 400)
+    return fastmf.split.random(ratings, 0.2, seed=0)
+
+
+@pytest.mark.parametrize(("scaling", "exponent"), [("none", 0.0), ("root", 0.5), ("count", 1.0)])
+def test_strengths_are_those_of_the_formula(scaling: str, exponent: float) -> None:
+    user_counts, item_counts = np.bincount(RATINGS.users), np.bincount(RATINGS.items)
+    n_u, n_i = (np.mean(counts[rows]) for counts, rows in ((user_counts, RATINGS.users), (item_counts, RATINGS.items)))
+    terms = bias_terms(RATINGS)
+    noise = terms.noise / RATINGS.ratings.std(dtype=np.float64)
+
+    found = strengths_of(RATINGS, scaling)
+
+    expected = 0.62 * noise * (math.sqrt(n_u) + math.sqrt(n_i) + math.sqrt(math.log(250)))
+    assert found.factors == pytest.approx(expected / math.sqrt(n_u * n_i) ** exponent)
+    assert found.user_biases == pytest.approx(terms.strengths.user / n_u**exponent)
+    assert found.item_biases == pytest.approx(terms.strengths.item / n_i**exponent)
+
+
+@each_kind
+def test_what_is_chosen_is_kept_and_makes_the_same_model(kind: type[FactorModel], tmp_path: Path) -> None:
+    model = kind(n_factors=4, n_epochs=3).fit(RATINGS)
+    scaling = "none" if kind is ALS else "root"
+
+    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS
+    assert model.chosen == model.choose_parameters(RATINGS)
+    assert model.get_params()["regularization"] == "auto"
+    given = kind(n_factors=4, n_epochs=3, regularization_scaling=scaling, **model.chosen).fit(RATINGS)
+    np.testing.assert_array_equal(given.item_factors, model.item_factors)
+    assert given.chosen == {}
+    model.save(tmp_path / "model")
+    assert fastmf.load(tmp_path / "model").chosen == model.chosen
+
+
+@each_kind
+def test_a_number_means_what_it_meant_before_it_could_be_chosen(kind: type[FactorModel]) -> None:
+    before: dict[str, Any] = {"regularization_scaling": "count", "regularization": 0.05}
+    if kind is not ALS:
+        before |= {"bias_regularization": 0.02, "learning_rate": 0.07}
+
+    model, as_before = (
+        kind(n_factors=4, n_epochs=3, **given).fit(RATINGS) for given in ({"regularization": 0.05}, before)
+    )
+
+    np.testing.assert_array_equal(model.item_factors, as_before.item_factors)
+    np.testing.assert_array_equal(model.item_biases, as_before.item_biases)
+    assert model.chosen.keys() <= {"learning_rate"}
+
+
+@each_kind
+def test_one_number_leaves_the_others_to_be_chosen(kind: type[FactorModel]) -> None:
+    model = kind(n_factors=4, n_epochs=1, bias_regularization=0.3).fit(RATINGS)
+
+    assert model.chosen.keys() - {"learning_rate"} == {"regularization"}
+    assert model.chosen["regularization"] == pytest.approx(strengths_of(RATINGS, "count").factors)
+    model.set_params(regularization=0.1, bias_regularization="auto").fit(RATINGS)
+    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS - {"regularization"}
+    model.set_params(bias_regularization="auto", item_bias_regularization=0.5).fit(RATINGS)
+    assert model.chosen.keys() - {"learning_rate"} == {"bias_regularization"}
+
+
+@each_kind
+def test_without_biases_rows_pay_for_every_rating(kind: type[FactorModel]) -> None:
+    model = kind(n_factors=4, n_epochs=1, biases=False).fit(RATINGS)
+
+    assert model.chosen["regularization"] == pytest.approx(strengths_of(RATINGS, "count").factors)
+    assert "bias_regularization" not in model.chosen
+
+
+@pytest.mark.parametrize("kind", [SGD, SVDpp])
+def test_a_rating_range_changes_the_unit_of_strengths(kind: type[Any]) -> None:
+    # The mean is the middle of the range, where the sigmoid has the slope ¼: a score of 1 is a rating of 1.
+    ratings = Interactions.from_arrays(RATINGS.users, RATINGS.items, RATINGS.ratings)
+    mean, deviation = float(ratings.ratings.mean(dtype=np.float64)), float(ratings.ratings.std(dtype=np.float64))
+    free, bounded = (
+        kind(n_factors=2, n_epochs=1, rating_range=bounds).fit(ratings).chosen
+        for bounds in (None, (mean - 10, mean + 10))
+    )
+
+    slope = 20 / 4 / deviation
+    assert bounded["regularization"] == pytest.approx(slope * free["regularization"], rel=1e-3)
+    assert bounded["bias_regularization"] == pytest.approx(slope**2 * free["bias_regularization"], rel=1e-3)
+
+
+@each_kind
+@pytest.mark.parametrize("density", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("size_of_factors", [0, 0.3])
+def test_defaults_are_no_worse_than_biases_where_there_is_little_else(
+    kind: type[FactorModel], density: float, size_of_factors: float
+) -> None:
+    train, test = made_ratings(size_of_factors, density)
+
+    assert rmse(kind(), train, test) <= 1.01 * rmse(Bias(), train, test)
+
+
+@each_kind
+def test_defaults_find_factors_where_there_are_some(kind: type[FactorModel]) -> None:
+    train, test = made_ratings(1.0, 0.2)
+
+    assert rmse(kind(), train, test) < 0.92 < 0.75 * rmse(Bias(), train, test)  # the noise alone is 0.8
+
+
+@each_kind
+@pytest.mark.parametrize("values", [[3, 3, 3], [0, 0, 0], [1, 2, 3]])
+def test_a_few_ratings_are_enough_to_choose(kind: type[FactorModel], values: list[float]) -> None:
+    model = kind(n_factors=2, n_epochs=5).fit(Interactions.from_arrays([1, 2, 3], [1, 2, 3], values))
+
+    assert all(math.isfinite(value) and value > 0 for value in model.chosen.values())
+    assert np.isfinite(model.predict([1, 2, 3], [3, 2, 1])).all()
+
+
+@pytest.mark.parametrize("kind", [SGD, SVDpp])
+def test_a_fit_that_goes_on_keeps_what_was_chosen(kind: type[DescentModel]) -> None:
+    first, second = fastmf.split.random(RATINGS, 0.3, seed=0)
+    model = kind(n_factors=3, n_epochs=1).fit(first)
+    chosen = model.chosen
+
+    assert model.partial_fit(second).chosen == chosen
+    model.set_params(regularization=0.1)  # biases follow it again
+    assert model.partial_fit(second).chosen.keys() <= {"learning_rate"}
+
+
+def test_new_ratings_pay_their_share_of_the_strengths_of_a_row() -> None:
+    # User 0 and item 0 have nine ratings before, and one more now.
+    others = np.arange(1, 10)
+    first = testing.from_indices(np.append(np.zeros(9), others), np.append(others, np.zeros(9)), np.ones(18), 10, 10)
+    more = testing.from_indices(np.array([0]), np.array([0]), np.array([1.0]), 10, 10)
+    settings: dict[str, Any] = {"regularization_scaling": "none", "adaptive": False, "biases": False}
+
+    def after(strength: float) -> Any:
+        model = SGD(n_factors=2, n_epochs=1, learning_rate=1e-3, init_scale=1, regularization=0, **settings).fit(first)
+        return model.set_params(regularization=strength).partial_fit(more).user_factors[0]
+
+    lost = (after(0.0) - after(50.0)) / after(0.0)
+
+    np.testing.assert_allclose(lost, 1e-3 * 50 / 10 / (1 + 1e-3 * 50 / 10), rtol=1e-2)
+
+
+def test_first_ratings_that_are_all_alike_do_not_free_the_factors() -> None:
+    users, items = np.divmod(np.arange(400), 20)
+    ratings = Interactions.from_arrays(users, items, np.full(400, 4.0))
+
+    assert strengths_of(ratings).factors > 0
+    assert np.abs(ALS().fit(ratings).predict(users, items) - 4).max() < 1e-3
