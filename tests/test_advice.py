@@ -117,7 +117,8 @@ def test_there_is_no_advice_on_data_made_for_tests(model: type[fastmf.ALS], name
 def test_there_is_no_advice_on_a_good_model(model: type[fastmf.ALS]) -> None:
     train, validation = fastmf.split.per_user(fastmf.testing.film_club(n_users=1000, n_items=200))
 
-    model(n_factors=16).fit(train, validation=validation)
+    enough = {"n_epochs": 30} if model is fastmf.SGD else {}
+    model(n_factors=16, **enough).fit(train, validation=validation)
 
 
 def test_there_is_no_advice_on_little_data() -> None:

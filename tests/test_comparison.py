@@ -99,7 +99,7 @@ def test_intervals_and_p_are_those_of_paired_samples(name: str, good: FactorMode
 
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.05, 0.95])), rel=1e-9)
     rarer = min(np.mean(np.array(differences) <= 0), np.mean(np.array(differences) >= 0))
-    assert found.p_value == pytest.approx(min(1, 2 * rarer), abs=3 / N_RESAMPLES)
+    assert found.p_value == pytest.approx(min(1, 2 * rarer), abs=5 / N_RESAMPLES)
 
 
 def test_users_whom_one_of_the_models_cannot_rank_are_left_out(good: FactorModel) -> None:
