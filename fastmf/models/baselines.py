@@ -15,7 +15,7 @@ from fastmf.common.parameters import AUTO, number, require_integer, require_numb
 from fastmf.common.progress import Progress
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.base import Model
-from fastmf.models.bias_terms import BiasSweeps, Strengths, bias_terms
+from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
     Callback,
@@ -165,7 +165,7 @@ class Bias(Baseline):
 
     regularization: float | str = AUTO
     item_regularization: float | str = AUTO
-    n_epochs: int = 30
+    n_epochs: int = MOST_SWEEPS
     seed: int = 0
     backend: str = "cpu"
     n_threads: int | None = None

@@ -21,10 +21,11 @@ from fastmf_kernels.layout.arrays import CSR
 
 # Ratings that are looked at in one go.
 _CHUNK = 1 << 18
-# Sweeps end when one has changed the error by no more than a share of it, and the strength of no side by more than a
-# share of what rows of a mean number of ratings n are divided by, n + λ.
-_ERROR_TOLERANCE, _STRENGTH_TOLERANCE = 1e-4, 1e-2
-_MOST_SWEEPS = 30
+# Sweeps end when one has changed the error by no more than this share of it, and by no more than this the factor
+# n/(n + λ) that shrinks a bias of a mean number n of ratings.
+_ERROR_TOLERANCE, _FACTOR_TOLERANCE = 1e-4, 3e-3
+MOST_SWEEPS = 20
+"""Sweeps at most, unless a parameter says otherwise."""
 # Strengths stay within these bounds: a bias that nothing speaks for is shrunk to nearly 0, and none is free.
 _LEAST_STRENGTH, _LARGEST_STRENGTH = 1e-3, 1e6
 # Biases that the ratings determine, at the least: where strengths are very large, nearly none.
@@ -76,7 +77,7 @@ def bias_terms(ratings: Interactions) -> BiasTerms:
 
 def _converged(ratings: Interactions) -> BiasTerms:
     sweeps = BiasSweeps(ratings)
-    for _ in range(_MOST_SWEEPS):
+    for _ in range(MOST_SWEEPS):
         sweeps.run()
         if sweeps.has_converged:
             break
@@ -171,11 +172,13 @@ class BiasSweeps:
 
     def _is_close_to(self, error: float, *strengths: float) -> bool:
         """Whether a further sweep would change little, given what was before this one."""
-        counts = self._user_counts, self._item_counts
-        limits = [_ERROR_TOLERANCE * error]
-        limits += [_STRENGTH_TOLERANCE * (n.mean() + old) for n, old in zip(counts, strengths, strict=True)]
-        changes = np.abs(np.subtract((self.error, *self.strengths), (error, *strengths)))
-        return bool(np.all(changes <= limits))
+        if abs(self.error - error) > _ERROR_TOLERANCE * error:
+            return False
+        means = (self._n_ratings / np.count_nonzero(counts) for counts in (self._user_counts, self._item_counts))
+        return all(
+            abs(n / (n + now) - n / (n + before)) <= _FACTOR_TOLERANCE
+            for n, now, before in zip(means, self.strengths, strengths, strict=True)
+        )
 
     def _solve_users(self) -> Float64Array:
         """Solve for b_u, and return Σ_u b_u over the users of each item."""
