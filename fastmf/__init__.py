@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastmf import errors, metrics, split, testing
+    from fastmf import errors, metrics, split, testing, tuning
     from fastmf._version import __version__
     from fastmf.answering.answers import Recommendations, Similar
     from fastmf.answering.plain_arrays import index_items, top_k
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
     from fastmf.reading.interactions import Interactions, read_parquet
+    from fastmf.tuning import cross_validate, tune
 
 _MODULE_OF = {
     "ALS": "fastmf.models",
@@ -33,6 +34,7 @@ _MODULE_OF = {
     "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
     "compare": "fastmf.measuring.comparison",
+    "cross_validate": "fastmf.tuning",
     "evaluate": "fastmf.measuring.evaluation",
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
@@ -40,8 +42,9 @@ _MODULE_OF = {
     "refit": "fastmf.models.refitting",
     "suggest_model": "fastmf.models.suggestion",
     "top_k": "fastmf.answering.plain_arrays",
+    "tune": "fastmf.tuning",
 }
-_SUBMODULES = ("errors", "metrics", "split", "testing")
+_SUBMODULES = ("errors", "metrics", "split", "testing", "tuning")
 
 __all__ = [
     "ALS",
@@ -56,6 +59,7 @@ __all__ = [
     "Similar",
     "__version__",
     "compare",
+    "cross_validate",
     "errors",
     "evaluate",
     "index_items",
@@ -67,6 +71,8 @@ __all__ = [
     "suggest_model",
     "testing",
     "top_k",
+    "tune",
+    "tuning",
 ]
 
 

@@ -26,6 +26,7 @@ from fastmf.cli import (
     recommend,
     similar,
     train,
+    tune,
     verify,
     warmup,
 )
@@ -33,7 +34,10 @@ from fastmf.cli.interruptions import as_interruptions, in_words, status_of
 from fastmf.cli.options import option_of
 from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarning
 
-_COMMANDS = (demo, train, recommend, evaluate, compare, similar, convert, info, verify, clean, doctor, warmup, bench)
+_COMMANDS = (
+    *(demo, train, tune, recommend, evaluate, compare, similar),
+    *(convert, info, verify, clean, doctor, warmup, bench),
+)
 
 _DESCRIPTION = """\
 Matrix factorisation for recommenders: ratings in Parquet to recommendations in Parquet.

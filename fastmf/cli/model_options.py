@@ -219,3 +219,23 @@ def _lower(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("%", "%%")
+
+
+def as_arguments(model: Model) -> list[str]:
+    """Return the options that give a model its parameters, of those that are not at their defaults.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> as_arguments(fastmf.SGD(n_factors=32, rating_range=(1, 5), biases=False))
+    ['--factors', '32', '--no-biases', '--rating-range', '1', '5']
+    """
+    params, defaults = model.get_params(), type(model)().get_params()
+    words: list[str] = []
+    for option in _options():
+        value = params.get(option.parameter)
+        if value is None or value == defaults[option.parameter]:
+            continue
+        values = value if isinstance(value, (tuple, list)) else () if option.types[0] is bool else (value,)
+        words += [option.flag, *map(str, values)]
+    return words

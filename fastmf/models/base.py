@@ -16,6 +16,7 @@ from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
+from fastmf.measuring.metrics import METRICS
 from fastmf.models.hyper_parameters import HyperParameters
 from fastmf.models.learned import LearnedState
 from fastmf.models.training import Callback, Record, best_record
@@ -182,6 +183,32 @@ class Model(HyperParameters, LearnedState, ABC):
     def _predict(self, fitted: Fitted, users: Int32Array, items: Int32Array) -> Float32Array:
         kernels = get_backend(self.backend)
         return kernels.predict_pairs(users, items, fitted.factors, fitted.link, self.n_threads)
+
+    def score(self, ratings: Any, y: None = None) -> float:
+        """Return how good the model is on ratings, more being better: for searches of scikit-learn.
+
+        Parameters
+        ----------
+        ratings : Interactions, table or SciPy sparse matrix
+        y : None
+            There is no target: ratings are a column of the table.
+
+        Returns
+        -------
+        float
+            The first of `validation_metrics`, -RMSE or nDCG@10.
+
+        Examples
+        --------
+        >>> import fastmf
+        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
+        >>> fastmf.ALS(n_factors=4).fit(ratings).score(ratings.to_arrow()) < 0
+        True
+        """
+        metric = self.validation_metrics[0]
+        found = evaluate(self, ratings, k=min(10, self.fitted.n_items), metrics=[metric])
+        value = next(value for name, value in found.items() if name.partition("@")[0] == metric)
+        return float("nan") if value is None else float(value if METRICS[metric].higher_is_better else -value)
 
     def recommend(
         self,

@@ -142,6 +142,10 @@ class FactorModel(Model):
             trainer = WarmTrainer(trainer, part, ratings.n_users, ratings.n_items)
         return trainer, chosen
 
+    def with_numbers(self, ratings: Interactions) -> Self:
+        """Return an unfitted model with the numbers that `fit` would choose from ratings, in place of ``"auto"``."""
+        return self._with(self.choose_parameters(ratings))
+
     def _with(self, chosen: dict[str, Any]) -> Self:
         """Return an unfitted model with numbers in the place of ``"auto"``."""
         return type(self)(**{**self.get_params(), **chosen}) if chosen else self

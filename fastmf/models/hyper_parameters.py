@@ -35,6 +35,12 @@ class HyperParameters:
         """Return the parameters by name, as scikit-learn has it; ``deep`` is ignored."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn's searches ask of an estimator; nobody else calls it."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
+
     def auto_parameters(self) -> list[str]:
         """Return the names of the parameters that are ``"auto"``: `fit` chooses their numbers from the data."""
         return [name for name, value in self.get_params().items() if isinstance(value, str) and value == AUTO]

@@ -12,7 +12,7 @@ from fastmf.cli import make_parser
 
 Done = CompletedProcess[str]
 COMMANDS = (
-    *("demo", "train", "recommend", "evaluate", "compare", "similar", "convert"),
+    *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "convert"),
     *("info", "verify", "clean", "doctor", "warmup", "bench"),
 )
 

@@ -70,6 +70,7 @@ def test_quiet_is_silent(data: Any, tmp_path: Path, call_fastmf: Callable[..., D
     model = data.models["als"]
     calls: dict[str, tuple[object, ...]] = {
         "train": (data.ratings, *TRAIN),
+        "tune": (data.ratings, "--model", "als", "--output", "tuned", "--factors", 2, "--epochs", 1, "--trials", 2),
         "recommend": (model, "--output", "recs.parquet"),
         "evaluate": (model, data.test),
         "similar": (model, "--item", "film-001"),

@@ -1,0 +1,161 @@
+"""``fastmf tune``: the options reach the search, and what it prints trains the same model again."""
+
+import json
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import fastmf
+from fastmf.cli.tune import _parse
+from fastmf.errors import ParameterError
+from fastmf.tuning import Integers, LogUniform, Multiple, Uniform
+
+Done = CompletedProcess[str]
+SMALL = ("--model", "als", "--output", "tuned", "--epochs", 2, "--factors", 3)
+SPACE = ("--space", "regularization=0.01..1:log")
+
+
+def test_tune_gives_what_the_library_does(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    options = ("--trials", 4, "--validation-fraction", 0.2, "--metric", "mae", "--seed", 3, "--max-epochs", 4)
+
+    done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, *options, "--json")
+
+    expected = fastmf.tune(
+        fastmf.ALS(n_factors=3, n_epochs=2, seed=3),
+        fastmf.read_parquet(data.ratings),
+        space={"regularization": LogUniform(0.01, 1)},
+        n_trials=4,
+        validation=0.2,
+        metric="mae",
+        seed=3,
+        max_epochs=4,
+    )
+    result = json.loads(done.stdout)
+    assert (result["best mae"], result["default mae"]) == (expected.score, expected.default_score)
+    assert result["parameters"] == expected.params
+    assert result["python"] == expected.python
+    kept = pq.read_table(tmp_path / "tuned/trials.parquet")
+    assert kept["scores"].equals(expected.trials["scores"])
+    np.testing.assert_array_equal(fastmf.load(tmp_path / "tuned/model").item_factors, expected.model.item_factors)
+
+
+@pytest.mark.parametrize("options", [(), ("--seed", 2, "--no-rating-column"), ("--validation", "test.parquet")])
+def test_the_command_trains_the_model_again(
+    options: tuple[object, ...], data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / "test.parquet").write_bytes(data.test.read_bytes())
+    done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3, *options, "--json")
+    name, *words = shlex.split(json.loads(done.stdout)["command"])
+
+    call_fastmf(*[word.replace("MODEL", "again") for word in words])
+
+    assert name == "fastmf"
+    tuned, again = fastmf.load(tmp_path / "tuned/model"), fastmf.load(tmp_path / "again")
+    np.testing.assert_array_equal(tuned.user_factors, again.user_factors)
+    np.testing.assert_array_equal(tuned.item_factors, again.item_factors)
+
+
+def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3)
+
+    lines = [line.split(maxsplit=1)[0] for line in done.stdout.splitlines()]
+    assert lines[:4] == ["model", "n_trials", "best", "default"]
+    assert lines[-2:] == ["command", "python"]
+    first, *progress = done.stderr.splitlines()
+    assert first.startswith("read ")
+    assert progress[0].startswith("tune: 0/3 trials trial 0, 2 epochs: rmse ")
+    assert "; best rmse " in progress[1]
+    assert any(line.startswith("tune: 3/3 trials best rmse ") for line in progress)
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_goes_on(data: Any, tmp_path: Path, start_fastmf: Callable[..., Any]) -> None:
+    # The third training is interrupted.
+    prelude = """
+import fastmf, os, signal
+fit, done = fastmf.ALS.fit, []
+def interrupted(self, *args, **others):
+    done.append(1)
+    if len(done) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return fit(self, *args, **others)
+fastmf.ALS.fit = interrupted
+"""
+    call = ("tune", data.ratings, *SMALL, *SPACE, "--trials", 4, "--quiet")
+    process = start_fastmf(*call, prelude=prelude)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "terminated; nothing was left half-written; tuned keeps 2 trials: the same call goes on" in errors
+    assert not (tmp_path / "tuned/model").exists()
+
+    again = start_fastmf(*call)
+    _, errors = again.communicate(timeout=120)
+
+    assert (again.returncode, errors) == (0, "")
+    assert pq.read_table(tmp_path / "tuned/trials.parquet").num_rows == 4
+    assert fastmf.load(tmp_path / "tuned/model").n_factors == 3
+
+
+def test_another_search_is_refused_in_words_of_the_command(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 1)
+
+    done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 1, "--init-scale", 0.3, status=1)
+
+    assert "--init-scale was 0.1, and is 0.3" in done.stderr
+    assert "allow overwriting (--overwrite)" in done.stderr
+    call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 1, "--init-scale", 0.3, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("text", "parameter", "expected"),
+    [
+        ("factors=32,64", "n_factors", [32, 64]),
+        ("n_factors=32..64", "n_factors", Integers(32, 64)),
+        ("--regularization=0.01..1:log", "regularization", LogUniform(0.01, 1)),
+        ("regularization=1e-3..1e-1", "regularization", Uniform(0.001, 0.1)),
+        ("learning-rate=x0.5..2", "learning_rate", Multiple(0.5, 2)),
+        ("bias-learning-rate=None,0.1", "bias_learning_rate", [None, 0.1]),
+        ("no-biases=true,false", "biases", [True, False]),
+        ("regularization-scaling=count,none", "regularization_scaling", ["count", "none"]),
+    ],
+)
+def test_spaces_are_read(text: str, parameter: str, expected: object) -> None:
+    assert _parse(text, fastmf.SGD()) == (parameter, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("factors", "--space is 'factors'; expected NAME=VALUES"),
+        ("factors=", "expected NAME=VALUES"),
+        ("factors=a..b", "expected numbers on both sides of the two dots"),
+        ("factors=1..", "expected numbers on both sides of the two dots"),
+    ],
+)
+def test_spaces_that_cannot_be_read(text: str, complaint: str) -> None:
+    with pytest.raises(ParameterError, match=complaint):
+        _parse(text, fastmf.SGD())
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--space", "colour=1,2"), "--space has 'colour', which is no parameter of ALS that is searched"),
+        (("--space", "factors=0"), "--factors is 0; expected an integer of at least 1"),
+        (("--metric", "r2"), "--metric is 'r2'"),
+        (("--minutes", "0"), "'0' is not a number above 0"),
+        (("--trials", "0"), "'0' is not an integer of at least 1"),
+        (("--validation", "a", "--validation-fraction", "0.2"), "not allowed with argument"),
+    ],
+)
+def test_wrong_calls(options: tuple[object, ...], complaint: str, data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("tune", data.ratings, *SMALL, *options, "--quiet", status=2)
+
+    assert complaint in done.stderr
