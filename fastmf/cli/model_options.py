@@ -11,11 +11,13 @@ import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastmf.cli.options import number_or_auto, positive_integer
+from fastmf.cli.options import note, number_or_auto, positive_integer
 from fastmf.errors import ParameterError
 from fastmf.models import FACTOR_MODELS, MODELS, Model
+from fastmf.models.feedback import feedback_of
 from fastmf.models.parameter_docs import ParameterDoc
-from fastmf.models.suggestion import MODEL_OF_EVENTS, MODEL_OF_RATINGS
+from fastmf.models.suggestion import MODEL_OF_EVENTS, MODEL_OF_RATINGS, suggest_model
+from fastmf.reading.interactions import Interactions
 
 # Every command has options of its own for these.
 _NOT_OF_MODELS = ("seed", "backend", "n_threads", "verbose")
@@ -106,6 +108,15 @@ def make_candidates(parsed: argparse.Namespace) -> dict[str, Model]:
     """
     names = _auto_names() if parsed.model == AUTO_MODEL else [parsed.model]
     return {name: make_model(parsed, name) for name in names}
+
+
+def choose_model(candidates: dict[str, Model], ratings: Interactions, parsed: argparse.Namespace) -> Model:
+    """Return the model that was asked for, or for "auto" the one for the kind of data."""
+    if parsed.model != AUTO_MODEL:
+        return candidates[parsed.model]
+    name = command_name(type(suggest_model(ratings)))
+    note(f"--model {AUTO_MODEL} is {name}: {feedback_of(ratings).reason}", parsed)
+    return candidates[name]
 
 
 def make_model(parsed: argparse.Namespace, name: str | None = None) -> Model:

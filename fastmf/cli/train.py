@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the metrics of the epoch whose factors were kept."""
-    from fastmf.cli.model_options import make_candidates
+    from fastmf.cli.model_options import choose_model, make_candidates
     from fastmf.keeping.model_directory import require_replaceable
     from fastmf.measuring.beside_baseline import beside_baseline
 
@@ -44,7 +44,7 @@ def run(parsed: argparse.Namespace) -> int:
         _require_validation_for_patience(model, parsed)
     require_replaceable(parsed.output, parsed.overwrite)
     parts = read_parts(parsed)
-    model = _choose(candidates, parts, parsed).fit(parts.train, validation=parts.validation)
+    model = choose_model(candidates, parts.train, parsed).fit(parts.train, validation=parts.validation)
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **_kept(model, parsed)}
     result["seconds"] = sum(record["seconds"] for record in model.history)
     baseline = _baseline(model, parts)
@@ -66,19 +66,6 @@ def _require_validation_for_patience(model: "Model", parsed: argparse.Namespace)
 
     if not is_asked_for(parsed):
         as_held_out_part(None, getattr(model, "patience", None))
-
-
-def _choose(candidates: dict[str, "Model"], parts: Parts, parsed: argparse.Namespace) -> "Model":
-    """Return the model that was asked for, or for "auto" the one for the kind of data."""
-    if parsed.model != "auto":
-        return candidates[parsed.model]
-    from fastmf.cli.model_options import command_name
-    from fastmf.models.feedback import feedback_of
-    from fastmf.models.suggestion import suggest_model
-
-    name = command_name(type(suggest_model(parts.train)))
-    note(f"--model auto is {name}: {feedback_of(parts.train).reason}", parsed)
-    return candidates[name]
 
 
 def _kept(model: "Model", parsed: argparse.Namespace) -> dict[str, Any]:

@@ -30,10 +30,14 @@ from fastmf.cli.options import (
     print_result,
     read_ratings,
 )
+from fastmf.cli.validation import require_consistent
 from fastmf.errors import ParameterError
 
 if TYPE_CHECKING:
+    from fastmf.models import Model
     from fastmf.tuning import Tuned
+
+_DEFAULT_SHARE = 0.1
 
 _WORDS = {"None": None, "True": True, "true": True, "False": False, "false": False}
 
@@ -92,46 +96,47 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_validation_options(parser: argparse.ArgumentParser) -> None:
-    from fastmf.tuning.held_out import VALIDATION_BY
+    from fastmf.reading.split import HELD_OUT_BY
 
     held_out = parser.add_argument_group("ratings to compare trials on")
-    which = held_out.add_mutually_exclusive_group()
-    which.add_argument(
-        "--validation-fraction",
-        type=fraction,
-        default=0.1,
-        metavar="F",
-        help="share of ratings to hold out (default: %(default)s)",
+    held_out.add_argument(
+        "--validation-fraction", type=fraction, metavar="F", help="share of ratings to hold out (default: 0.1)"
     )
-    which.add_argument("--validation", metavar="FILE", help="ratings of their own; the last training has them, too")
+    held_out.add_argument(
+        "--validation", metavar="FILE", help="ratings of their own; in the end the model is trained on them, too"
+    )
     held_out.add_argument(
         "--validation-by",
-        choices=VALIDATION_BY,
-        default="random",
+        choices=HELD_OUT_BY,
         help="hold out ratings at random, of every user at random, the newest, or the last one of every user "
-        "(default: %(default)s)",
+        "(default: random)",
     )
+    parser.set_defaults(refit=False)  # an option of `train`: this command always does
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Search, save, and print the best score, those of the default and the baseline, and how to train the model."""
     import fastmf
-    from fastmf.cli.model_options import make_model
-    from fastmf.models import FactorModel
+    from fastmf.cli.model_options import choose_model, make_candidates
+    from fastmf.measuring.beside_baseline import verdict
 
-    model = make_model(parsed)
-    if not isinstance(model, FactorModel):
-        raise ParameterError(f"--model {parsed.model} has nothing to tune; expected a model that is trained in epochs")
-    space = None if parsed.space is None else dict(_parse(text, model) for text in parsed.space)
+    require_consistent(parsed)
+    candidates = make_candidates(parsed)
+    for name, model in candidates.items():
+        _require_epochs(name, model)
+        _space(parsed, model)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
-    validation = parsed.validation_fraction if parsed.validation is None else read_ratings(parsed.validation, parsed)
+    validation = _DEFAULT_SHARE if parsed.validation_fraction is None else parsed.validation_fraction
+    if parsed.validation is not None:
+        validation = read_ratings(parsed.validation, parsed)
+    model = choose_model(candidates, ratings, parsed)
     tuned = fastmf.tune(
         model,
         ratings,
-        space=space,
+        space=_space(parsed, model),
         validation=validation,
-        validation_by=parsed.validation_by,
+        validation_by=parsed.validation_by or "random",
         metric=parsed.metric,
         n_trials=parsed.n_trials,
         minutes=parsed.minutes,
@@ -143,7 +148,23 @@ def run(parsed: argparse.Namespace) -> int:
         n_parallel=parsed.n_parallel,
     )
     print_result(_result(tuned, parsed), parsed.json)
+    found = verdict(
+        {tuned.metric: tuned.score, f"baseline_{tuned.metric}": tuned.baseline_score}, tuned.model.is_implicit
+    )
+    if found is not None and not parsed.json:
+        print(found)
     return 0
+
+
+def _require_epochs(name: str, model: "Model") -> None:
+    from fastmf.models import FactorModel
+
+    if not isinstance(model, FactorModel):
+        raise ParameterError(f"--model {name} has nothing to tune; expected a model that is trained in epochs")
+
+
+def _space(parsed: argparse.Namespace, model: "Model") -> dict[str, Any] | None:
+    return None if parsed.space is None else dict(_parse(text, model) for text in parsed.space)
 
 
 def _result(tuned: "Tuned", parsed: argparse.Namespace) -> dict[str, Any]:
@@ -155,16 +176,17 @@ def _result(tuned: "Tuned", parsed: argparse.Namespace) -> dict[str, Any]:
         "seconds": sum(tuned.trials["seconds"].to_pylist()),
     }
     if parsed.json:
-        result["parameters"] = tuned.params
+        result |= {"model_class": type(tuned.model).__name__, "parameters": tuned.params, "warnings": parsed.warned}
     return {**result, "command": _command(tuned, parsed), "python": tuned.python}
 
 
 def _command(tuned: "Tuned", parsed: argparse.Namespace) -> str:
     """Return the command that trains the model."""
-    from fastmf.cli.model_options import as_arguments
+    from fastmf.cli.model_options import as_arguments, command_name
 
+    name = command_name(type(tuned.model))
     ratings = [*parsed.ratings, *([] if parsed.validation is None else [parsed.validation])]
-    words = ["fastmf", "train", *ratings, "--model", parsed.model, "--output", "MODEL", *_column_arguments(parsed)]
+    words = ["fastmf", "train", *ratings, "--model", name, "--output", "MODEL", *_column_arguments(parsed)]
     run = [*_given("--seed", parsed.seed, 0), *_given("--device", parsed.device, "cpu")]
     return shlex.join([*words, *as_arguments(tuned.model), *run])
 

@@ -11,8 +11,6 @@ from fastmf.models.warm import warm_part
 from fastmf.reading import split
 from fastmf.reading.interactions import Interactions, as_interactions
 
-VALIDATION_BY = ("random", "user", "time", "last")
-
 
 class Parts(NamedTuple):
     """What a search works on.
@@ -48,8 +46,8 @@ def hold_out(ratings: Any, validation: Any, by: str, seed: int) -> Parts:
     """
     known = as_training_part(ratings)
     if isinstance(validation, (int, float)):
-        require_choice("validation_by", by, VALIDATION_BY)
-        train, held_out = _split(known, validation, by, seed)
+        require_choice("validation_by", by, split.HELD_OUT_BY)
+        train, held_out = split.hold_out(known, by, None if by == "last" else validation, seed)
         return Parts(_without_cold_ones(train), held_out, known)
     if validation is None:
         raise ParameterError(f"{named('validation')} is None; expected a share of the ratings, or other ratings")
@@ -57,14 +55,6 @@ def hold_out(ratings: Any, validation: Any, by: str, seed: int) -> Parts:
     if held_out.n_ratings == 0:
         raise DataError("the validation part has no ratings; expected at least one")
     return Parts(_without_cold_ones(known), held_out, _joined(known, held_out))
-
-
-def _split(ratings: Interactions, fraction: float, by: str, seed: int) -> split.Split:
-    if by == "last":
-        return split.leave_last_out(ratings)
-    if by == "time":
-        return split.temporal(ratings, fraction)
-    return (split.per_user if by == "user" else split.random)(ratings, fraction, seed)
 
 
 def _without_cold_ones(train: Interactions) -> Interactions:

@@ -11,6 +11,7 @@ from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
 from fastmf.models import FactorModel
+from fastmf.models.advice import silent
 from fastmf.reading.interactions import Interactions
 from fastmf.tuning.held_out import Parts
 from fastmf.tuning.spaces import with_params
@@ -129,7 +130,8 @@ class Trainer(NamedTuple):
         watch, state, started = _Watch(self, trial.scores, patient_until), OPEN, time.perf_counter()
         run = {"n_epochs": n_epochs, "patience": None, "n_threads": self.n_threads, "verbose": False}
         try:
-            with_params(self.model, {**trial.changes, **run}).fit(self.parts.train, callbacks=[watch])
+            with silent():
+                with_params(self.model, {**trial.changes, **run}).fit(self.parts.train, callbacks=[watch])
         except DivergenceError:
             state = DIVERGED
         if state == OPEN and (watch.is_stuck or len(watch.scores) == self.max_epochs):

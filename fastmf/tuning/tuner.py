@@ -10,7 +10,7 @@ from fastmf.common.files import expanded_path
 from fastmf.common.parameters import require_choice, require_integer, require_number
 from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.keeping.model_directory import require_replaceable
-from fastmf.models import FactorModel
+from fastmf.models import FactorModel, Model
 from fastmf.models.training import describe
 from fastmf.reading.parquet import PathLike
 from fastmf.tuning.held_out import Parts, hold_out
@@ -30,7 +30,7 @@ MODEL_FOLDER = "model"
 
 
 def tune(
-    model: FactorModel | type[FactorModel],
+    model: Model | type[Model],
     ratings: Any,
     *,
     space: Mapping[str, Any] | None = None,
@@ -233,8 +233,6 @@ def _default_score(trainer: Trainer, first: Trial) -> float | None:
 
 
 def _baseline_score(trainer: Trainer) -> float | None:
-    make = getattr(trainer.model, "baseline_model", None)
-    if make is None:
-        return None
-    score = trainer.objective.score(make().fit(trainer.parts.train), trainer.parts.validation)
+    baseline = trainer.model.baseline_model().set_params(verbose=False).fit(trainer.parts.train)
+    score = trainer.objective.score(baseline, trainer.parts.validation)
     return None if math.isnan(score) else score

@@ -66,8 +66,8 @@ def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done])
     done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3)
 
     lines = [line.split(maxsplit=1)[0] for line in done.stdout.splitlines()]
-    assert lines[:4] == ["model", "n_trials", "best", "default"]
-    assert lines[-2:] == ["command", "python"]
+    assert lines[:8] == ["model", "n_trials", "best", "default", "baseline", "seconds", "command", "python"]
+    assert "the model is no better than its baseline by rmse (" in done.stdout
     first, *progress = done.stderr.splitlines()
     assert first.startswith("read ")
     assert progress[0].startswith("tune: 0/3 trials trial 0, 2 epochs: rmse ")
@@ -101,6 +101,21 @@ fastmf.ALS.fit = interrupted
     assert (again.returncode, errors) == (0, "")
     assert pq.read_table(tmp_path / "tuned/trials.parquet").num_rows == 4
     assert fastmf.load(tmp_path / "tuned/model").n_factors == 3
+
+
+def test_a_model_for_the_kind_of_data_is_tuned(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    call = ("--model", "auto", "--output", "tuned", "--factors", 2, "--epochs", 1, "--trials", 2, "--no-rating-column")
+
+    done = call_fastmf("tune", data.ratings, *call)
+
+    assert "--model auto is implicit-als: " in done.stderr
+    assert "--model implicit-als --output MODEL --no-rating-column --factors" in done.stdout
+
+
+def test_models_without_epochs_have_nothing_to_tune(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("tune", data.ratings, "--model", "popularity", "--output", "tuned", status=2)
+
+    assert "--model popularity has nothing to tune" in done.stderr
 
 
 def test_another_search_is_refused_in_words_of_the_command(data: Any, call_fastmf: Callable[..., Done]) -> None:
@@ -152,7 +167,8 @@ def test_spaces_that_cannot_be_read(text: str, complaint: str) -> None:
         (("--metric", "r2"), "--metric is 'r2'"),
         (("--minutes", "0"), "'0' is not a number above 0"),
         (("--trials", "0"), "'0' is not an integer of at least 1"),
-        (("--validation", "a", "--validation-fraction", "0.2"), "not allowed with argument"),
+        (("--validation", "a", "--validation-fraction", "0.2"), "--validation-fraction holds some out; give one"),
+        (("--validation-by", "time"), "goes by the times of ratings; name their column with --timestamp-column"),
     ],
 )
 def test_wrong_calls(options: tuple[object, ...], complaint: str, data: Any, call_fastmf: Callable[..., Done]) -> None:
