@@ -69,7 +69,7 @@ def test_what_is_chosen_is_kept_and_makes_the_same_model(kind: type[FactorModel]
 def test_a_number_means_what_it_meant_before_it_could_be_chosen(kind: type[FactorModel]) -> None:
     before: dict[str, Any] = {"regularization_scaling": "count", "regularization": 0.05}
     if kind is not ALS:
-        before |= {"bias_regularization": 0.02, "learning_rate": 0.07}
+        before |= {"bias_regularization": 0.02, "learning_rate": 0.1 if kind is SGD else 0.05}
 
     model, as_before = (
         kind(n_factors=4, n_epochs=3, **given).fit(RATINGS) for given in ({"regularization": 0.05}, before)
@@ -151,6 +151,17 @@ def test_a_fit_that_goes_on_keeps_what_was_chosen(kind: type[DescentModel]) -> N
     assert model.partial_fit(second).chosen == chosen
     model.set_params(regularization=0.1)  # biases follow it again
     assert model.partial_fit(second).chosen.keys() <= {"learning_rate"}
+
+
+@pytest.mark.parametrize("kind", [SGD, SVDpp])
+def test_steps_suit_the_strengths_and_their_kind(kind: type[DescentModel]) -> None:
+    def rate(**given: Any) -> float:
+        return kind(**given).choose_parameters(RATINGS).get("learning_rate", math.nan)
+
+    assert rate() == 0.07
+    assert rate(regularization=0.05) == (0.1 if kind is SGD else 0.05)
+    assert rate(adaptive=False) == 0.01
+    assert math.isnan(rate(learning_rate=0.2))
 
 
 def test_new_ratings_pay_their_share_of_the_strengths_of_a_row() -> None:

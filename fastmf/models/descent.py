@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
-from fastmf.common.parameters import number, require_number, require_number_or_auto
+from fastmf.common.parameters import AUTO, number, require_number, require_number_or_auto
 from fastmf.errors import ParameterError, named
 from fastmf.models.explicit_strengths import require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
@@ -38,6 +38,8 @@ from fastmf_kernels.topk.arrays import Rows
 # 0.1 for factors, 0.01 to 0.02 gave the lowest error on MovieLens-1M and on made-up ratings
 # (docs/decisions/0011-steps-of-sgd.md).
 _BIAS_SHARE = 0.2
+# γ of steps of one size, where it is to be chosen.
+_CONSTANT_RATE = 0.01
 # λ_b where a model has none of its own.
 _BIAS_REGULARIZATION = 0.02
 # Training errors that rise by some percent do no harm; steps that are too large raise them by more.
@@ -315,6 +317,14 @@ class DescentTrainer:
     def _next_step(self) -> Step:
         self._epoch += 1
         return make_step(self._model, self._epoch - 1, self._units)
+
+
+def choose_learning_rate(model: DescentModel, where_chosen: float, where_given: float) -> dict[str, float]:
+    """Return γ if it is ``"auto"``: one for a λ that is chosen, one for a given λ; 0.01 for steps of one size."""
+    if model.learning_rate != AUTO:
+        return {}
+    adaptive = where_chosen if model.regularization == AUTO else where_given
+    return {"learning_rate": adaptive if model.adaptive else _CONSTANT_RATE}
 
 
 def blame_for_divergence(learning_rate: float, adaptive: bool) -> str:

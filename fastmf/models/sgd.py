@@ -9,7 +9,7 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
-from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
@@ -18,8 +18,10 @@ from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
 
-# γ, where it is to be chosen. Of 0.05 to 0.14, large steps are worse on sparse ratings, and better for choices.
-_LEARNING_RATES = {"squared": 0.07, "logistic": 0.1}
+# γ where it is to be chosen. Of 0.05 to 0.14, large steps are worse on sparse ratings, and better for choices.
+_RATE, _RATE_OF_CHOICES = 0.07, 0.1
+# γ as it was before strengths could be chosen.
+_RATE_WHERE_GIVEN = 0.1
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,7 +50,7 @@ class SGD(DescentModel):
         logistic loss it is 0.01.
     learning_rate : float or "auto"
         Step size of the first epoch, above 0: γ. Steps are taken on ratings in units of their standard deviation.
-        "auto": 0.07, or 0.1 for the logistic loss.
+        "auto": 0.07 where λ is chosen, 0.1 where it is given and for the logistic loss, 0.01 with steps of one size.
     bias_regularization : float or "auto", optional
         L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
@@ -126,9 +128,10 @@ class SGD(DescentModel):
 
     def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
         """Return γ, λ and the strengths of the biases where they are chosen from the data."""
-        found = {"learning_rate": _LEARNING_RATES[self.loss]} if self.learning_rate == AUTO else {}
         if self.loss == "logistic":
+            found = choose_learning_rate(self, _RATE_OF_CHOICES, _RATE_OF_CHOICES)
             return found | choose_for_ranking(self._with(found))
+        found = choose_learning_rate(self, _RATE, _RATE_WHERE_GIVEN)
         return found | choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
 
     def _open_parameters(self) -> list[str]:

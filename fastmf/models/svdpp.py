@@ -9,7 +9,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
-from fastmf.models.descent import DescentModel, DescentTrainer, make_strength
+from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate, make_strength
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
@@ -25,6 +25,8 @@ from fastmf_kernels.svdpp.arrays import Implicit
 # y_j moves along a sum over all ratings of a user, and for all users of a wave before it is looked at again: steps as
 # large as those of q_i overshoot. Of 1, 0.3, 0.1 and 0.03, 0.1 gave the lowest error on MovieLens-100K.
 _IMPLICIT_SHARE = 0.1
+# γ where it is to be chosen, for strengths that are chosen, and for such that are given.
+_RATE, _RATE_WHERE_GIVEN = 0.07, 0.05
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,6 +46,9 @@ class SVDpp(DescentModel):
         the ratings, c·(σ_e/σ)(√n_u + √n_i + √log n)/(n_u·n_i)^(a/2) with c = 0.62, the deviation σ_e of ratings from
         mean and biases (`Bias`), the mean numbers n_u and n_i of ratings of the user and of the item of a rating, the
         number n of users and items, and the exponent a of ``regularization_scaling``: 1, ½ or 0.
+    learning_rate : float or "auto"
+        Step size of the first epoch, above 0: γ. Steps are taken on ratings in units of their standard deviation.
+        "auto": 0.07 where λ is chosen, 0.05 where it is given, 0.01 with steps of one size.
     bias_regularization : float or "auto", optional
         L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.
@@ -91,7 +96,7 @@ class SVDpp(DescentModel):
     regularization: float | str = AUTO
     regularization_scaling: str | None = None
     bias_regularization: float | str | None = None
-    learning_rate: float | str = 0.07
+    learning_rate: float | str = AUTO
     implicit_learning_rate: float | None = None
     implicit_regularization: float | None = None
     rating_range: tuple[float, float] | None = None
@@ -104,11 +109,13 @@ class SVDpp(DescentModel):
                 require_number(name, getattr(self, name), minimum=0)
 
     def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
-        """Return λ, and those of the biases, where they are chosen from the data."""
-        return choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
+        """Return γ, λ and the strengths of the biases where they are chosen from the data."""
+        found = choose_learning_rate(self, _RATE, _RATE_WHERE_GIVEN)
+        return found | choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
 
     def _open_parameters(self) -> list[str]:
-        return names_to_choose(self)
+        rate = ["learning_rate"] if self.learning_rate == AUTO else []
+        return rate + names_to_choose(self)
 
     def _scaling(self) -> str:
         return scaling_of(self, where_chosen="root")
