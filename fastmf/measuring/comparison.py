@@ -16,6 +16,9 @@ from fastmf.measuring.user_values import UserValues
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float64Array
 
+# Differences below this share of the largest are 0 but for rounding.
+_ROUNDING = 1e-12
+
 
 class Difference(NamedTuple):
     """A metric of two models, on the same users.
@@ -200,5 +203,6 @@ def _difference(metric: Metric, a: UserValues, b: UserValues, of_samples: Float6
 
 def _p_value(differences: Float64Array) -> float:
     """Return how often, on both sides, samples have no difference or one of the other sign."""
-    n_on_the_smaller_side = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    rounding = _ROUNDING * float(np.abs(differences).max())
+    n_on_the_smaller_side = min(np.count_nonzero(differences <= rounding), np.count_nonzero(differences >= -rounding))
     return float(min(1, 2 * (n_on_the_smaller_side + 1) / (len(differences) + 1)))
