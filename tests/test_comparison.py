@@ -1,5 +1,6 @@
 """`fastmf.compare`: two models on the same users, and whether their difference could be chance."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import fastmf
 from fastmf import Interactions, metrics
 from fastmf.errors import DataError, ParameterError
 from fastmf.measuring.bootstrap import N_RESAMPLES
+from fastmf.measuring.randomisation import N_EXCHANGES, p_value
+from fastmf.measuring.user_values import UserValues
 from fastmf.models import FactorModel
 
 OF_USERS = tuple(name for name, metric in metrics.METRICS.items() if metric.has_users)
@@ -57,7 +60,7 @@ def test_a_better_model_wins(good: FactorModel, bad: FactorModel) -> None:
     assert found["rmse"].low < found["rmse"].difference < found["rmse"].high < 0
     assert found["fcp"].high > found["fcp"].difference > found["fcp"].low > 0
     for each in found.values():
-        assert each.p_value == pytest.approx(2 / (N_RESAMPLES + 1))
+        assert each.p_value == pytest.approx(1 / (N_EXCHANGES + 1))
         assert each.n_won > each.n_lost
 
 
@@ -80,7 +83,7 @@ def test_a_model_is_as_good_as_itself(good: FactorModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["rmse", "fcp", "mrr"])
-def test_intervals_and_p_are_those_of_paired_samples(name: str, good: FactorModel, bad: FactorModel) -> None:
+def test_intervals_are_those_of_paired_samples(name: str, good: FactorModel, bad: FactorModel) -> None:
     test, key = data()[1], "mrr@10" if name == "mrr" else name
     half = fastmf.ALS(n_factors=3, n_epochs=8, seed=4).fit(data()[0])
     tables = [fastmf.evaluate(model, test, metrics=[name], per_user=True) for model in (half, good)]
@@ -98,9 +101,60 @@ def test_intervals_and_p_are_those_of_paired_samples(name: str, good: FactorMode
     found = fastmf.compare(half, good, test, metrics=[name], ci=0.9, seed=5)[key]
 
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.05, 0.95])), rel=1e-9)
-    rounding = 1e-12  # samples in which the models are equal are on both sides
-    rarer = min(np.sum(np.array(differences) <= rounding), np.sum(np.array(differences) >= -rounding))
-    assert found.p_value == pytest.approx(min(1, 2 * (rarer + 1) / (N_RESAMPLES + 1)), abs=2 / N_RESAMPLES)
+
+
+@pytest.mark.parametrize("is_root", [False, True])
+@pytest.mark.parametrize("n_users", [2, 5, 9])
+def test_p_of_a_few_users_counts_all_exchanges(n_users: int, is_root: bool) -> None:
+    rng = np.random.default_rng(n_users)
+    weights = rng.integers(1, 4, size=n_users).astype(float)
+    a, b = (UserValues(rng.random(n_users), weights, is_root) for _ in range(2))
+    differences = []
+    for exchanged in itertools.product([False, True], repeat=n_users):
+        x, y = np.where(exchanged, b.sums, a.sums), np.where(exchanged, a.sums, b.sums)
+        of_x, of_y = (UserValues(sums, weights, is_root).total for sums in (x, y))
+        differences.append(abs(of_y - of_x))
+
+    found = p_value(a, b, seed=0)
+
+    assert found == np.mean(np.array(differences) >= differences[0] - 1e-12)
+    assert found >= 2.0 ** (1 - n_users)
+
+
+@pytest.mark.parametrize("n_users", [5, 20, 50])
+def test_p_of_models_that_are_alike_is_rarely_small(n_users: int) -> None:
+    rng, n_runs = np.random.default_rng(0), 200
+    zeros = UserValues.of(np.zeros(n_users))
+
+    values = [p_value(zeros, UserValues.of(rng.normal(size=n_users)), seed=run) for run in range(n_runs)]
+
+    # 0.05, and twice the standard deviation of a share of so many.
+    assert np.mean(np.array(values) < 0.05) < 0.05 + 2 * (0.05 * 0.95 / n_runs) ** 0.5
+    assert np.mean(np.array(values) < 0.5) > 0.4
+
+
+def test_users_for_whom_the_models_are_equal_do_not_change_p() -> None:
+    a, b = (np.array(values) for values in ([0.1, 0.2, 0.4], [0.2, 0.1, 0.9]))
+    equal = np.full(30, 0.5)
+
+    some = p_value(UserValues.of(a), UserValues.of(b), seed=0)
+    more = p_value(UserValues.of(np.append(equal, a)), UserValues.of(np.append(equal, b)), seed=0)
+
+    assert some == more == 0.75
+
+
+def test_one_user_proves_nothing(good: FactorModel, bad: FactorModel) -> None:
+    test = data()[1]
+    of_one = test.take(test.users == 3)
+
+    found = fastmf.compare(bad, good, of_one, metrics=["rmse", "ndcg"])
+    results = fastmf.evaluate(good, of_one, metrics=["rmse"], ci=0.95)
+
+    for each in found.values():
+        assert (each.low, each.high, each.p_value, each.n_users) == (None, None, 1, 1)
+    assert found["rmse"].difference != 0
+    assert results["rmse"] > 0
+    assert results["rmse_low"] is results["rmse_high"] is None
 
 
 def test_users_whom_one_of_the_models_cannot_rank_are_left_out(good: FactorModel) -> None:

@@ -203,7 +203,7 @@ def test_an_interval_of_shares_is_about_that_of_the_normal_distribution() -> Non
     values = np.zeros(2000)
     values[:600] = 1
 
-    low, high = interval(totals_of_samples([UserValues.of(values)], seed=0)[:, 0], 0.95)
+    low, high = interval(totals_of_samples([UserValues.of(values)], seed=0)[:, 0], 0.95, len(values))
 
     half = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
     assert (low, high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.002)

@@ -7,9 +7,9 @@ Each metric is measured for the users for whom it is defined with both models: t
 mae all. Items of the training ratings of either model are not ranked; --exclude names other ratings to leave out
 instead, and --among the only items to rank.
 
-The difference is B - A. Its interval and p are those of the paired bootstrap, with 1,000 samples of the users: a small
-p says that the difference is unlikely to come from the choice of test users. Won, tied and lost count the users for
-whom B is better, equal, or worse.
+The difference is B - A. Its interval is that of the paired bootstrap, with 1,000 samples of the users. p is that of the
+paired randomisation test: a small p says that the difference is unlikely to come from the choice of test users, and
+with n users it is at least 2^(1-n). Won, tied and lost count the users for whom B is better, equal, or worse.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def _print_table(found: "Mapping[str, Difference]", ci: float) -> None:
         ("", "A", "B", "B - A", f"{100 * ci:g} % interval", "p", "users", "won", "tied", "lost")
     ]
     for name, each in found.items():
-        interval = f"{_number(each.low)} .. {_number(each.high)}"
+        interval = "undefined" if each.low is None else f"{_number(each.low)} .. {_number(each.high)}"
         counts = (each.n_users, each.n_won, each.n_tied, each.n_lost)
         measured = (_number(each.a), _number(each.b), _number(each.difference), interval, _number(each.p_value, 3))
         rows.append((name, *measured, *map(show, counts)))

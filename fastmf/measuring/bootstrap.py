@@ -55,11 +55,13 @@ def totals_of_samples(metrics: Sequence[UserValues], seed: int) -> Float64Array:
     return np.stack([metric.ratios(sums, weights) for metric, sums, weights in pairs], axis=1)
 
 
-def interval(totals: Float64Array, ci: float) -> tuple[float, float]:
-    """Return the percentiles of a metric between which the share ``ci`` of samples lies.
+def interval(totals: Float64Array, ci: float, n_users: int) -> tuple[float | None, float | None]:
+    """Return the percentiles of a metric between which the share ``ci`` of samples lies; None for a single user.
 
     Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
+    if n_users < 2:
+        return None, None
     low, high = np.nanquantile(totals, [(1 - ci) / 2, (1 + ci) / 2])
     return float(low), float(high)
 
@@ -82,7 +84,10 @@ def groups_of_users(defined: Mapping[str, BoolArray]) -> list[tuple[BoolArray, l
 
 
 def intervals(metrics: Sequence[Measurement], ci: float, seed: int) -> dict[str, tuple[float | None, float | None]]:
-    """Return the low and the high end of each metric that has values of users, by name; None where it is undefined."""
+    """Return the low and the high end of each metric that has values of users, by name.
+
+    They are None where the metric is undefined, or defined for one user alone: all samples are then the same.
+    """
     found: dict[str, tuple[float | None, float | None]] = {}
     of_users = {metric.name: metric.of_users for metric in metrics if metric.of_users is not None}
     for users, names in groups_of_users({name: values.is_defined for name, values in of_users.items()}):
@@ -90,5 +95,6 @@ def intervals(metrics: Sequence[Measurement], ci: float, seed: int) -> dict[str,
             found |= dict.fromkeys(names, (None, None))
             continue
         totals = totals_of_samples([of_users[name].take(users) for name in names], seed)
-        found |= {name: interval(column, ci) for name, column in zip(names, totals.T, strict=True)}
+        n_users = int(np.count_nonzero(users))
+        found |= {name: interval(column, ci, n_users) for name, column in zip(names, totals.T, strict=True)}
     return found

@@ -130,7 +130,8 @@ def evaluate(
         the first two leave out missed items that are not ranked.
 
         With ``ci``, ``ndcg@10_low`` and ``ndcg@10_high`` follow ``ndcg@10``, and so for each metric that has values for
-        users: all but ``coverage`` and ``gini``. With ``baseline``, its metrics are added as ``baseline_rmse``,
+        users: all but ``coverage`` and ``gini``. They are None where the metric is undefined, or defined for one user
+        alone. With ``baseline``, its metrics are added as ``baseline_rmse``,
         ``baseline_ndcg@10`` and so on; a model that is a baseline itself, or was saved by a version that kept nothing
         for it, has none.
     pyarrow.Table
