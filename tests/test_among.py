@@ -212,9 +212,9 @@ def test_users_without_candidates_are_refused(als: FactorModel) -> None:
         (
             [1, 2],
             ParameterError,
-            "among is a list; expected Interactions, a table with the columns user_id and item_id",
+            "among is of type list; expected Interactions, a table with the columns user_id and item_id",
         ),
-        ("seen", ParameterError, "among is a str; expected Interactions"),
+        ("seen", ParameterError, "among is of type str; expected Interactions"),
         ({1: "abc"}, ParameterError, "among[1] is 'abc'; expected a list of item ids"),
         ({1: 5}, ParameterError, "among[1] is 5; expected a list of item ids"),
         ({}, DataError, "among has no candidates; expected item ids for each user"),

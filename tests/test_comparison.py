@@ -218,7 +218,7 @@ def test_models_of_ratings_and_of_preferences_are_compared_by_rankings(
     above = low.take(low.ratings > 0)
     assert found["recall@10"].a == pytest.approx(fastmf.evaluate(good, above)["recall@10"])
     assert found["recall@10"].b == pytest.approx(fastmf.evaluate(implicit, low)["recall@10"])
-    with pytest.raises(ParameterError, match="metrics have rmse, but one model predicts ratings and the other pref"):
+    with pytest.raises(ParameterError, match="metrics include rmse, but one model predicts ratings and the other pref"):
         fastmf.compare(good, implicit, low, metrics=["rmse", "ndcg"])
 
 
@@ -227,9 +227,9 @@ def test_what_cannot_be_compared_is_refused(good: FactorModel) -> None:
     strings = fastmf.ALS(n_factors=2, n_epochs=1).fit(Interactions.from_arrays(["a", "b"], ["x", "y"], [1, 2]))
     strangers = fastmf.ALS(n_factors=2, n_epochs=1).fit(Interactions.from_arrays([100, 101], [0, 1], [1, 2]))
     cases: list[tuple[tuple[Any, Any], dict[str, Any], type[Exception], str]] = [
-        ((good, None), {}, ParameterError, "model_b is a NoneType; expected a model of fastmf"),
-        (("model", good), {}, ParameterError, "model_a is a str; expected a model of fastmf"),
-        ((good, good), {"metrics": ["coverage"]}, ParameterError, "metrics have coverage, which has no value for each"),
+        ((good, None), {}, ParameterError, "model_b is of type NoneType; expected a model of fastmf"),
+        (("model", good), {}, ParameterError, "model_a is of type str; expected a model of fastmf"),
+        ((good, good), {"metrics": ["coverage"]}, ParameterError, "metrics include coverage, without a value for each"),
         ((good, good), {"ci": 2}, ParameterError, "ci is 2; expected a number below 1"),
         ((good, good), {"k": 41}, ParameterError, "k is 41, but the catalogue has 40 items"),
         ((good, strings), {}, DataError, "ids of one model are integers, and those of the other strings"),

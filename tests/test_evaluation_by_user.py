@@ -136,7 +136,7 @@ def test_by_default_there_is_every_default_metric_that_users_have(als: FactorMod
 
 @pytest.mark.parametrize("name", ["coverage", "gini"])
 def test_metrics_that_users_do_not_have_are_refused(name: str, als: FactorModel) -> None:
-    message = rf"metrics have {name}, which has no value for each user; expected some of rmse, mae, precision"
+    message = rf"metrics include {name}, without a value for each user; expected some of rmse, mae, precision"
     with pytest.raises(ParameterError, match=message):
         fastmf.evaluate(als, data()[1], metrics=["rmse", name], per_user=True)
 

@@ -323,7 +323,7 @@ def test_times_in_a_zone_that_is_not_known_can_be_cut(at: Any) -> None:
     "given", [None, [(1, 1, 5.0)], pa.table({"user_id": [1], "item_id": [1]})], ids=["None", "list", "table"]
 )
 def test_what_is_no_interactions_is_refused(given: Any, name: str) -> None:
-    with pytest.raises(ParameterError, match=r"ratings is a \w+; expected Interactions: read_parquet, Interactions"):
+    with pytest.raises(ParameterError, match=r"ratings is of type \w+; expected Interactions: read_parquet, Interactions"):
         SPLITS[name](given)
 
 

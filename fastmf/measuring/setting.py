@@ -123,7 +123,7 @@ def checked_metrics(names: Iterable[str] | None, by_user: bool = False) -> list[
     if by_user and without:
         some = ", ".join(name for name, metric in METRICS.items() if metric.has_users)
         raise ParameterError(
-            f"{named('metrics')} have {', '.join(without)}, which has no value for each user; expected some of {some}"
+            f"{named('metrics')} include {', '.join(without)}, without a value for each user; expected some of {some}"
         )
     return chosen
 
@@ -141,7 +141,7 @@ def require_fitted(model: Any, name: str) -> Fitted:
     """Return what a model has learned; raise `ParameterError` if it is no model."""
     fitted = getattr(model, "fitted", None)
     if not isinstance(fitted, Fitted):
-        raise ParameterError(f"{name} is a {type(model).__name__}; expected a model of fastmf")
+        raise ParameterError(f"{name} is of type {type(model).__name__}; expected a model of fastmf")
     return fitted
 
 

@@ -231,7 +231,7 @@ def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split
 def _require_ratings(ratings: Interactions) -> None:
     if not isinstance(ratings, Interactions):
         raise ParameterError(
-            f"ratings is a {type(ratings).__name__}; expected Interactions: read_parquet, Interactions.from_arrow, "
+            f"ratings is of type {type(ratings).__name__}; expected Interactions: read_parquet, Interactions.from_arrow, "
             "from_arrays and from_scipy make them"
         )
 

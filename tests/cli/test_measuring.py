@@ -109,7 +109,7 @@ def test_evaluate_refuses_a_table_of_what_users_do_not_have(
 
     done = call_fastmf(*call, status=2)
 
-    assert "--metrics have gini, which has no value for each user; expected some of rmse, mae" in done.stderr
+    assert "--metrics include gini, without a value for each user; expected some of rmse, mae" in done.stderr
     assert contents() == {}
 
 
