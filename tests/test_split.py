@@ -323,8 +323,21 @@ def test_times_in_a_zone_that_is_not_known_can_be_cut(at: Any) -> None:
     "given", [None, [(1, 1, 5.0)], pa.table({"user_id": [1], "item_id": [1]})], ids=["None", "list", "table"]
 )
 def test_what_is_no_interactions_is_refused(given: Any, name: str) -> None:
-    with pytest.raises(ParameterError, match=r"ratings is of type \w+; expected Interactions: read_parquet, Interactions"):
+    with pytest.raises(
+        ParameterError, match=r"ratings is of type \w+; expected Interactions: read_parquet, Interactions"
+    ):
         SPLITS[name](given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "time"), [(None, r"\(5\)"), (pa.timestamp("s"), r"\(1970-01-01 00:00:05\)")], ids=["integers", "times"]
+)
+def test_hold_out_by_time_needs_more_than_one_time(kind: pa.DataType | None, time: str) -> None:
+    times = pa.array([5, 5, 5]) if kind is None else pa.array([5, 5, 5]).cast(kind)
+    ratings = Interactions.from_arrays([1, 1, 2], [1, 2, 1], timestamps=times)
+
+    with pytest.raises(DataError, match=f"all ratings have the same time {time}.*: random, user or last"):
+        split.hold_out(ratings, "time")
 
 
 def test_temporal_takes_times_before_1970() -> None:

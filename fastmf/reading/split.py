@@ -153,12 +153,15 @@ def _points(times: Int64Array, kind: Any) -> str:
     """Word which points in time leave something on both sides."""
     if not len(times):
         return "there are no ratings"
-    ends = np.array([times.min(), times.max()])
-    try:
-        first, last = to_arrow_times(ends, kind).cast("string").to_pylist()
-    except pa.ArrowException:  # a time zone that is not known here
-        first, last = ends.tolist()
+    first, last = _in_words(np.array([times.min(), times.max()]), kind)
     return f"choose at after {first} and up to {last}"
+
+
+def _in_words(times: Int64Array, kind: Any) -> list[Any]:
+    try:
+        return list(to_arrow_times(times, kind).cast("string").to_pylist())
+    except pa.ArrowException:  # a time zone that is not known here
+        return list(times.tolist())
 
 
 def hold_out(ratings: Interactions, by: str = "random", test_fraction: float | None = None, seed: int = 0) -> Split:
@@ -202,8 +205,19 @@ def hold_out(ratings: Interactions, by: str = "random", test_fraction: float | N
         return leave_last_out(ratings)
     share = _TEST_FRACTION if test_fraction is None else test_fraction
     if by == "time":
+        _require_times_apart(ratings)
         return temporal(ratings, share)
     return (per_user if by == "user" else random)(ratings, share, seed)
+
+
+def _require_times_apart(ratings: Interactions) -> None:
+    times = _times(ratings)
+    if ratings.n_ratings > 1 and times.min() == times.max():
+        (time,) = _in_words(times[:1], ratings.timestamp_type)
+        raise DataError(
+            f"all ratings have the same time ({time}), and none is newer than others; hold out by another rule: "
+            "random, user or last"
+        )
 
 
 def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split]:
@@ -231,8 +245,8 @@ def k_fold(ratings: Interactions, n_folds: int = 5, seed: int = 0) -> list[Split
 def _require_ratings(ratings: Interactions) -> None:
     if not isinstance(ratings, Interactions):
         raise ParameterError(
-            f"ratings is of type {type(ratings).__name__}; expected Interactions: read_parquet, Interactions.from_arrow, "
-            "from_arrays and from_scipy make them"
+            f"ratings is of type {type(ratings).__name__}; expected Interactions: read_parquet, "
+            "Interactions.from_arrow, from_arrays and from_scipy make them"
         )
 
 
