@@ -289,7 +289,7 @@ def test_factors_that_are_not_finite_are_refused(term: str, bad: float) -> None:
 
 @pytest.mark.parametrize("model", [None, "model", fastmf.ALS, 5])
 def test_what_is_no_model_is_refused(model: Any) -> None:
-    with pytest.raises(ParameterError, match=r"model is a .*; expected a model of fastmf"):
+    with pytest.raises(ParameterError, match=r"model is of type .*; expected a model of fastmf"):
         fastmf.evaluate(model, data()[1])
 
 
@@ -305,6 +305,8 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"per_user": "yes"}, ParameterError, "per_user is 'yes'; expected True or False"),
+        ({"baseline": "popularity"}, ParameterError, "baseline is 'popularity'; expected True or False"),
         ({"k": 26}, ParameterError, "k is 26, but the catalogue has 25 items; expected at most as many"),
         ({"k": (5, 0)}, ParameterError, "k is 0; expected an integer of at least 1"),
         (

@@ -66,6 +66,12 @@ def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ParameterError(f"{named(name)} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
+def require_truth(name: str, value: object) -> None:
+    """Raise `ParameterError` unless ``value`` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ParameterError(f"{named(name)} is {value!r}; expected True or False")
+
+
 def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:
     """Return indices of rows as kernels take them.
 

@@ -147,8 +147,8 @@ def _comparable(names: Iterable[str] | None, model_a: Measurable, model_b: Measu
     of_kind = [metric.name for metric in chosen if "ratings" in metric.inputs]
     if names is not None and of_kind:
         raise ParameterError(
-            f"{named('metrics')} include {', '.join(of_kind)}, but one model predicts ratings and the other preferences; "
-            "expected metrics of rankings"
+            f"{named('metrics')} include {', '.join(of_kind)}, but one model predicts ratings and the other "
+            "preferences; expected metrics of rankings"
         )
     return [metric for metric in chosen if metric.name not in of_kind]
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, overload
 
 import pyarrow as pa
 
+from fastmf.common.parameters import require_truth
 from fastmf.errors import ParameterError, named
 from fastmf.measuring.baseline import baseline_of
 from fastmf.measuring.bootstrap import intervals, require_level
@@ -163,6 +164,8 @@ def evaluate(
     >>> fastmf.evaluate(model, test, k=5, metrics=["rmse", "ndcg"], per_user=True).column_names
     ['user_id', 'rmse', 'ndcg@5', 'n_relevant', 'n_ratings']
     """
+    require_truth("per_user", per_user)
+    require_truth("baseline", baseline)
     if ci is not None:
         require_level(ci, seed)
     if per_user and ci is not None:

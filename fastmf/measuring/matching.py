@@ -142,8 +142,8 @@ def as_candidates(among: Any) -> Interactions:
         return Interactions.from_arrow(among, rating=None, duplicates="first")
     if not isinstance(among, Mapping):
         raise ParameterError(
-            f"{named('among')} is of type {type(among).__name__}; expected Interactions, a table with the columns user_id "
-            "and item_id, or a dict of user id to item ids"
+            f"{named('among')} is of type {type(among).__name__}; expected Interactions, a table with the columns "
+            "user_id and item_id, or a dict of user id to item ids"
         )
     users: list[Any] = []
     items: list[Any] = []
