@@ -231,9 +231,11 @@ def test_what_cannot_be_compared_is_refused(good: FactorModel) -> None:
         (("model", good), {}, ParameterError, "model_a is of type str; expected a model of fastmf"),
         ((good, good), {"metrics": ["coverage"]}, ParameterError, "metrics include coverage, without a value for each"),
         ((good, good), {"ci": 2}, ParameterError, "ci is 2; expected a number below 1"),
-        ((good, good), {"k": 41}, ParameterError, "k is 41, but the catalogue has 40 items"),
+        ((good, good), {"k": 41}, ParameterError, "k is 41, but the catalogue of model_a has 40 items"),
+        ((good, strangers), {}, ParameterError, "k is 10, but the catalogue of model_b has 2 items"),
         ((good, strings), {}, DataError, "ids of one model are integers, and those of the other strings"),
-        ((good, strangers), {"k": 1, "metrics": ["ndcg"]}, DataError, "no user of the test part with a relevant item"),
+        ((good, strangers), {"k": 1, "metrics": ["ndcg"]}, DataError, "item is known to model_b and has"),
+        ((strangers, good), {"k": 1, "metrics": ["ndcg"]}, DataError, "item is known to model_a and has"),
     ]
     for models, asked, error, message in cases:
         with pytest.raises(error) as raised:

@@ -135,7 +135,10 @@ def compare(
         cold=cold,
     )
     is_implicit = model_a.is_implicit or model_b.is_implicit
-    a, b = (measure(model, setting, by_user=True, is_implicit=is_implicit) for model in (model_a, model_b))
+    a, b = (
+        measure(model, setting, by_user=True, is_implicit=is_implicit, called=called)
+        for called, model in (("model_a", model_a), ("model_b", model_b))
+    )
     return _differences(a.metrics, b.metrics, ci, seed)
 
 

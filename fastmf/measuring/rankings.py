@@ -9,7 +9,6 @@ import numpy as np
 from fastmf.answering.rows import difference, rows_of_pairs, take_rows, union
 from fastmf.answering.scoring import Scorer
 from fastmf.backend import get_backend
-from fastmf.errors import DataError
 from fastmf.measuring.gains import Gains, ideal_gains
 from fastmf.measuring.measurement import Measurement
 from fastmf.measuring.metrics import Inputs, Metric
@@ -42,12 +41,6 @@ class Rankings:
         self._fitted, self._kernels = scorer.fitted, get_backend(backend)
         self._n_relevant = np.bincount(ranked.relevant.queries, minlength=len(ranked.users))
         self.n_users = int(np.count_nonzero(self._n_relevant))
-        if self.n_users == 0:
-            known = "is known to the model" + ("" if cold == "include" else " and has training ratings")
-            raise DataError(
-                f"no user of the test part with a relevant item {known}: nothing to rank; test on users of the "
-                "training ratings"
-            )
         warm = None if cold == "include" else self._fitted.counts.warm_items
         self._n_candidates = self._fitted.n_items if warm is None else len(warm)
 

@@ -19,7 +19,7 @@ from fastmf.measuring.metrics import METRICS, Inputs, Metric, Owners
 from fastmf.measuring.ranked import ranked_among, rows_to_rank
 from fastmf.measuring.rankings import Rankings
 from fastmf.reading.interactions import Interactions, as_interactions
-from fastmf_kernels._types import BoolArray
+from fastmf_kernels._types import BoolArray, Int32Array
 
 
 class Measurable(Protocol):
@@ -160,7 +160,13 @@ class Measured(NamedTuple):
     counts: dict[str, int]
 
 
-def measure(model: Measurable, setting: Setting, by_user: bool = False, is_implicit: bool | None = None) -> Measured:
+def measure(
+    model: Measurable,
+    setting: Setting,
+    by_user: bool = False,
+    is_implicit: bool | None = None,
+    called: str | None = None,
+) -> Measured:
     """Measure a fitted model.
 
     Parameters
@@ -171,6 +177,8 @@ def measure(model: Measurable, setting: Setting, by_user: bool = False, is_impli
         Whether metrics are computed for each user, too.
     is_implicit : bool, optional
         Whether only ratings above 0 are relevant. None: as the model says.
+    called : str, optional
+        The model in messages, if there are several.
 
     Returns
     -------
@@ -180,11 +188,12 @@ def measure(model: Measurable, setting: Setting, by_user: bool = False, is_impli
     fitted = require_fitted(model, "model")
     for k in setting.cut_offs:
         if k > fitted.n_items:
+            whose = f"the catalogue of {called}" if called else "the catalogue"
             raise ParameterError(
-                f"{named('k')} is {k}, but the catalogue has {fitted.n_items} items; expected at most as many"
+                f"{named('k')} is {k}, but {whose} has {fitted.n_items} items; expected at most as many"
             )
     if not fitted.is_finite():
-        raise DataError("factors of the model are infinite or NaN; expected finite ones: fit it again")
+        raise DataError(f"factors of {called or 'the model'} are infinite or NaN; expected finite ones: fit it again")
     pairs = MatchedPairs.of(setting.test, fitted, setting.cold)
     inputs = _rating_inputs(model, fitted, pairs, setting.test)
     of_ratings = [metric for metric in setting.metrics if not is_of_rankings(metric)]
@@ -192,11 +201,22 @@ def measure(model: Measurable, setting: Setting, by_user: bool = False, is_impli
     counts: dict[str, int] = {}
     if len(of_ratings) < len(setting.metrics):
         is_relevant = setting.is_relevant(model.is_implicit if is_implicit is None else is_implicit)
+        _require_ranked(pairs.taking(is_relevant).users, setting.cold, called or "the model")
         of_rankings, counts = _measure_rankings(model, fitted, pairs, setting, is_relevant, by_user)
         metrics += of_rankings
     counts["n_ratings"] = setting.test.n_ratings
     counts["n_unknown"] = int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
     return Measured(metrics, counts)
+
+
+def _require_ranked(users: Int32Array, cold: str, called: str) -> None:
+    """Raise `DataError` unless some of the users with relevant items are ranked; -1 stands for a cold one."""
+    if not (len(users) and (cold == "popular" or (users >= 0).any())):
+        known = f"is known to {called}" + ("" if cold == "include" else " and has training ratings")
+        raise DataError(
+            f"no user of the test part with a relevant item {known}: nothing to rank; test on users of the training "
+            "ratings"
+        )
 
 
 def _rating_inputs(model: Measurable, fitted: Fitted, pairs: MatchedPairs, test: Interactions) -> Inputs:
