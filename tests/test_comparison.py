@@ -9,7 +9,7 @@ import pytest
 
 import fastmf
 from fastmf import Interactions, metrics
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, QualityWarning
 from fastmf.measuring.bootstrap import N_RESAMPLES
 from fastmf.measuring.randomisation import N_EXCHANGES, p_value
 from fastmf.measuring.user_values import UserValues
@@ -185,6 +185,23 @@ def test_what_either_has_seen_is_excluded_for_both(good: FactorModel) -> None:
 
     assert found == fastmf.compare(odd, even, test, metrics=["recall"], exclude=train)
     assert found != fastmf.compare(odd, even, test, metrics=["recall"], exclude=None)
+
+
+def test_to_test_on_what_one_model_was_trained_on_is_said(good: FactorModel) -> None:
+    test = data()[1]
+    leaky = fastmf.ALS(n_factors=4, n_epochs=3).fit(test)
+    n_relevant = int(np.sum(test.ratings >= 4))
+    asked: dict[str, Any] = {"metrics": ["ndcg"], "min_relevant_rating": 4}
+
+    with pytest.warns(QualityWarning, match=rf"{n_relevant} of {n_relevant} relevant test ratings are among the exclu"):
+        found = fastmf.compare(leaky, good, test, **asked)
+    some = fastmf.compare(good, good, test, exclude=test.take(np.arange(7)), metrics=["ndcg", "rmse"])
+    none = fastmf.compare(good, good, test, metrics=["ndcg"])
+
+    assert found["ndcg@10"].n_excluded == len(test)
+    assert some["ndcg@10"].n_excluded == 7
+    assert none["ndcg@10"].n_excluded == 0
+    fastmf.compare(leaky, good, test, metrics=["rmse"])  # nothing is ranked
 
 
 def test_ids_of_strings_with_other_training_parts() -> None:

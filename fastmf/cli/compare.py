@@ -46,6 +46,11 @@ def run(parsed: argparse.Namespace) -> int:
     else:
         print(f"A: {parsed.model_a}\nB: {parsed.model_b}\n")
         _print_table(found, parsed.ci)
+        n_excluded = max(each.n_excluded for each in found.values())
+        if n_excluded:
+            print(
+                f"\n{n_excluded:,} test ratings are of items that are not ranked for the user, and can only be missed"
+            )
     return 0
 
 

@@ -1,5 +1,6 @@
 """Which of two models is better, by how much, and whether that could be chance."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,14 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
-from fastmf.errors import DataError, ParameterError, named
+from fastmf.errors import DataError, ParameterError, QualityWarning, named
 from fastmf.measuring.bootstrap import groups_of_users, interval, require_level, totals_of_samples
 from fastmf.measuring.measurement import Measurement
 from fastmf.measuring.metrics import Metric
 from fastmf.measuring.randomisation import p_value
-from fastmf.measuring.setting import Measurable, Setting, checked_metrics, measure, require_fitted
+from fastmf.measuring.setting import Measurable, Measured, Setting, checked_metrics, measure, require_fitted
 from fastmf.measuring.user_values import UserValues
 from fastmf.reading.interactions import Interactions
+from fastmf_kernels._notes import level_of_user
+
+# So large a share of the relevant test ratings may be excluded.
+_MOST_EXCLUDED = 0.5
 
 
 class Difference(NamedTuple):
@@ -34,6 +39,8 @@ class Difference(NamedTuple):
         Users who have a value with both models.
     n_won, n_tied, n_lost : int
         For how many of them model b is better, equal, or worse.
+    n_excluded : int
+        Test ratings that are among the excluded pairs, which a ranking can only miss.
     """
 
     a: float | None
@@ -46,6 +53,7 @@ class Difference(NamedTuple):
     n_won: int
     n_tied: int
     n_lost: int
+    n_excluded: int = 0
 
 
 _UNDEFINED = Difference(None, None, None, None, None, None, 0, 0, 0, 0)
@@ -113,6 +121,12 @@ def compare(
     DataError
         If there is nothing to measure, or there is no user whom both models can rank.
 
+    Warns
+    -----
+    QualityWarning
+        If more than half of the relevant test ratings are among the excluded pairs, as where one of the models was
+        trained on them.
+
     Examples
     --------
     >>> import fastmf
@@ -139,7 +153,23 @@ def compare(
         measure(model, setting, by_user=True, is_implicit=is_implicit, called=called)
         for called, model in (("model_a", model_a), ("model_b", model_b))
     )
-    return _differences(a.metrics, b.metrics, ci, seed)
+    _warn_of_excluded(a, b)
+    found = _differences(a.metrics, b.metrics, ci, seed)
+    n_excluded = max(each.counts.get("n_excluded", 0) for each in (a, b))
+    return {name: difference._replace(n_excluded=n_excluded) for name, difference in found.items()}
+
+
+def _warn_of_excluded(a: Measured, b: Measured) -> None:
+    """Say that most of what is to be found cannot be found."""
+    n_excluded, n_relevant = max(a.n_relevant_excluded, b.n_relevant_excluded), a.n_relevant
+    if n_excluded <= _MOST_EXCLUDED * n_relevant:
+        return
+    message = (
+        f"{n_excluded:,} of {n_relevant:,} relevant test ratings are among the excluded pairs, and both models can "
+        f"only miss them: the rankings say little. Test on ratings that neither model was trained on, or set "
+        f"{named('exclude')}"
+    )
+    warnings.warn(QualityWarning(message), stacklevel=level_of_user())
 
 
 def _comparable(names: Iterable[str] | None, model_a: Measurable, model_b: Measurable) -> list[Metric]:

@@ -64,34 +64,51 @@ class Excluded(NamedTuple):
         For each user of the model; without cold items where these are not ranked.
     cold_rows : Rows or None
         For each user of the test part, known to the model or not; None if nothing is excluded for cold users.
-    n_test_pairs : int
-        Test pairs among the excluded ones.
+    n_test_pairs, n_relevant : int
+        Test pairs among the excluded ones, and the relevant ones of these.
     """
 
     rows: Rows
     cold_rows: Rows | None
     n_test_pairs: int
+    n_relevant: int
 
     @classmethod
     def of(
-        cls, exclude: str | Interactions | None, scorer: Scorer, test: Interactions, pairs: MatchedPairs, cold: str
+        cls,
+        exclude: str | Interactions | None,
+        scorer: Scorer,
+        test: Interactions,
+        pairs: MatchedPairs,
+        is_relevant: BoolArray | None,
+        cold: str,
     ) -> "Excluded":
         """Resolve an ``exclude`` argument."""
         rows, fitted = scorer.exclusion(exclude), scorer.fitted
         if not isinstance(exclude, Interactions):
-            return cls(rows, None, count_contained(rows, pairs.users, pairs.items, fitted.n_items))
+            return cls(rows, None, *_count(rows, pairs.users, pairs.items, fitted.n_items, is_relevant))
         in_test = _as_rows_of(exclude, test)
-        n_test_pairs = count_contained(in_test, test.users, test.items, test.n_items)
+        counts = _count(in_test, test.users, test.items, test.n_items, is_relevant)
         warm = None if cold == "include" else fitted.counts.warm_items
         if warm is not None:
             rows = keep_columns(rows, warm, fitted.n_items)
         if cold != "popular":
-            return cls(rows, None, n_test_pairs)
+            return cls(rows, None, *counts)
         users = ids.look_up(test.user_ids, exclude.user_ids, "user_ids")[exclude.users]
         items = ids.look_up(fitted.item_ids, exclude.item_ids, "item_ids")[exclude.items]
         known = (users >= 0) & (items >= 0)
         cold_rows = rows_of_pairs(users[known], items[known], test.n_users, fitted.n_items)
-        return cls(rows, cold_rows if warm is None else keep_columns(cold_rows, warm, fitted.n_items), n_test_pairs)
+        return cls(rows, cold_rows if warm is None else keep_columns(cold_rows, warm, fitted.n_items), *counts)
+
+
+def _count(
+    rows: Rows, users: Int32Array, items: Int32Array, n_items: int, is_relevant: BoolArray | None
+) -> tuple[int, int]:
+    """Count the pairs that are among rows, and the relevant ones of these."""
+    n_pairs = count_contained(rows, users, items, n_items)
+    if is_relevant is None or not n_pairs:
+        return n_pairs, n_pairs
+    return n_pairs, count_contained(rows, users[is_relevant], items[is_relevant], n_items)
 
 
 def _as_rows_of(pairs: Interactions, test: Interactions) -> Rows:

@@ -154,10 +154,14 @@ class Measured(NamedTuple):
         Values of users are those of the users of the test part.
     counts : dict of str to int
         See `fastmf.evaluate`.
+    n_relevant, n_relevant_excluded : int
+        Relevant test ratings, and those of them that are among the excluded pairs; 0 without rankings.
     """
 
     metrics: list[Measurement]
     counts: dict[str, int]
+    n_relevant: int = 0
+    n_relevant_excluded: int = 0
 
 
 def measure(
@@ -198,15 +202,14 @@ def measure(
     inputs = _rating_inputs(model, fitted, pairs, setting.test)
     of_ratings = [metric for metric in setting.metrics if not is_of_rankings(metric)]
     metrics = [Measurement.of(metric, metric.name, inputs, by_user) for metric in of_ratings]
-    counts: dict[str, int] = {}
+    measured = Measured([], {})
     if len(of_ratings) < len(setting.metrics):
         is_relevant = setting.is_relevant(model.is_implicit if is_implicit is None else is_implicit)
         _require_ranked(pairs.taking(is_relevant).users, setting.cold, called or "the model")
-        of_rankings, counts = _measure_rankings(model, fitted, pairs, setting, is_relevant, by_user)
-        metrics += of_rankings
-    counts["n_ratings"] = setting.test.n_ratings
-    counts["n_unknown"] = int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
-    return Measured(metrics, counts)
+        measured = _measure_rankings(model, fitted, pairs, setting, is_relevant, by_user)
+    n_unknown = int(np.count_nonzero((pairs.users < 0) | (pairs.items < 0)))
+    counts = {"n_ratings": setting.test.n_ratings, "n_unknown": n_unknown}
+    return measured._replace(metrics=metrics + measured.metrics, counts=measured.counts | counts)
 
 
 def _require_ranked(users: Int32Array, cold: str, called: str) -> None:
@@ -243,11 +246,12 @@ def _measure_rankings(
     test, cold, among = setting.test, setting.cold, setting.among
     scorer = Scorer(fitted, model.backend, model.n_threads)
     exclude = None if among is not None and setting.exclude == "seen" else setting.exclude
-    excluded = Excluded.of(exclude, scorer, test, pairs, cold)
+    excluded = Excluded.of(exclude, scorer, test, pairs, is_relevant, cold)
     ranked = rows_to_rank(pairs, is_relevant, fitted, excluded, cold)
     if among is not None:
         ranked = ranked_among(ranked, Candidates.of(among, test, fitted, cold), test, fitted.n_items)
     rankings = Rankings(scorer, model.backend, ranked, test, cold)
     metrics = rankings.measure([each for each in setting.metrics if is_of_rankings(each)], setting.cut_offs, by_user)
     counts = {"n_users": rankings.n_users, "n_cold_users": ranked.n_cold, "n_excluded": excluded.n_test_pairs}
-    return Measured(metrics, counts)
+    n_relevant = test.n_ratings if is_relevant is None else int(np.count_nonzero(is_relevant))
+    return Measured(metrics, counts, n_relevant, excluded.n_relevant)

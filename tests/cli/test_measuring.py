@@ -142,8 +142,17 @@ def test_compare_prints_a_table(data: Any, candidates: str, call_fastmf: Callabl
     shown = next(row for row in rows if row.startswith("ndcg")).split()
     numbers = [f"{value:.4f}" for value in expected[:3]]
     interval = [f"{expected.low:.4f}", "..", f"{expected.high:.4f}"]
-    counts = [str(count) for count in expected[6:]]
+    counts = [str(count) for count in expected[6:10]]
     assert shown == ["ndcg@2", *numbers, *interval, f"{expected.p_value:.3f}", *counts]
+
+
+def test_compare_says_that_a_model_was_trained_on_the_test_ratings(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("compare", data.models["als"], data.models["sgd"], data.ratings, "--metrics", "ndcg")
+
+    n_ratings = len(fastmf.read_parquet(data.ratings))
+    assert f"{n_ratings:,} of {n_ratings:,} relevant test ratings are among the excluded pairs" in done.stderr
+    assert "or set --exclude" in done.stderr
+    assert f"{n_ratings:,} test ratings are of items that are not ranked" in done.stdout.splitlines()[-1]
 
 
 def test_compare_shows_what_is_undefined(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
