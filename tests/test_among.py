@@ -55,6 +55,7 @@ def test_to_rank_among_some_is_to_leave_out_all_others(model: FactorModel, cold:
 
     results = fastmf.evaluate(model, test, among=among, k=(1, 4, 20), metrics=ALL, cold=cold)
 
+    assert results.pop("n_unknown_candidates") == 0
     assert results == fastmf.evaluate(model, test, exclude=all_but(among, test), k=(1, 4, 20), metrics=ALL, cold=cold)
     assert results["ndcg@4"] != fastmf.evaluate(model, test, k=4, exclude=None, metrics=["ndcg"])["ndcg@4"]
 
@@ -83,7 +84,9 @@ def test_candidates_come_in_many_forms(form: str, als: FactorModel) -> None:
     users, items = pairs_of(candidates())
     expected = fastmf.evaluate(als, data()[1], among=candidates(), k=4)
 
-    assert fastmf.evaluate(als, data()[1], among=FORMS[form](users, items), k=4) == expected
+    found = fastmf.evaluate(als, data()[1], among=FORMS[form](users, items), k=4)
+
+    assert found == expected | {"n_unknown_candidates": int(form == "with unknown ones")}
 
 
 def one_item_a_user(ratings: Interactions) -> tuple[Interactions, Interactions]:
@@ -184,14 +187,27 @@ def test_cold_candidates_are_ranked_only_where_cold_items_are() -> None:
     warm = train.take(train.items != 7)
     model = fastmf.ALS(n_factors=4, n_epochs=3).fit(warm)
     model.item_factors[7] = 100 * model.user_factors[3]
+    model.item_biases[8] = -1000
     test = Interactions.from_arrays([3], [2])
 
-    ranks = {
-        cold: fastmf.evaluate(model, test, among={3: [7]}, k=2, metrics=["mrr"], cold=cold)["mrr@2"]
+    found = {
+        cold: fastmf.evaluate(model, test, among={3: [7, 8]}, k=2, metrics=["mrr"], cold=cold)
         for cold in ("skip", "include")
     }
 
-    assert ranks == {"skip": 1, "include": 0.5}
+    assert {cold: results["mrr@2"] for cold, results in found.items()} == {"skip": 1, "include": 0.5}
+    assert {cold: results["n_unknown_candidates"] for cold, results in found.items()} == {"skip": 1, "include": 0}
+
+
+def test_candidates_of_another_id_space_are_refused(als: FactorModel) -> None:
+    test = Interactions.from_arrays([3, 3, 4], [1, 2, 3])
+
+    for among in ({3: [900, 901], 4: [902]}, {3: [900, 1, 2], 4: [902]}):
+        with pytest.raises(
+            DataError, match=r"among has no candidate that the model knows, beside .* \([32] candidates"
+        ):
+            fastmf.evaluate(als, test, among=among, k=1, metrics=["hit_rate"])
+    assert fastmf.evaluate(als, test, among={3: [900, 5], 4: [902]}, k=1, metrics=["auc"])["n_unknown_candidates"] == 2
 
 
 def test_users_without_candidates_are_refused(als: FactorModel) -> None:

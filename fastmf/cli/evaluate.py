@@ -9,8 +9,8 @@ unless --cold says otherwise. For an implicit model, rmse and mae measure agains
 and 0 for others.
 
 Counts: n_ratings test ratings; n_unknown of them, of a user or item without training ratings; n_excluded of them, of an
-item that is left out for the user, and can only be missed; n_users, for whom items were ranked; and n_cold_users, with
-test ratings but no training ratings.
+item that is left out for the user, and can only be missed; n_users, for whom items were ranked; n_cold_users, with test
+ratings but no training ratings; and with --among n_unknown_candidates, which have no training ratings and are left out.
 
 Beside each metric stands that of what the model has to beat, fitted to the same ratings: the biases of users and items
 (bias-only) for a model of ratings, popularity for an implicit one.

@@ -126,7 +126,9 @@ def evaluate(
         ``n_ratings`` counts the predicted ratings, and ``n_unknown`` those of them whose user or item is cold (they
         count in ``rmse``, ``mae`` and ``fcp``, without the factors of what is cold). With rankings there are
         ``n_users``, which counts the ranked users; ``n_cold_users``, the cold users with a relevant item; and
-        ``n_excluded``, the test ratings that are among the excluded pairs, which can only be missed. ``auc``,
+        ``n_excluded``, the test ratings that are among the excluded pairs, which can only be missed. With ``among``,
+        ``n_unknown_candidates`` counts the candidates of users of the test part that were left out: those that are
+        unknown, or cold where these are not ranked. ``auc``,
         ``mean_percentile_rank``, ``graded_ndcg`` and ``diversity`` are means over the users for whom they are defined;
         the first two leave out missed items that are not ranked.
 
@@ -150,7 +152,8 @@ def evaluate(
         If a metric is unknown, or k is larger than the catalogue; if ``per_user`` is asked for with a metric that has
         no values for users, with ``ci`` or with ``baseline``.
     DataError
-        If there is nothing to measure, a ranked user has no candidates in ``among``, or a factor is not finite.
+        If there is nothing to measure, a ranked user has no candidates in ``among``, no candidate is known and not
+        relevant, or a factor is not finite.
 
     Examples
     --------

@@ -142,6 +142,11 @@ class Candidates(NamedTuple):
         items = ids.look_up(fitted.item_ids, among.item_ids, "item_ids")[among.items]
         return cls(users, items if cold == "include" else _without(items, fitted.counts.of_items == 0))
 
+    @property
+    def n_unknown(self) -> int:
+        """Count the pairs of users of the test part that are not ranked."""
+        return int(np.count_nonzero((self.test_users >= 0) & (self.items < 0)))
+
 
 def as_candidates(among: Any) -> Interactions:
     """Return an ``among`` argument as pairs; their ratings mean nothing.

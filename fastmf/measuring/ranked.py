@@ -122,9 +122,11 @@ def ranked_among(ranked: Ranked, candidates: Candidates, test: Interactions, n_i
     Raises
     ------
     DataError
-        If a user who is to be ranked has no candidate: the relevant items would have no rival.
+        If a user who is to be ranked has no candidate, or no user has one that is known and not relevant: the relevant
+        items would have no rival.
     """
     rows, items = ranked.relevant
+    n_known = len(np.unique(rows[items >= 0].astype(np.int64) * n_items + items[items >= 0]))
     row_of_user = np.full(test.n_users + 1, -1, np.int64)  # -1 stands for the last place
     row_of_user[ranked.align(test.users)] = rows
     row_of_candidate = row_of_user[candidates.test_users]
@@ -132,7 +134,14 @@ def ranked_among(ranked: Ranked, candidates: Candidates, test: Interactions, n_i
     _require_candidates(np.flatnonzero((row_of_user >= 0) & ~has_candidates[row_of_user]), test)
     rows, items = np.concatenate([rows, row_of_candidate]), np.concatenate([items, candidates.items])
     known = (rows >= 0) & (items >= 0)
-    return ranked._replace(among=rows_of_pairs(rows[known], items[known], len(ranked.users), n_items))
+    among = rows_of_pairs(rows[known], items[known], len(ranked.users), n_items)
+    if len(among.indices) == n_known:
+        raise DataError(
+            f"{named('among')} has no candidate that the model knows, beside the relevant items: these would have no "
+            f"rival ({candidates.n_unknown:,} candidates are unknown, or cold and not ranked); expected candidates "
+            "with the item ids of the training ratings"
+        )
+    return ranked._replace(among=among)
 
 
 def _require_candidates(users: npt.NDArray[np.int64], test: Interactions) -> None:

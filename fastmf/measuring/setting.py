@@ -248,10 +248,13 @@ def _measure_rankings(
     exclude = None if among is not None and setting.exclude == "seen" else setting.exclude
     excluded = Excluded.of(exclude, scorer, test, pairs, is_relevant, cold)
     ranked = rows_to_rank(pairs, is_relevant, fitted, excluded, cold)
+    of_candidates = {}
     if among is not None:
-        ranked = ranked_among(ranked, Candidates.of(among, test, fitted, cold), test, fitted.n_items)
+        candidates = Candidates.of(among, test, fitted, cold)
+        ranked = ranked_among(ranked, candidates, test, fitted.n_items)
+        of_candidates["n_unknown_candidates"] = candidates.n_unknown
     rankings = Rankings(scorer, model.backend, ranked, test, cold)
     metrics = rankings.measure([each for each in setting.metrics if is_of_rankings(each)], setting.cut_offs, by_user)
     counts = {"n_users": rankings.n_users, "n_cold_users": ranked.n_cold, "n_excluded": excluded.n_test_pairs}
     n_relevant = test.n_ratings if is_relevant is None else int(np.count_nonzero(is_relevant))
-    return Measured(metrics, counts, n_relevant, excluded.n_relevant)
+    return Measured(metrics, counts | of_candidates, n_relevant, excluded.n_relevant)
