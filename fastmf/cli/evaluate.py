@@ -13,7 +13,8 @@ item that is left out for the user, and can only be missed; n_users, for whom it
 ratings but no training ratings; and with --among n_unknown_candidates, which have no training ratings and are left out.
 
 Beside each metric stands that of what the model has to beat, fitted to the same ratings: the biases of users and items
-(bias-only) for a model of ratings, popularity for an implicit one.
+(bias-only) for a model of ratings, popularity for an implicit one. Where the baseline is clearly better by rmse, or by
+the metric by which the model selects epochs, a last line says so.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def run(parsed: argparse.Namespace) -> int:
         note(f"wrote the metrics of {len(table):,} users to {parsed.per_user}", parsed)
     results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
     print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
-    found = verdict(results, model.is_implicit)
+    found = verdict(results, model.is_implicit, {"rmse", model.validation_metrics[0]})
     if found is not None and not parsed.json:
         print(found)
     return 0

@@ -1,6 +1,6 @@
 """Metrics of a model beside those of its baseline, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastmf.measuring.baseline import baseline_of, name_of_baseline
@@ -11,6 +11,8 @@ from fastmf.measuring.setting import Measurable
 _PREFIX = "baseline_"
 # Metrics of which more is not better in itself.
 _NOT_OF_QUALITY = ("coverage", "gini", "novelty", "diversity")
+# Models whose metrics differ by no more than this share are as good as each other.
+_TIE_OF_ERRORS, _TIE_OF_RANKINGS = 0.002, 0.01
 
 
 def baseline_metrics(model: Measurable, test: Any, **options: Any) -> Evaluation:
@@ -55,10 +57,20 @@ def beside_baseline(results: Mapping[str, Any], is_implicit: bool) -> dict[str, 
     return shown
 
 
-def verdict(results: Mapping[str, Any], is_implicit: bool) -> str | None:
-    """Say plainly that a model is no better than its baseline, and by which metrics; None if it is better by all.
+def verdict(results: Mapping[str, Any], is_implicit: bool, metrics: Collection[str] | None = None) -> str | None:
+    """Say plainly that the baseline of a model is better, and by which metrics; None if it is by none.
 
+    It is better by an error that is lower by more than 0.2 %, or by another metric that is higher by more than 1 %.
     Metrics that do not measure how good predictions are, such as coverage, do not count.
+
+    Parameters
+    ----------
+    results : mapping of str to float or None
+        As `fastmf.evaluate` returns them with ``baseline=True``.
+    is_implicit : bool
+        Whether the baseline is popularity.
+    metrics : collection of str, optional
+        The metrics that count, without cut-offs. None: all.
 
     Examples
     --------
@@ -66,19 +78,23 @@ def verdict(results: Mapping[str, Any], is_implicit: bool) -> str | None:
     >>> verdict({"rmse": 1.047, "baseline_rmse": 1.022}, is_implicit=False)
     'the model is no better than its baseline by rmse (1.0470, bias-only 1.0220)'
     """
-    worse = [name for name in results if f"{_PREFIX}{name}" in results and _is_no_better(name, results)]
+    worse = [name for name in results if f"{_PREFIX}{name}" in results and _is_worse(name, results, metrics)]
     if not worse:
         return None
     shown = beside_baseline(results, is_implicit)
     return "the model is no better than its baseline by " + ", ".join(f"{name} ({shown[name]})" for name in worse)
 
 
-def _is_no_better(name: str, results: Mapping[str, Any]) -> bool:
+def _is_worse(name: str, results: Mapping[str, Any], metrics: Collection[str] | None) -> bool:
     metric = METRICS[name.partition("@")[0]]
     ours, other = results[name], results[_PREFIX + name]
-    if metric.name in _NOT_OF_QUALITY or ours is None or other is None:
+    if metric.name in _NOT_OF_QUALITY or (metrics is not None and metric.name not in metrics):
         return False
-    return bool(ours <= other if metric.higher_is_better else ours >= other)
+    if ours is None or other is None:
+        return False
+    if metric.higher_is_better:
+        return bool(other - ours > _TIE_OF_RANKINGS * abs(ours))
+    return bool(ours - other > _TIE_OF_ERRORS * abs(ours))
 
 
 def _in_digits(value: float | None) -> str:

@@ -30,8 +30,6 @@ from fastmf_kernels.topk.arrays import Rows
 _FEWEST_RATINGS = 1000
 # On fewer validation ratings than these, chance decides which of two models is better.
 _FEWEST_TO_COMPARE = 100
-# Models whose metrics differ by no more than this share are as good as each other.
-_TIE_OF_ERRORS, _TIE_OF_RANKINGS = 0.002, 0.01
 # So large a share of the validation ratings may be among the training ratings.
 _MOST_SHARED = 0.05
 # Scores below this are all about 0, on data whose scores are about 1.
@@ -179,11 +177,8 @@ def _on_baseline(model: Advised, validation: Interactions) -> str:
     k = int(name.partition("@")[2] or 1)
     results = {name.removeprefix("validation_"): record[name]}
     results |= baseline_metrics(model, validation, k=k, metrics=[metric])
-    ours, *of_baseline = results.values()
-    sign, margin = (1, _TIE_OF_RANKINGS) if METRICS[metric].higher_is_better else (-1, _TIE_OF_ERRORS)
-    if not of_baseline or None in of_baseline or sign * (of_baseline[0] - ours) <= margin * abs(ours):
-        return ""
-    return f"in validation, {verdict(results, model.is_implicit)}. Try other hyper-parameters: fastmf.tune finds some"
+    found = verdict(results, model.is_implicit)
+    return "" if found is None else f"in validation, {found}. Try other hyper-parameters: fastmf.tune finds some"
 
 
 def collapsed(fitted: Fitted, scale: float = 1.0) -> bool:

@@ -131,8 +131,9 @@ def test_evaluate_shows_the_baseline_beside_each_metric(
     for metric in ("rmse", "ndcg@10", "coverage@10"):
         shown = f"{expected[metric]:.4f}, {baseline} {expected[f'baseline_{metric}']:.4f}"
         assert f"{metric:<12}  {shown}" in lines
-    worse = [] if expected["rmse"] < expected["baseline_rmse"] else ["rmse"]
-    worse += [] if expected["ndcg@10"] > expected["baseline_ndcg@10"] else ["ndcg@10"]
+    worse = ["rmse"] if expected["baseline_rmse"] < 0.998 * expected["rmse"] else []
+    # It counts only for a model that is selected by it.
+    worse += ["ndcg@10"] if name == "bpr" and expected["baseline_ndcg@10"] > 1.01 * expected["ndcg@10"] else []
     assert lines[-1].startswith("the model is no better than its baseline by ") == bool(worse)
     assert all(f"{metric} (" in lines[-1] for metric in worse)
 
