@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write a table with the metrics of each user, and the numbers of relevant items and of ratings",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument("--no-baseline", action="store_true", help="leave out the metrics of the baseline")
+    parser.add_argument(
+        "--no-baseline",
+        action="store_true",
+        help="leave out the metrics of the baseline; a model that an earlier version saved may have none",
+    )
     add_run_options(parser)
 
 
@@ -50,7 +54,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Evaluate and print the metrics."""
     import fastmf
     from fastmf.common.files import require_absent
-    from fastmf.measuring.beside_baseline import verdict
+    from fastmf.measuring.beside_baseline import has_baseline, verdict
+    from fastmf.models import FactorModel
     from fastmf.reading.parquet import write_table
 
     if parsed.per_user is not None:
@@ -61,6 +66,8 @@ def run(parsed: argparse.Namespace) -> int:
         write_table(table, parsed.per_user, parsed.overwrite)
         note(f"wrote the metrics of {len(table):,} users to {parsed.per_user}", parsed)
     results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
+    if not parsed.no_baseline and isinstance(model, FactorModel) and not has_baseline(results):
+        note("no baseline: the model was saved by an earlier version; fit it again", parsed)
     print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
     found = verdict(results, model.is_implicit, {"rmse", model.validation_metrics[0]})
     if found is not None and not parsed.json:

@@ -57,6 +57,11 @@ def beside_baseline(results: Mapping[str, Any], is_implicit: bool) -> dict[str, 
     return shown
 
 
+def has_baseline(results: Mapping[str, Any]) -> bool:
+    """Whether the baseline was measured, too."""
+    return any(name.startswith(_PREFIX) for name in results)
+
+
 def verdict(results: Mapping[str, Any], is_implicit: bool, metrics: Collection[str] | None = None) -> str | None:
     """Say plainly that the baseline of a model is better, and by which metrics; None if it is by none.
 

@@ -64,6 +64,24 @@ def test_evaluate_with_intervals(
     assert f"coverage@10   {results['coverage@10']:.4f}, {other['coverage@10']}" in lines
 
 
+def test_evaluate_says_that_an_earlier_model_has_no_baseline(
+    data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    model = fastmf.load(data.models["als"])
+    for name in ("user_baseline", "item_baseline"):
+        del model.fitted.state[name]
+    model.save(tmp_path / "earlier")
+    said = "no baseline: the model was saved by an earlier version; fit it again"
+
+    def noted(*args: object) -> bool:
+        return said in call_fastmf("evaluate", *args, "--metrics", "rmse").stderr
+
+    assert noted("earlier", data.test)
+    assert not noted("earlier", data.test, "--no-baseline")
+    assert not noted(data.models["als"], data.test)
+    assert not noted(data.models["bias"], data.test)
+
+
 def test_evaluate_shows_what_is_undefined(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     fastmf.read_parquet(data.test).take([0]).to_parquet(tmp_path / "one.parquet")
 
