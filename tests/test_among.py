@@ -235,7 +235,14 @@ def test_users_without_candidates_are_refused(als: FactorModel) -> None:
         ({1: 5}, ParameterError, "among[1] is 5; expected a list of item ids"),
         ({}, DataError, "among has no candidates; expected item ids for each user"),
         ({1: []}, DataError, "among has no candidates; expected item ids for each user"),
-        ({"ann": [1]}, DataError, "has ids of type string, the model's are int64"),
+        ({"ann": [1]}, DataError, "among has user ids of type string, and the model has those of type int64"),
+        ({1: ["x"]}, DataError, "among has item ids of type string, and the model has those of type int64"),
+        (
+            {None: [1]},
+            DataError,
+            "among, its keys as 'users' and their lists as 'items': column 'users' has 1 null value",
+        ),
+        (pa.table({"user_id": [None], "item_id": [1]}), DataError, "among: column 'user_id'"),
         (pa.table({"user": [1], "item_id": [1]}), DataError, "no column 'user_id'; the columns are 'user', 'item_id'"),
     ],
 )

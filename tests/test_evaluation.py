@@ -305,6 +305,7 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"exclude": Interactions.from_arrays(["a"], [1])}, DataError, "exclude has user ids of type string, and"),
         ({"per_user": "yes"}, ParameterError, "per_user is 'yes'; expected True or False"),
         ({"baseline": "popularity"}, ParameterError, "baseline is 'popularity'; expected True or False"),
         ({"k": 26}, ParameterError, "k is 26, but the catalogue has 25 items; expected at most as many"),
@@ -325,7 +326,11 @@ def test_batches_of_users_do_not_show(als: FactorModel, monkeypatch: pytest.Monk
         ({"k": "5"}, ParameterError, "k is '5'; expected an integer of at least 1"),
         ({"metrics": 5}, ParameterError, "metrics are [5]; expected some of rmse"),
         ({"min_relevant_rating": 99}, DataError, "no user of the test part with a relevant item is known"),
-        ({"test": Interactions.from_arrays(["a"], [1])}, DataError, "has ids of type string, the model's are int64"),
+        (
+            {"test": Interactions.from_arrays(["a"], [1])},
+            DataError,
+            "test has user ids of type string, and the model has",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

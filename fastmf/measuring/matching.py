@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import count_contained, keep_columns, rows_of_pairs
@@ -36,8 +37,8 @@ class MatchedPairs(NamedTuple):
         """Look up the ids of the test part in a model."""
         users, items = test.users, test.items
         if not (test.user_ids.equals(fitted.user_ids) and test.item_ids.equals(fitted.item_ids)):
-            users = ids.look_up(fitted.user_ids, test.user_ids, "user_ids")[users]
-            items = ids.look_up(fitted.item_ids, test.item_ids, "item_ids")[items]
+            users = _look_up(fitted.user_ids, test.user_ids, "test", "user")[users]
+            items = _look_up(fitted.item_ids, test.item_ids, "test", "item")[items]
         if cold != "include":
             users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.of_items == 0)
         return cls(users, items, test.users)
@@ -45,6 +46,20 @@ class MatchedPairs(NamedTuple):
     def taking(self, chosen: BoolArray | None) -> "MatchedPairs":
         """Return some of the pairs; all if None."""
         return self if chosen is None else MatchedPairs(*(each[chosen] for each in self))
+
+
+def _look_up(known: pa.Array, given: pa.Array, parameter: str, kind: str) -> Int32Array:
+    """Return the index of each id of a parameter among the known ones, -1 for others."""
+    _require_type(known, given, parameter, kind)
+    return ids.look_up(known, given, f"{kind}_ids")
+
+
+def _require_type(known: pa.Array, given: pa.Array, parameter: str, kind: str) -> None:
+    if len(given) and pa.types.is_integer(given.type) != pa.types.is_integer(known.type):
+        raise DataError(
+            f"{named(parameter)} has {kind} ids of type {given.type}, and the model has those of type {known.type}; "
+            "cast them to that type"
+        )
 
 
 def _without(indices: Int32Array, is_cold: BoolArray) -> Int32Array:
@@ -84,7 +99,11 @@ class Excluded(NamedTuple):
         cold: str,
     ) -> "Excluded":
         """Resolve an ``exclude`` argument."""
-        rows, fitted = scorer.exclusion(exclude), scorer.fitted
+        fitted = scorer.fitted
+        if isinstance(exclude, Interactions):
+            _require_type(fitted.user_ids, exclude.user_ids, "exclude", "user")
+            _require_type(fitted.item_ids, exclude.item_ids, "exclude", "item")
+        rows = scorer.exclusion(exclude)
         if not isinstance(exclude, Interactions):
             return cls(rows, None, *_count(rows, pairs.users, pairs.items, fitted.n_items, is_relevant))
         in_test = _as_rows_of(exclude, test)
@@ -94,8 +113,8 @@ class Excluded(NamedTuple):
             rows = keep_columns(rows, warm, fitted.n_items)
         if cold != "popular":
             return cls(rows, None, *counts)
-        users = ids.look_up(test.user_ids, exclude.user_ids, "user_ids")[exclude.users]
-        items = ids.look_up(fitted.item_ids, exclude.item_ids, "item_ids")[exclude.items]
+        users = _look_up(test.user_ids, exclude.user_ids, "exclude", "user")[exclude.users]
+        items = _look_up(fitted.item_ids, exclude.item_ids, "exclude", "item")[exclude.items]
         known = (users >= 0) & (items >= 0)
         cold_rows = rows_of_pairs(users[known], items[known], test.n_users, fitted.n_items)
         return cls(rows, cold_rows if warm is None else keep_columns(cold_rows, warm, fitted.n_items), *counts)
@@ -115,8 +134,8 @@ def _as_rows_of(pairs: Interactions, test: Interactions) -> Rows:
     """Return pairs as rows by the indices of the test part."""
     if pairs.user_ids.equals(test.user_ids) and pairs.item_ids.equals(test.item_ids):
         return Rows(pairs.by_user.indptr, pairs.by_user.indices)
-    users = ids.look_up(test.user_ids, pairs.user_ids, "user_ids")[pairs.users]
-    items = ids.look_up(test.item_ids, pairs.item_ids, "item_ids")[pairs.items]
+    users = _look_up(test.user_ids, pairs.user_ids, "exclude", "user")[pairs.users]
+    items = _look_up(test.item_ids, pairs.item_ids, "exclude", "item")[pairs.items]
     known = (users >= 0) & (items >= 0)
     return rows_of_pairs(users[known], items[known], test.n_users, test.n_items)
 
@@ -138,8 +157,8 @@ class Candidates(NamedTuple):
     @classmethod
     def of(cls, among: Interactions, test: Interactions, fitted: Fitted, cold: str) -> "Candidates":
         """Look up candidates in a test part and a model."""
-        users = ids.look_up(test.user_ids, among.user_ids, "user_ids")[among.users]
-        items = ids.look_up(fitted.item_ids, among.item_ids, "item_ids")[among.items]
+        users = _look_up(test.user_ids, among.user_ids, "among", "user")[among.users]
+        items = _look_up(fitted.item_ids, among.item_ids, "among", "item")[among.items]
         return cls(users, items if cold == "include" else _without(items, fitted.counts.of_items == 0))
 
     @property
@@ -156,12 +175,15 @@ def as_candidates(among: Any) -> Interactions:
     ParameterError
         If it is no table, dict or Interactions.
     DataError
-        If it has no candidates.
+        If it has no candidates, or what it has are no ids.
     """
     if isinstance(among, Interactions):
         return among
     if is_table(among):
-        return Interactions.from_arrow(among, rating=None, duplicates="first")
+        try:
+            return Interactions.from_arrow(among, rating=None, duplicates="first")
+        except DataError as error:
+            raise DataError(f"{named('among')}: {error}") from error
     if not isinstance(among, Mapping):
         raise ParameterError(
             f"{named('among')} is of type {type(among).__name__}; expected Interactions, a table with the columns "
@@ -176,4 +198,7 @@ def as_candidates(among: Any) -> Interactions:
         users.extend([user] * (len(items) - len(users)))
     if not items:
         raise DataError(f"{named('among')} has no candidates; expected item ids for each user")
-    return Interactions.from_arrays(users, items, duplicates="first")
+    try:
+        return Interactions.from_arrays(users, items, duplicates="first")
+    except DataError as error:
+        raise DataError(f"{named('among')}, its keys as 'users' and their lists as 'items': {error}") from error
