@@ -83,7 +83,8 @@ def _in_words(results: dict[str, Any], is_implicit: bool) -> dict[str, Any]:
     for name in [name for name in words if f"{name}_low" in words]:
         low, high = words.pop(f"{name}_low"), words.pop(f"{name}_high")
         if results[name] is not None:
-            words[name] = f"{show(words[name])}  ({show(low)} .. {show(high)})"
+            bounds = "one user has no interval" if results[f"{name}_low"] is None else f"{show(low)} .. {show(high)}"
+            words[name] = f"{show(words[name])}  ({bounds})"
     for name in [name for name in words if f"baseline_{name}" in words]:
         other = words.pop(f"baseline_{name}")
         if results[name] is not None:

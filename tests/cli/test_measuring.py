@@ -85,9 +85,11 @@ def test_evaluate_says_that_an_earlier_model_has_no_baseline(
 def test_evaluate_shows_what_is_undefined(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     fastmf.read_parquet(data.test).take([0]).to_parquet(tmp_path / "one.parquet")
 
-    done = call_fastmf("evaluate", data.models["als"], "one.parquet", "--metrics", "fcp", "--ci")
+    done = call_fastmf("evaluate", data.models["als"], "one.parquet", "--metrics", "fcp", "rmse", "--ci")
 
-    assert done.stdout.splitlines()[0] == "fcp        undefined"
+    of_rmse, of_fcp, *_ = done.stdout.splitlines()
+    assert "  (one user has no interval), bias-only " in of_rmse
+    assert of_fcp == "fcp        undefined"
 
 
 def test_evaluate_writes_a_table_of_users(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
@@ -179,7 +181,9 @@ def test_compare_shows_what_is_undefined(data: Any, tmp_path: Path, call_fastmf:
 
     done = call_fastmf("compare", *models, "one.parquet", "--metrics", "fcp", "rmse")
 
-    assert done.stdout.splitlines()[-1].split()[:4] == ["fcp", "undefined", "undefined", "undefined"]
+    *_, of_rmse, of_fcp = done.stdout.splitlines()
+    assert of_fcp.split() == ["fcp", *["undefined"] * 5, "0", "0", "0", "0"]
+    assert of_rmse.split()[4:7] == ["undefined", "1.000", "1"]
 
 
 def test_compare_of_what_is_no_model(data: Any, call_fastmf: Callable[..., Done]) -> None:
