@@ -283,29 +283,61 @@ def test_a_baseline_is_measured_as_the_model_is(cold: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [SGD, SVDpp])
-def test_a_fit_that_goes_on_keeps_the_baseline_of_the_first(kind: Any, tmp_path: Path) -> None:
+def test_a_model_of_ratings_that_goes_on_has_no_baseline_of_all_its_ratings(kind: Any, tmp_path: Path) -> None:
     first, second = planted(60, 40), planted(80, 50, density=0.3)
-    test = Interactions.from_arrays([2, 5, 70, 900], [3, 7, 2, 4], [3, 4, 5, 2])
     model = kind(n_factors=3, n_epochs=2).fit(first)
-    before = fastmf.evaluate(model, test, metrics=["rmse"], baseline=True, cold="include")["baseline_rmse"]
+    assert "baseline_rmse" in fastmf.evaluate(model, second, metrics=["rmse"], baseline=True)
 
-    model.partial_fit(second)
+    model.partial_fit(second).save(tmp_path / "model")
+
+    for each in (model, fastmf.load(tmp_path / "model"), model.partial_fit(first)):
+        assert baseline_of(each) is None
+        assert "baseline_rmse" not in fastmf.evaluate(each, second, metrics=["rmse"], baseline=True)
+
+
+def clicks_and_others() -> Interactions:
+    """Ratings of 1, 0 and -1: the more items are liked, the fewer have rated them."""
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((300, 80)) < np.linspace(0.5, 0.1, 80))
+    is_liked = rng.random(len(users)) < (items + 1) / 80
+    return Interactions.from_arrays(users, items, np.where(is_liked, 1, -rng.integers(0, 2, len(users))))
+
+
+@pytest.mark.parametrize("model", [ImplicitALS(), fastmf.BPR(), SGD(loss="logistic")])
+def test_what_was_not_chosen_is_not_popular(model: FactorModel, tmp_path: Path) -> None:
+    train, test = fastmf.split.random(clicks_and_others(), 0.2, seed=0)
+    model = small(model).fit(train)
     model.save(tmp_path / "model")
 
+    expected = fastmf.evaluate(Popularity().fit(train), test)
+
     for each in (model, fastmf.load(tmp_path / "model")):
-        after = fastmf.evaluate(each, test, metrics=["rmse"], baseline=True, cold="include")["baseline_rmse"]
-        assert after == pytest.approx(before, rel=1e-6)
+        found = fastmf.evaluate(each, test, baseline=True)
+        assert {name: found[f"baseline_{name}"] for name in ("rmse", "ndcg@10")} == {
+            name: expected[name] for name in ("rmse", "ndcg@10")
+        }
 
 
-def test_a_baseline_and_a_model_of_earlier_versions_have_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [fastmf.BPR(), SGD(loss="logistic")])
+def test_choices_of_a_fit_that_goes_on_are_popular_too(model: Any) -> None:
+    train, test = fastmf.split.random(clicks_and_others(), 0.2, seed=0)
+    first, second = (train.take(part) for part in np.array_split(np.arange(train.n_ratings), 2))
+
+    found = fastmf.evaluate(small(model).fit(first).partial_fit(second), test, baseline=True)
+
+    assert found["baseline_ndcg@10"] == fastmf.evaluate(Popularity().fit(train), test)["ndcg@10"]
+
+
+@pytest.mark.parametrize("kind", [ALS, ImplicitALS])
+def test_a_baseline_and_a_model_of_earlier_versions_have_none(kind: Any, tmp_path: Path) -> None:
     ratings = planted(60, 40)
     asked: dict[str, Any] = {"k": 3, "exclude": None, "metrics": ["rmse", "ndcg"], "baseline": True}
     for model in (Bias().fit(ratings), Popularity().fit(ratings)):
         assert baseline_of(model) is None
         assert not any(name.startswith("baseline_") for name in fastmf.evaluate(model, ratings, **asked))
-    small(ALS()).fit(ratings).save(tmp_path / "model")
+    small(kind()).fit(ratings).save(tmp_path / "model")
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
-    for name in ("user_baseline", "item_baseline"):
+    for name in {"user_baseline", "item_baseline"} & set(manifest["state"]):
         del manifest["files"][f"{name}.npy"]
         manifest["state"].remove(name)
         (tmp_path / "model" / f"{name}.npy").unlink()

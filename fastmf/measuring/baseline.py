@@ -9,9 +9,10 @@ from fastmf.measuring.setting import Measurable
 from fastmf_kernels.predict.arrays import Factors, make_link
 
 USER_BASELINE, ITEM_BASELINE = "user_baseline", "item_baseline"
-"""Names in `Fitted.state` of the biases that a model of ratings is compared with."""
-BASELINE_MEAN = "baseline_mean"
-"""Name in `Fitted.data` of the mean that belongs to them, where it is no longer ``mean``."""
+"""Names in `Fitted.state` of what a model is compared with.
+
+A model of ratings keeps biases, an implicit model how many ratings above 0 each item has, as the baseline of items.
+"""
 
 
 class FittedBaseline(NamedTuple):
@@ -34,20 +35,20 @@ def baseline_of(model: Measurable) -> FittedBaseline | None:
     Returns
     -------
     FittedBaseline or None
-        None if the model is itself a baseline, or was saved by a version that kept nothing for it.
+        None if the model is itself a baseline, was saved by a version that kept nothing for it, or predicts ratings
+        and has gone on with more of them after its fit.
     """
     fitted = model.fitted
     factors = fitted.factors
-    if not factors.user_factors.shape[1]:
+    if not factors.user_factors.shape[1] or ITEM_BASELINE not in fitted.state:
         return None
-    mean = 0.0
     if model.is_implicit:
-        user_biases, item_biases = np.zeros_like(factors.user_biases), fitted.counts.share_of_users.astype(np.float32)
-    elif USER_BASELINE in fitted.state:
-        user_biases, item_biases = fitted.state[USER_BASELINE], fitted.state[ITEM_BASELINE]
-        mean = float(fitted.data.get(BASELINE_MEAN, fitted.data["mean"]))
+        n_users = max(1, int(np.count_nonzero(~fitted.counts.is_cold_user)))
+        user_biases, mean = np.zeros_like(factors.user_biases), 0.0
+        item_biases = (fitted.state[ITEM_BASELINE].astype(np.float64) / n_users).astype(np.float32)
     else:
-        return None
+        user_biases, item_biases = fitted.state[USER_BASELINE], fitted.state[ITEM_BASELINE]
+        mean = float(fitted.data["mean"])
     terms = Factors(
         np.zeros((len(user_biases), 0), np.float32),
         np.zeros((len(item_biases), 0), np.float32),

@@ -134,9 +134,9 @@ def evaluate(
 
         With ``ci``, ``ndcg@10_low`` and ``ndcg@10_high`` follow ``ndcg@10``, and so for each metric that has values for
         users: all but ``coverage`` and ``gini``. They are None where the metric is undefined, or defined for one user
-        alone. With ``baseline``, its metrics are added as ``baseline_rmse``,
-        ``baseline_ndcg@10`` and so on, without intervals. All of these keys are missing for a model that is a baseline
-        itself, and for a model of ratings that was saved by an earlier version, which kept nothing for it.
+        alone. With ``baseline``, its metrics are added as ``baseline_rmse``, ``baseline_ndcg@10`` and so on, without
+        intervals. These keys are missing for a model that is a baseline itself, for a model of ratings that was saved
+        by an earlier version, which kept nothing for it, and for one that has gone on with ``partial_fit``.
     pyarrow.Table
         With ``per_user``: a row for each user of the test part, by ascending id, with ``user_id``, a float64 column for
         each metric that has values for users, ``n_relevant`` (his relevant test items) and ``n_ratings`` (his test

@@ -84,17 +84,8 @@ def _converged(ratings: Interactions) -> BiasTerms:
     return sweeps.terms()
 
 
-def baseline_state(ratings: Interactions, before: dict[str, Float32Array] | None = None) -> dict[str, Float32Array]:
-    """Return what a model of ratings keeps of its baseline, as part of `Trainer.state`.
-
-    Parameters
-    ----------
-    ratings : Interactions
-    before : dict of str to array, optional
-        The state of a model that goes on with these ratings: it keeps the baseline of its first fit.
-    """
-    if before is not None:
-        return {name: before[name] for name in (USER_BASELINE, ITEM_BASELINE) if name in before}
+def baseline_state(ratings: Interactions) -> dict[str, Float32Array]:
+    """Return what a fit to ratings keeps of its baseline, as part of `Trainer.state`."""
     terms = bias_terms(ratings)
     return {
         USER_BASELINE: terms.user_biases.astype(np.float32),

@@ -130,7 +130,8 @@ class DescentModel(FactorModel):
         factors. With ``adaptive``, rows of many ratings go on taking small steps, and new rows take large ones;
         otherwise steps start with ``learning_rate`` again. The mean μ stays. New ratings pay their share of the L2
         strengths of a row: with ``regularization_scaling="none"``, one of 20 ratings pays a twentieth. `history` has
-        the records of these epochs.
+        the records of these epochs. The baseline of a model of ratings is gone then, as it was fitted to the ratings
+        before alone; that of an implicit model counts the new ones, too.
 
         Parameters
         ----------

@@ -12,7 +12,6 @@ import pyarrow as pa
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import rows_of_pairs, union
 from fastmf.errors import DataError
-from fastmf.measuring.baseline import BASELINE_MEAN
 from fastmf.models.training import describe, first_factors, first_state
 from fastmf.models.units import trained_deviation
 from fastmf.models.warm import warm_part
@@ -194,5 +193,4 @@ def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:
     total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
     fingerprint = f"{before['fingerprint']}, {added['fingerprint']}"
     joint = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
-    joint |= {"deviation": trained_deviation(before), BASELINE_MEAN: before.get(BASELINE_MEAN, before["mean"])}
-    return {**added, **joint}
+    return {**added, **joint, "deviation": trained_deviation(before)}

@@ -17,7 +17,7 @@ from fastmf.models.least_squares import (
     make_solver,
     require_solver,
 )
-from fastmf.models.training import Record, Trainer, require_chosen
+from fastmf.models.training import Record, Trainer, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als.arrays import HalfSweep, Weighting
@@ -200,7 +200,7 @@ class _ImplicitTrainer:
     def __init__(self, model: ImplicitALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._kernels = model, kernels
         self.link: Link = make_link(None)
-        self.state: dict[str, Float32Array] = {}
+        self.state: dict[str, Float32Array] = popularity_state(ratings)
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),
             first_item_factors(model, ratings.n_items),

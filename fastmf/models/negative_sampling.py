@@ -8,7 +8,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import difference, rows_of_pairs
 from fastmf.backend import Kernels
 from fastmf.models.descent import DescentModel, DescentTrainer
-from fastmf.models.training import Record, require_chosen
+from fastmf.models.training import Record, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
@@ -52,6 +52,7 @@ class SampledTrainer(DescentTrainer):
         chosen, others = _parted(ratings, model.n_threads)
         grid = make_grid(chosen.n_users, chosen.n_items, chosen.n_ratings, width=2)
         super().__init__(model, chosen, kernels, start, link, mean_score, grid)
+        self.state |= popularity_state(chosen, None if start is None else start.state)
         self._run_epoch, self._n_negatives = run_epoch, n_negatives
         self._not_drawn = Rows(*chosen.by_user[:2])
         if start is not None:

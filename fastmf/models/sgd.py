@@ -180,7 +180,8 @@ class _SquaredTrainer(DescentTrainer):
     ) -> None:
         grid = kernels.make_grid(ratings.n_users, ratings.n_items, ratings.n_ratings)
         super().__init__(model, ratings, kernels, start, link, mean_score, grid)
-        self.state |= baseline_state(ratings, None if start is None else start.state)
+        if start is None:
+            self.state |= baseline_state(ratings)
         self._kernels = kernels
         self._state = kernels.training_to_device(self._blocks, self._centred, self._rows, model.storage)
 

@@ -150,7 +150,8 @@ class _SVDppTrainer(DescentTrainer):
             make_strength(number(model.regularization) if strength is None else strength, self._units),
         )
         self._rated = ratings.by_user if start is None else CSR(*start.seen, np.empty(0, np.float32))
-        self.state |= baseline_state(ratings, None if start is None else state)
+        if start is None:
+            self.state |= baseline_state(ratings)
         self.state |= {
             "user_factors_alone": self._apart.user_factors,
             "item_implicit_factors": self._implicit.item_factors,

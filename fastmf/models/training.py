@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import DataError, DivergenceError, ParameterError, named
+from fastmf.measuring.baseline import ITEM_BASELINE
 from fastmf.measuring.metrics import METRICS
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions, as_interactions
@@ -66,6 +67,26 @@ def require_chosen(ratings: Interactions) -> None:
             f"none of {ratings.n_ratings} ratings is above 0, the largest is {ratings.ratings.max():g}; an implicit "
             "model learns from what was chosen: expected some ratings above 0, or a model of ratings (ALS, SGD, SVDpp)"
         )
+
+
+def popularity_state(ratings: Interactions, before: dict[str, Float32Array] | None = None) -> dict[str, Float32Array]:
+    """Return what an implicit model keeps of its baseline: the number of ratings above 0 of each item.
+
+    Parameters
+    ----------
+    ratings : Interactions
+    before : dict of str to array, optional
+        The state of a model that goes on with these ratings; if it has kept nothing, nothing is added.
+
+    Returns
+    -------
+    dict of str to float32 array
+        A part of `Trainer.state`.
+    """
+    counts = np.bincount(ratings.items, ratings.ratings > 0, ratings.n_items)
+    if before is None:
+        return {ITEM_BASELINE: counts.astype(np.float32)}
+    return {name: (before[name] + counts).astype(np.float32) for name in (ITEM_BASELINE,) if name in before}
 
 
 def as_held_out_part(validation: Any, patience: int | None) -> Interactions | None:
