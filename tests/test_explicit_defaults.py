@@ -9,6 +9,7 @@ import pytest
 
 import fastmf
 from fastmf import ALS, SGD, Bias, Interactions, SVDpp, testing
+from fastmf.errors import ParameterError
 from fastmf.models import FactorModel
 from fastmf.models.bias_terms import bias_terms
 from fastmf.models.descent import DescentModel
@@ -16,12 +17,17 @@ from fastmf.models.explicit_strengths import strengths_of
 
 RATINGS = testing.power_law(150, 100, 4000)
 EXPLICIT = [SGD, SVDpp, ALS]
+SMALL: dict[str, Any] = {"n_factors": 4, "n_epochs": 3}
 each_kind = pytest.mark.parametrize("kind", EXPLICIT)
 STRENGTHS = {"regularization", "bias_regularization", "item_bias_regularization"}
 
 
 def rmse(model: Any, train: Interactions, test: Interactions) -> float:
     return float(fastmf.evaluate(model.fit(train), test, metrics=["rmse"])["rmse"])
+
+
+def numbers_of(model: FactorModel) -> list[float]:
+    return [value for value in model.chosen.values() if not isinstance(value, str)]
 
 
 def made_ratings(size_of_factors: float, density: float, seed: int = 0) -> tuple[Interactions, Interactions]:
@@ -52,13 +58,13 @@ def test_strengths_are_those_of_the_formula(scaling: str, exponent: float) -> No
 
 @each_kind
 def test_what_is_chosen_is_kept_and_makes_the_same_model(kind: type[FactorModel], tmp_path: Path) -> None:
-    model = kind(n_factors=4, n_epochs=3).fit(RATINGS)
-    scaling = "none" if kind is ALS else "root"
+    model = kind(**SMALL).fit(RATINGS)
 
-    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS
+    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS | {"regularization_scaling"}
+    assert model.chosen["regularization_scaling"] == ("none" if kind is ALS else "root")
     assert model.chosen == model.choose_parameters(RATINGS)
     assert model.get_params()["regularization"] == "auto"
-    given = kind(n_factors=4, n_epochs=3, regularization_scaling=scaling, **model.chosen).fit(RATINGS)
+    given = kind(**{**SMALL, **model.chosen}).fit(RATINGS)
     np.testing.assert_array_equal(given.item_factors, model.item_factors)
     assert given.chosen == {}
     model.save(tmp_path / "model")
@@ -84,12 +90,12 @@ def test_a_number_means_what_it_meant_before_it_could_be_chosen(kind: type[Facto
 def test_one_number_leaves_the_others_to_be_chosen(kind: type[FactorModel]) -> None:
     model = kind(n_factors=4, n_epochs=1, bias_regularization=0.3).fit(RATINGS)
 
-    assert model.chosen.keys() - {"learning_rate"} == {"regularization"}
+    assert model.chosen.keys() - {"learning_rate"} == {"regularization", "regularization_scaling"}
     assert model.chosen["regularization"] == pytest.approx(strengths_of(RATINGS, "count").factors)
     model.set_params(regularization=0.1, bias_regularization="auto").fit(RATINGS)
-    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS - {"regularization"}
+    assert model.chosen.keys() - {"learning_rate"} == STRENGTHS - {"regularization"} | {"regularization_scaling"}
     model.set_params(bias_regularization="auto", item_bias_regularization=0.5).fit(RATINGS)
-    assert model.chosen.keys() - {"learning_rate"} == {"bias_regularization"}
+    assert model.chosen.keys() - {"learning_rate"} == {"bias_regularization", "regularization_scaling"}
 
 
 @each_kind
@@ -138,7 +144,7 @@ def test_defaults_find_factors_where_there_are_some(kind: type[FactorModel]) -> 
 def test_a_few_ratings_are_enough_to_choose(kind: type[FactorModel], values: list[float]) -> None:
     model = kind(n_factors=2, n_epochs=5).fit(Interactions.from_arrays([1, 2, 3], [1, 2, 3], values))
 
-    assert all(math.isfinite(value) and value > 0 for value in model.chosen.values())
+    assert all(math.isfinite(value) and value > 0 for value in numbers_of(model))
     assert np.isfinite(model.predict([1, 2, 3], [3, 2, 1])).all()
 
 
@@ -150,7 +156,81 @@ def test_a_fit_that_goes_on_keeps_what_was_chosen(kind: type[DescentModel]) -> N
 
     assert model.partial_fit(second).chosen == chosen
     model.set_params(regularization=0.1)  # biases follow it again
-    assert model.partial_fit(second).chosen.keys() <= {"learning_rate"}
+    kept = {name: chosen[name] for name in ("learning_rate", "regularization_scaling")}
+    assert model.partial_fit(second).chosen == kept
+    assert model.partial_fit(second).chosen == kept
+
+
+GOING_ON: list[Any] = [
+    pytest.param({}, {"bias_regularization": 0.02}, "root", id="a strength"),
+    pytest.param({}, {"regularization": 0.1, "bias_regularization": 0.02}, "root", id="all strengths"),
+    pytest.param({"regularization_scaling": "none"}, {"regularization_scaling": None}, "none", id="no scaling"),
+    pytest.param({"bias_regularization": 0.02}, {"item_bias_regularization": 0.02}, "count", id="a second strength"),
+]
+
+
+@pytest.mark.parametrize("kind", [SGD, SVDpp])
+@pytest.mark.parametrize(("given", "changed", "scaling"), GOING_ON)
+def test_a_fit_that_goes_on_keeps_how_strengths_are_scaled(
+    kind: type[Any], given: dict[str, Any], changed: dict[str, Any], scaling: str, tmp_path: Path
+) -> None:
+    first, second = fastmf.split.random(RATINGS, 0.3, seed=0)
+    model = kind(**SMALL, **given).fit(first)
+    before = model.chosen
+    model.save(tmp_path / "model")
+    same = fastmf.load(tmp_path / "model")
+    assert isinstance(same, DescentModel)
+
+    model.set_params(**changed).partial_fit(second)
+
+    assert model.chosen["regularization_scaling"] == scaling
+    assert model.chosen.items() <= {**before, "regularization_scaling": scaling}.items()
+    same.set_params(**{**changed, **model.chosen}).partial_fit(second)
+    np.testing.assert_array_equal(model.item_factors, same.item_factors)
+
+
+@pytest.mark.parametrize("kind", [SGD, SVDpp])
+def test_a_fit_that_goes_on_refuses_strengths_that_were_not_chosen_for_it(kind: type[Any]) -> None:
+    model = kind(**SMALL).fit(RATINGS)
+    with pytest.raises(ParameterError, match=r"regularization_scaling is 'count', but \w+ was chosen for 'root'; set"):
+        model.set_params(regularization_scaling="count").partial_fit(RATINGS)
+
+    model = kind(**SMALL, regularization=0.02).fit(RATINGS)
+    model.set_params(regularization="auto")
+    with pytest.raises(ParameterError, match=r"regularization is to be chosen from the data, .*: give a number, or"):
+        model.partial_fit(RATINGS.take(np.arange(3)))
+    assert model.set_params(regularization=0.02, learning_rate=0.05).partial_fit(RATINGS).chosen == {}
+
+
+ALL_MODELS: list[Any] = [
+    *EXPLICIT,
+    *(lambda each=each, **given: each(biases=False, **given) for each in EXPLICIT),
+    lambda **given: ALS(**{"regularization": 0.1, **given}),
+    lambda **given: SGD(**{"bias_regularization": "auto", "regularization": 0.1, **given}),
+    lambda **given: SGD(adaptive=False, **given),
+    lambda **given: SGD(loss="logistic", **given),
+    lambda **given: SVDpp(rating_range=(0.5, 5), **given),
+    fastmf.BPR,
+    fastmf.ImplicitALS,
+]
+
+
+@pytest.mark.parametrize("make", ALL_MODELS)
+def test_what_was_chosen_makes_the_same_model(make: Any) -> None:
+    model = make(**SMALL).fit(RATINGS)
+
+    same = make(**{**SMALL, **model.chosen}).fit(RATINGS)
+
+    np.testing.assert_array_equal(same.user_factors, model.user_factors)
+    np.testing.assert_array_equal(same.item_factors, model.item_factors)
+    np.testing.assert_array_equal(same.item_biases, model.item_biases)
+    assert same.chosen == {}
+
+
+def test_strengths_that_were_learned_make_the_same_biases() -> None:
+    model = Bias().fit(RATINGS)
+
+    np.testing.assert_allclose(Bias(**model.chosen).fit(RATINGS).item_biases, model.item_biases, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [SGD, SVDpp])

@@ -15,6 +15,7 @@ from fastmf.cli.validation import Parts, add_validation_options, described, is_a
 
 if TYPE_CHECKING:
     from fastmf.models import Model
+    from fastmf.models.hyper_parameters import Chosen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +104,7 @@ def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace) -> tuple["M
     return model, {"n_epochs": len(history), "n_ratings": n_ratings, "history": history}
 
 
-def _in_words(chosen: dict[str, float]) -> str:
-    """Write parameters and numbers as a person would."""
-    return ", ".join(f"{name}={value:.3g}" for name, value in chosen.items())
+def _in_words(chosen: "Chosen") -> str:
+    """Write parameters and their values as a person would."""
+    words = {name: value if isinstance(value, str) else f"{value:.3g}" for name, value in chosen.items()}
+    return ", ".join(f"{name}={word}" for name, word in words.items())

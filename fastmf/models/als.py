@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, require_strengths, scales_of, scaling_of
 from fastmf.models.factor_model import FactorModel
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     Side,
@@ -119,15 +120,12 @@ class ALS(FactorModel):
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return λ, and those of the biases, where they are chosen from the data."""
         return choose_strengths(self, ratings, self._scaling())
 
     def _scaling(self) -> str:
         return scaling_of(self, where_chosen="none")
-
-    def _with(self, chosen: dict[str, Any]) -> Self:
-        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
 
     def _open_parameters(self) -> list[str]:
         return names_to_choose(self)

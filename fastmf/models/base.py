@@ -17,7 +17,7 @@ from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
-from fastmf.models.hyper_parameters import HyperParameters
+from fastmf.models.hyper_parameters import Chosen, HyperParameters
 from fastmf.models.learned import LearnedState
 from fastmf.models.training import Callback, Record, best_record
 from fastmf.reading import ids
@@ -91,7 +91,7 @@ class Model(HyperParameters, LearnedState, ABC):
         kind = self.baselines["implicit" if self.is_implicit else "explicit"]
         return kind(seed=self.seed, backend=self.backend, n_threads=self.n_threads, verbose=self.verbose)
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return what the data make of the parameters that are ``"auto"``.
 
         Parameters
@@ -101,8 +101,9 @@ class Model(HyperParameters, LearnedState, ABC):
 
         Returns
         -------
-        dict of str to float
-            A number for each such parameter; empty if there is none.
+        dict of str to float or str
+            A number for each such parameter; empty if there is none. Where strengths are among them, and
+            ``regularization_scaling`` is None, it is there as well: what a strength means depends on it.
         """
         return {}
 
@@ -111,8 +112,13 @@ class Model(HyperParameters, LearnedState, ABC):
         return self.auto_parameters()
 
     @property
-    def chosen(self) -> dict[str, float]:
-        """The numbers that the last fit has chosen for parameters that were ``"auto"``; empty before `fit`."""
+    def chosen(self) -> Chosen:
+        """What the last fit has chosen for parameters that were ``"auto"``; empty before `fit`.
+
+        A model with these parameters in the place of ``"auto"`` learns the same: strengths come with the
+        ``regularization_scaling`` that they are for, where that was None. It belongs to the fit, not to parameters that
+        were set after it.
+        """
         learned = self._learned()
         return {} if learned is None else dict(learned.fitted.trained_with.get("chosen", {}))
 

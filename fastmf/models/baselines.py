@@ -16,6 +16,7 @@ from fastmf.common.progress import Progress
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.base import Model
 from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
     Callback,
@@ -42,7 +43,7 @@ class _Epoch(NamedTuple):
 
     factors: Factors
     metrics: Record
-    chosen: dict[str, float]
+    chosen: Chosen
 
 
 class Baseline(Model):
@@ -177,11 +178,11 @@ class Bias(Baseline):
         require_integer("n_epochs", self.n_epochs, minimum=1)
         self._require_run_parameters()
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return λ_u and λ_i where they are ``"auto"``; the class docstring has their formulas."""
         return self._chosen_of(bias_terms(ratings).strengths) if self.auto_parameters() else {}
 
-    def _chosen_of(self, strengths: Strengths) -> dict[str, float]:
+    def _chosen_of(self, strengths: Strengths) -> Chosen:
         found = {"regularization": strengths.user, "item_regularization": strengths.item}
         return {name: found[name] for name in self.auto_parameters()}
 

@@ -6,6 +6,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.training import Trainer
 from fastmf.reading.interactions import Interactions
@@ -72,7 +73,7 @@ class BPR(DescentModel):
         super().__post_init__()
         require_integer("n_negatives", self.n_negatives, minimum=1)
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return λ where it is ``"auto"``."""
         return choose_for_ranking(self)
 

@@ -13,9 +13,10 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
 from fastmf.common.parameters import AUTO, number, require_number, require_number_or_auto
 from fastmf.errors import ParameterError, named
-from fastmf.models.explicit_strengths import require_strengths, scales_of
+from fastmf.models.explicit_strengths import SCALING, require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.growth import grow
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import (
     Callback,
     Record,
@@ -129,9 +130,10 @@ class DescentModel(FactorModel):
         Runs ``n_epochs`` epochs over the new ratings alone. Users and items that the model does not know get rows of
         factors. With ``adaptive``, rows of many ratings go on taking small steps, and new rows take large ones;
         otherwise steps start with ``learning_rate`` again. The mean μ stays. New ratings pay their share of the L2
-        strengths of a row: with ``regularization_scaling="none"``, one of 20 ratings pays a twentieth. `history` has
-        the records of these epochs. The baseline of a model of ratings is gone then, as it was fitted to the ratings
-        before alone; that of an implicit model counts the new ones, too.
+        strengths of a row: with ``regularization_scaling="none"``, one of 20 ratings pays a twentieth. What the fit
+        before has chosen for ``"auto"`` stays, and so does its ``regularization_scaling`` where that is None.
+        `history` has the records of these epochs. The baseline of a model of ratings is gone then, as it was fitted to
+        the ratings before alone; that of an implicit model counts the new ones, too.
 
         Parameters
         ----------
@@ -153,7 +155,8 @@ class DescentModel(FactorModel):
             If the ratings do not suit the model, or their ids are of another type.
         ParameterError
             If a parameter was changed after `fit` that the factors depend on: ``n_factors``, ``biases``,
-            ``rating_range`` or ``loss``.
+            ``rating_range`` or ``loss``. If strengths are to be chosen that the fit before has not chosen, or has
+            chosen for another ``regularization_scaling``.
         DivergenceError, OutOfMemoryError
             As `fit`; the model then is as it was before.
 
@@ -168,7 +171,7 @@ class DescentModel(FactorModel):
         known, interactions = self.fitted, as_training_part(ratings)
         self._require_unchanged(known)
         held_out = as_held_out_part(validation, self.patience)
-        chosen = self._chosen_before(interactions)
+        chosen = self._chosen_before(known, interactions)
         # At least so many: which users and items are new is found out on the way.
         n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
         with self._needing_memory(n_users, n_items, interactions.n_ratings):
@@ -185,15 +188,44 @@ class DescentModel(FactorModel):
                     seen=whole.spread_rows(start.seen),
                     data=start.data | sizes,
                 )
-            trained_with = start.trained_with | {"patience": self.patience, "chosen": chosen}
+            trained_with = start.trained_with | self._with(chosen)._trained_with(chosen)
             fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state, trained_with=trained_with)
             return self._train(trainer, fitted, held_out, callbacks)
 
-    def _chosen_before(self, ratings: Interactions) -> dict[str, float]:
-        """Return what the fit before has chosen for the parameters that are open; what it has not, from ratings."""
-        names, before = self._open_parameters(), self.chosen
+    def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
+        return super()._trained_with(chosen) | {SCALING: self._scaling()}
+
+    def _chosen_before(self, known: Fitted, ratings: Interactions) -> Chosen:
+        """Return what the fit before has chosen for the parameters that are open, and how rows paid their strengths.
+
+        Raises
+        ------
+        ParameterError
+            If strengths are open that the fit before has not chosen, or has chosen for rows that pay otherwise: a few
+            more ratings do not tell what suits all.
+        """
+        names, strengths = self._open_parameters(), self._strengths_from_data()
+        before = known.trained_with.get("chosen", {})
+        scaling, scaling_before = self.regularization_scaling, known.trained_with.get(SCALING, self._scaling())
+        for name in strengths:
+            if name not in before:
+                raise ParameterError(
+                    f"{named(name)} is to be chosen from the data, and the fit before did not choose it; going on "
+                    "cannot choose it from the new ratings alone: give a number, or call fit"
+                )
+            if scaling not in (None, scaling_before):
+                raise ParameterError(
+                    f"{named(SCALING)} is {scaling!r}, but {named(name)} was chosen for {scaling_before!r}; set it "
+                    f"back, give a number for {named(name)}, or call fit"
+                )
         missing = {} if before.keys() >= set(names) else self.choose_parameters(ratings)
-        return {name: (missing | before)[name] for name in names}
+        chosen = {name: (missing | before)[name] for name in names}
+        is_kept = scaling is None and (strengths or scaling_before != self._scaling())
+        return chosen | ({SCALING: scaling_before} if is_kept else {})
+
+    def _strengths_from_data(self) -> list[str]:
+        """Return the names of the strengths that are open and depend on the data."""
+        return []
 
     def _scaling(self) -> str:
         """Return how often a row pays its strengths."""
@@ -320,7 +352,7 @@ class DescentTrainer:
         return make_step(self._model, self._epoch - 1, self._units)
 
 
-def choose_learning_rate(model: DescentModel, where_chosen: float, where_given: float) -> dict[str, float]:
+def choose_learning_rate(model: DescentModel, where_chosen: float, where_given: float) -> Chosen:
     """Return γ if it is ``"auto"``: one for a λ that is chosen, one for a given λ; 0.01 for steps of one size."""
     if model.learning_rate != AUTO:
         return {}

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastmf.common.parameters import AUTO, require_choice, require_number, require_number_or_auto
 from fastmf.models.bias_terms import bias_terms
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float64Array, Int64Array
@@ -28,6 +29,8 @@ from fastmf_kernels._types import Float64Array, Int64Array
 _SHARE_OF_NOISE = 0.62
 # The least noise in units of σ: where biases explain all, factors have to be small, not free.
 _LEAST_NOISE = 1e-2
+SCALING = "regularization_scaling"
+"""The parameter that says how often rows pay strengths."""
 _EXPONENTS = {"count": 1.0, "root": 0.5, "none": 0.0}
 
 
@@ -89,13 +92,17 @@ def names_to_choose(model: _Parameters) -> list[str]:
     return names
 
 
-def choose_strengths(model: _Parameters, ratings: Interactions, scaling: str, slope: float = 1.0) -> dict[str, float]:
-    """Return the strengths that `names_to_choose` names, for rows that pay them as ``scaling`` says."""
+def choose_strengths(model: _Parameters, ratings: Interactions, scaling: str, slope: float = 1.0) -> Chosen:
+    """Return the strengths that `names_to_choose` names, for rows that pay them as ``scaling`` says.
+
+    With them comes ``scaling`` itself, where the model leaves it open.
+    """
     names = names_to_choose(model)
     if not names:
         return {}
     found = dict(zip(_NAMES, strengths_of(ratings, scaling, slope), strict=True))
-    return {name: found[name] for name in names}
+    chosen: Chosen = {name: found[name] for name in names}
+    return chosen | ({SCALING: scaling} if model.regularization_scaling is None else {})
 
 
 def require_strengths(model: _Parameters) -> None:

@@ -18,6 +18,7 @@ from fastmf.common.progress import Progress
 from fastmf.errors import named
 from fastmf.models.advice import advise_on_data, advise_on_fit
 from fastmf.models.base import Model
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
     Callback,
@@ -74,7 +75,7 @@ class FactorModel(Model):
         if self.patience is not None:
             require_integer("patience", self.patience, minimum=1, otherwise="None to run all epochs")
 
-    def _trained_with(self, chosen: dict[str, float]) -> dict[str, Any]:
+    def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
         """Return what tells what a fit has left: the parameters that it fixes, ``patience``, and what it has chosen."""
         return self.fixed_params() | {"patience": self.patience, "chosen": chosen}
 
@@ -132,7 +133,7 @@ class FactorModel(Model):
         advise_on_fit(self, held_out)
         return self
 
-    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
+    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, Chosen]:
         """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""
         part, kernels = warm_part(ratings), get_backend(self.backend)
         known = ratings if part is None else part.ratings
@@ -146,8 +147,8 @@ class FactorModel(Model):
         """Return an unfitted model with the numbers that `fit` would choose from ratings, in place of ``"auto"``."""
         return self._with(self.choose_parameters(ratings))
 
-    def _with(self, chosen: dict[str, Any]) -> Self:
-        """Return an unfitted model with numbers in the place of ``"auto"``."""
+    def _with(self, chosen: Chosen) -> Self:
+        """Return an unfitted model with what was chosen in the place of ``"auto"``."""
         return type(self)(**{**self.get_params(), **chosen}) if chosen else self
 
     def _number(self, name: str) -> float:

@@ -9,6 +9,9 @@ from fastmf.common.parameters import AUTO
 from fastmf.errors import ParameterError
 from fastmf.models.parameter_docs import ParameterDoc, merged_parameters, read_parameters, with_parameters
 
+Chosen = dict[str, float | str]
+"""Parameters by name, as a fit has chosen them: numbers, and how strengths are scaled."""
+
 
 @dataclass(kw_only=True, eq=False)
 class HyperParameters:

@@ -9,6 +9,7 @@ import numpy as np
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_choice, require_number, require_number_or_auto
 from fastmf.models.factor_model import FactorModel
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     Side,
@@ -137,7 +138,7 @@ class ImplicitALS(FactorModel):
         require_solver(self.solver, self.cg_steps, self.block_size, self.nonnegative)
         require_number("init_scale", self.init_scale, minimum=0)
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return λ and α₀ where they are ``"auto"``; the class docstring has their formulas."""
         if not self.auto_parameters():
             return {}
@@ -157,7 +158,7 @@ class ImplicitALS(FactorModel):
         found = {"unobserved_weight": number(model.unobserved_weight), "regularization": strength}
         return {name: found[name] for name in self.auto_parameters()}
 
-    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, dict[str, float]]:
+    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, Chosen]:
         require_chosen(ratings)
         return super()._make_warm_trainer(_observed_part(ratings, self.n_threads))
 

@@ -8,6 +8,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import difference, rows_of_pairs
 from fastmf.backend import Kernels
 from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import Record, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Int32Array
@@ -24,7 +25,7 @@ _STRENGTHS = {"regularization": 0.01, "bias_regularization": 0.02, "item_bias_re
 RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
 
 
-def choose_for_ranking(model: DescentModel) -> dict[str, float]:
+def choose_for_ranking(model: DescentModel) -> Chosen:
     """Return the numbers for the parameters of a model that are ``"auto"``.
 
     They do not depend on the data: gradients of these losses have the same size on all data.

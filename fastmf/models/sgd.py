@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
@@ -11,6 +11,7 @@ from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
@@ -126,7 +127,7 @@ class SGD(DescentModel):
         loss = self.loss if learned is None else learned.fitted.trained_with.get("loss", self.loss)
         return bool(loss == "logistic")
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return γ, λ and the strengths of the biases where they are chosen from the data."""
         if self.loss == "logistic":
             found = choose_learning_rate(self, _RATE_OF_CHOICES, _RATE_OF_CHOICES)
@@ -138,13 +139,13 @@ class SGD(DescentModel):
         rate = ["learning_rate"] if self.learning_rate == AUTO else []
         return self.auto_parameters() if self.loss == "logistic" else rate + names_to_choose(self)
 
+    def _strengths_from_data(self) -> list[str]:
+        return [] if self.loss == "logistic" else names_to_choose(self)
+
     def _scaling(self) -> str:
         return (
             self.regularization_scaling or "count" if self.loss == "logistic" else scaling_of(self, where_chosen="root")
         )
-
-    def _with(self, chosen: dict[str, Any]) -> Self:
-        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)

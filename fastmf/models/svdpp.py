@@ -1,7 +1,7 @@
 """Rating prediction with SVD++."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate, make_strength
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import Units, make_units
@@ -108,7 +109,7 @@ class SVDpp(DescentModel):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0)
 
-    def choose_parameters(self, ratings: Interactions) -> dict[str, float]:
+    def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return γ, λ and the strengths of the biases where they are chosen from the data."""
         found = choose_learning_rate(self, _RATE, _RATE_WHERE_GIVEN)
         return found | choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
@@ -117,11 +118,11 @@ class SVDpp(DescentModel):
         rate = ["learning_rate"] if self.learning_rate == AUTO else []
         return rate + names_to_choose(self)
 
+    def _strengths_from_data(self) -> list[str]:
+        return names_to_choose(self)
+
     def _scaling(self) -> str:
         return scaling_of(self, where_chosen="root")
-
-    def _with(self, chosen: dict[str, Any]) -> Self:
-        return super()._with(chosen | {"regularization_scaling": self._scaling()}) if chosen else self
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         require_within(ratings, self.rating_range)
