@@ -47,7 +47,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
         "n_ratings": manifest.data["n_ratings"],
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,
-        **({"chosen": chosen} if chosen else {}),
+        **({"chosen in the fit": chosen} if chosen else {}),
         "last epoch": _with_undefined(manifest.history[-1]) if manifest.history else {},
     }
 

@@ -279,13 +279,22 @@ def test_parameters_chosen_from_the_data_are_told(data: Any, tmp_path: Path, cal
     assert set(chosen) >= {"regularization", "unobserved_weight"}
     told = ", ".join(f"{name}={value:.3g}" for name, value in chosen.items())
     assert f"chose {told} from the data" in done.stderr.splitlines()
-    assert json.loads(call_fastmf("info", "model", "--json").stdout)["chosen"] == chosen
-    assert "regularization=" in call_fastmf("info", "model").stdout.partition("\nchosen ")[2].splitlines()[0]
+    assert json.loads(call_fastmf("info", "model", "--json").stdout)["chosen in the fit"] == chosen
+    assert "regularization=" in call_fastmf("info", "model").stdout.partition("\nchosen in the fit ")[2].splitlines()[0]
     explicit = ("--regularization", 0.1, "--unobserved-weight", 0.1)
     done = call_fastmf(*train, *explicit, "--json")
     assert json.loads(done.stdout)["chosen"] == {}
     assert "chose" not in done.stderr
-    assert "chosen" not in json.loads(call_fastmf("info", "model", "--json").stdout)
+    assert not any(name.startswith("chosen") for name in json.loads(call_fastmf("info", "model", "--json").stdout))
+
+
+def test_how_strengths_are_scaled_is_told(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("train", data.ratings, "--model", "als", "--output", "model", *SMALL)
+
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("chose "))
+    assert "regularization_scaling=none" in line
+    shown = call_fastmf("info", "model").stdout.partition("\nchosen in the fit ")[2].splitlines()[0]
+    assert "regularization_scaling=none" in shown
 
 
 def test_advice_is_a_line_in_the_words_of_the_command(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
