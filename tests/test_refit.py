@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastmf
-from fastmf.errors import ParameterError
+from fastmf.errors import NotFittedError, ParameterError
 
 # Models are to be overfitted here: the best epoch is one of the first.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
@@ -48,6 +48,32 @@ def test_refit_needs_a_fit_with_validation() -> None:
     for each in (model, model.fit(fastmf.testing.low_rank(20, 10))):
         with pytest.raises(ParameterError, match=r"not fitted with a validation set.*fit\(ratings, validation="):
             fastmf.refit(each, fastmf.testing.low_rank(20, 10))
+
+
+def test_a_result_can_be_trained_again() -> None:
+    ratings = fastmf.testing.power_law(300, 200, 9000)
+    train, validation = fastmf.split.random(ratings, seed=1)
+    model = fastmf.ALS(n_factors=8, n_epochs=5, regularization=0.02).fit(train, validation=validation)
+    final = fastmf.refit(model, ratings)
+
+    again = fastmf.refit(final, ratings)
+
+    np.testing.assert_array_equal(again.user_factors, final.user_factors)
+    assert again.get_params() == final.get_params()
+    assert [record.get("refit", False) for record in again.history] == [False] * 5 + [True] * (2 * final.n_epochs)
+
+
+def test_a_model_without_epochs_is_just_trained_again() -> None:
+    ratings = fastmf.testing.power_law(30, 20, 200)
+    train, validation = fastmf.split.random(ratings, seed=1)
+
+    for model in (fastmf.Popularity().fit(train), fastmf.Popularity().fit(train, validation=validation)):
+        again = fastmf.refit(model, ratings)
+
+        np.testing.assert_array_equal(again.item_biases, fastmf.Popularity().fit(ratings).item_biases)
+        assert [record.get("refit", False) for record in again.history] == [False, True]
+    with pytest.raises(NotFittedError):
+        fastmf.refit(fastmf.Popularity(), ratings)
 
 
 def test_refit_is_saved_with_its_history(tmp_path: Any) -> None:

@@ -17,12 +17,13 @@ def best_validated(model: Model) -> Record:
         If the last fit had no validation set.
     """
     metric = model.validation_metrics[0]
-    if not any(name.partition("@")[0] == f"validation_{metric}" for name in (model.history or [{}])[0]):
+    history = [record for record in model.history if not record.get("refit")]
+    if not any(name.partition("@")[0] == f"validation_{metric}" for name in (history or [{}])[0]):
         raise ParameterError(
             "the model was not fitted with a validation set, which tells for how many epochs to train; call "
             "fit(ratings, validation=...) first"
         )
-    return best_record(model.history, metric)
+    return best_record(history, metric)
 
 
 def refit(model: Model, ratings: Any) -> Model:
@@ -31,7 +32,7 @@ def refit(model: Model, ratings: Any) -> Model:
     Parameters
     ----------
     model : Model
-        Fitted with a validation set. It stays as it is.
+        Fitted with a validation set, or a result of this function, or a model without epochs. It stays as it is.
     ratings : Interactions, table or SciPy sparse matrix
         All ratings: those that the model was trained on and those that it was validated on.
 
@@ -44,7 +45,9 @@ def refit(model: Model, ratings: Any) -> Model:
     Raises
     ------
     ParameterError
-        If the model was not fitted with a validation set.
+        If the model has epochs and was not fitted with a validation set.
+    NotFittedError
+        If the model was not fitted.
     DataError, DivergenceError, OutOfMemoryError
         As `fit`.
 
@@ -58,9 +61,11 @@ def refit(model: Model, ratings: Any) -> Model:
     >>> final.n_epochs == model.best_epoch
     True
     """
-    n_epochs = int(best_validated(model)["epoch"])
-    params = model.get_params()
-    params |= {name: value for name, value in {"n_epochs": n_epochs, "patience": None}.items() if name in params}
+    params, _ = model.get_params(), model.fitted
+    if "n_epochs" in params:
+        params["n_epochs"] = int(best_validated(model)["epoch"])
+    if "patience" in params:
+        params["patience"] = None
     with silent():
         again = type(model)(**params).fit(ratings)
     records = [{**record, "refit": True} for record in again.history]
