@@ -210,6 +210,27 @@ def test_the_latest_choice_counts_whole_and_what_was_not_chosen_says_nothing() -
     np.testing.assert_allclose(Popularity(half_life=1).fit(ratings).item_biases, np.array([0.5, 1, 0]) / 3)
 
 
+def test_old_choices_keep_their_order() -> None:
+    days = np.array([0, 1, 100, 400, 1, 2, 5000])
+    items = ["a", "b", "c", "d", "e", "e", "f"]
+    ratings = Interactions.from_arrays(range(7), items, [1, 1, 1, 1, 1, 1, 0], days * 86400)
+    model = Popularity(half_life=0.5).fit(ratings)
+
+    assert "".join(model.recommend([3], k=6, exclude=None).to_arrow()["item_id"].to_pylist()) == "dcebaf"
+    shares = dict(zip(model.item_ids.to_pylist(), model.item_biases.tolist(), strict=True))
+    assert shares["d"] == pytest.approx(1 / 7)
+    assert 0 == shares["f"] < shares["a"] < shares["b"] < shares["e"] < shares["c"] < 2**-100
+    assert shares["a"] > 2**-101
+
+
+def test_old_choices_of_the_same_age_are_alike() -> None:
+    ratings = Interactions.from_arrays([1, 2, 3], ["x", "y", "z"], timestamps=np.array([0, 0, 10**9]))
+
+    first, second, last = Popularity(half_life=1).fit(ratings).item_biases
+
+    assert 0 < first == second < last
+
+
 def test_a_half_life_needs_times() -> None:
     with pytest.raises(DataError, match="half_life needs the times of ratings, and these have none; name their column"):
         Popularity(half_life=3).fit(Interactions.from_arrays([1], [1]))

@@ -28,13 +28,17 @@ from fastmf.models.training import (
     require_chosen,
 )
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import BoolArray, Float64Array
+from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
 from fastmf_kernels.predict.arrays import Factors, make_link
 from fastmf_kernels.topk.arrays import Rows
 
 # The ratings as sparse rows, and what is worked on.
 _BYTES_PER_RATING, _BYTES_PER_ROW = 24, 64
 _SECONDS_A_DAY = 86400
+# The logarithm to base 2 of the least share that float32 numbers hold with ease.
+_LOG_OF_LEAST_SHARE = -100.0
+# Logarithms of shares that differ later are equal but for rounding.
+_DIGITS = 6
 _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -204,8 +208,9 @@ class Popularity(Baseline):
 
     r̂_ui = |U_i| / |U|, with the users U_i who have a rating above 0 of item i, and all users U with a rating. With
     ``half_life``, a choice counts 2^(-t/h), where t is how much older it is than the latest one of all: an item that
-    everybody has chosen at last has 1, and one of old choices little. All users get the same ranking, but for what
-    they have seen.
+    everybody has chosen at last has 1, and one of old choices little. Shares below 2^-100 keep their order alone: each
+    is the next float32 number below that of the item before. All users get the same ranking, but for what they have
+    seen.
 
     Parameters
     ----------
@@ -252,11 +257,13 @@ class Popularity(Baseline):
 
     def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
         require_chosen(ratings)
-        weights = (ratings.ratings > 0).astype(np.float64)
-        if self.half_life is not None:
-            weights *= np.exp2(-_ages_in_days(ratings, weights > 0) / self.half_life)
-        n_users = np.count_nonzero(np.diff(ratings.by_user.indptr))
-        shares = np.bincount(ratings.items, weights, ratings.n_items) / n_users
+        is_chosen = ratings.ratings > 0
+        n_users = int(np.count_nonzero(np.diff(ratings.by_user.indptr)))
+        if self.half_life is None:
+            shares = np.bincount(ratings.items, is_chosen, ratings.n_items) / n_users
+        else:
+            half_lives = _ages_in_days(ratings, is_chosen) / self.half_life
+            shares = _shares_of_age(ratings.items[is_chosen], half_lives[is_chosen], ratings.n_items, n_users)
         yield _Epoch(_without_factors(np.zeros(ratings.n_users), shares, 0.0), {}, {})
 
 
@@ -271,6 +278,24 @@ def _without_factors(user_biases: Float64Array, item_biases: Float64Array, mean:
         item_biases.astype(np.float32),
         np.float32(mean),
     )
+
+
+def _shares_of_age(items: Int32Array, half_lives: Float64Array, n_items: int, n_users: int) -> Float64Array:
+    """Return Σ 2^-t / |U| of each item, over the ages t of its choices in half-lives.
+
+    Shares of old choices alone are too small for float32 numbers. They are replaced by others in the same order.
+    """
+    youngest = np.full(n_items, np.inf)
+    np.minimum.at(youngest, items, half_lives)
+    is_chosen = np.isfinite(youngest)
+    sums = np.bincount(items, np.exp2(youngest[items] - half_lives), n_items)
+    logs = np.log2(sums / n_users, out=np.full(n_items, -np.inf), where=is_chosen) - np.where(is_chosen, youngest, 0)
+    shares = np.exp2(logs)
+    faint = np.flatnonzero(is_chosen & (logs < _LOG_OF_LEAST_SHARE))
+    places = np.unique(np.round(-logs[faint], _DIGITS), return_inverse=True)[1]
+    bits = np.exp2(np.float32(_LOG_OF_LEAST_SHARE)).view(np.int32) - 1 - places
+    shares[faint] = bits.astype(np.int32).view(np.float32)
+    return np.asarray(shares)
 
 
 def _ages_in_days(ratings: Interactions, is_chosen: BoolArray) -> Float64Array:
