@@ -125,6 +125,16 @@ def test_there_is_no_advice_on_little_data() -> None:
     fastmf.ALS(n_factors=500, n_epochs=1).fit(on_cells(np.ones(900), n_users=30))
 
 
+def test_the_default_number_of_factors_is_not_a_mistake() -> None:
+    values, _ = RATINGS["stars"]
+
+    fastmf.ALS(n_epochs=1).fit(on_cells(values, n_users=20))
+    one_user = on_cells(values, n_users=1)
+    fastmf.ALS(n_epochs=1).fit(one_user)
+    with pytest.warns(QualityWarning, match="n_factors is 8, and there is 1 user: .* for example to 1$"):
+        fastmf.ALS(n_factors=8, n_epochs=1).fit(one_user)
+
+
 @pytest.mark.parametrize(("n_users", "what"), [(20, "20 users"), (200, "20 items")])
 def test_more_factors_than_items_or_users(n_users: int, what: str) -> None:
     values, _ = RATINGS["stars"]

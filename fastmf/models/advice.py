@@ -116,13 +116,14 @@ def _on_kind(model: Advised, ratings: Interactions) -> str:
 
 
 def _on_factors(model: Advised, ratings: Interactions) -> str:
-    """Say that there are more factors than items or users."""
-    n_rows, rows = min((ratings.n_items, "items"), (ratings.n_users, "users"))
-    if model.n_factors <= n_rows:
+    """Say that somebody has set more factors than there are items or users; the default is nobody's mistake."""
+    n_rows, row = min((ratings.n_items, "item"), (ratings.n_users, "user"))
+    if model.n_factors <= n_rows or model.n_factors == type(model).n_factors:
         return ""
+    rows = f"is 1 {row}" if n_rows == 1 else f"are {n_rows} {row}s"
     return (
-        f"{named('n_factors')} is {model.n_factors}, and there are {n_rows} {rows}: so many find nothing to tell "
-        f"apart. Lower it, for example to {max(n_rows // 4, 1)}"
+        f"{named('n_factors')} is {model.n_factors}, and there {rows}: so many find nothing to tell apart. Lower it, "
+        f"for example to {max(n_rows // 4, 1)}"
     )
 
 

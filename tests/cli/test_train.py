@@ -300,14 +300,25 @@ def test_how_strengths_are_scaled_is_told(data: Any, call_fastmf: Callable[..., 
 def test_advice_is_a_line_in_the_words_of_the_command(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     cells = np.arange(4000)
     pq.write_table(pa.table({"user_id": cells // 40, "item_id": cells % 40}), tmp_path / "clicks.parquet")
-    train = ("train", "clicks.parquet", "--model", "als", "--no-rating-column", "--epochs", 1, "--overwrite")
+    train = (
+        "train",
+        "clicks.parquet",
+        "--model",
+        "als",
+        "--no-rating-column",
+        "--epochs",
+        1,
+        "--overwrite",
+        "--factors",
+        50,
+    )
 
     done = call_fastmf(*train, "--output", "model", "--json")
 
     advice = json.loads(done.stdout)["warnings"]
     assert [line.removeprefix("fastmf: note: ") for line in done.stderr.splitlines() if "note" in line] == advice
     assert advice[0].startswith("all 4,000 ratings are 1: they look like events")
-    assert advice[1].startswith("--factors is 64, and there are 40 items")
+    assert advice[1].startswith("--factors is 50, and there are 40 items")
     quiet = call_fastmf(*train, "--output", "model", "--json", "--quiet")
     assert quiet.stderr == ""
     assert json.loads(quiet.stdout)["warnings"] == advice
