@@ -12,14 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 import fastmf
-from fastmf.errors import DataError, DivergenceError, OutputError, OutputExistsError, ParameterError
+from fastmf.errors import (
+    DataError,
+    DivergenceError,
+    OutputError,
+    OutputExistsError,
+    ParameterError,
+    QualityWarning,
+)
 from fastmf.tuning import Choices, Integers, LogUniform, Multiple, Uniform, default_space
-from fastmf.tuning.held_out import hold_out
-from fastmf.tuning.samplers import ROUND, LocalSampler, RandomSampler
+from fastmf.tuning.held_out import hold_out, require_telling
+from fastmf.tuning.samplers import LocalSampler, RandomSampler
 from fastmf.tuning.search import Plan, Search, rungs
 from fastmf.tuning.spaces import as_space, changes_at
 from fastmf.tuning.training import Objective, Stop
-from fastmf.tuning.trials import DIVERGED, FINISHED, OPEN, STOPPED, Trial
+from fastmf.tuning.trials import DIVERGED, FINISHED, OPEN, ROUND, STOPPED, Trial
 
 SPACE = {"n_factors": [1, 2, 4], "regularization": LogUniform(0.01, 1)}
 # In its built-in space, where ALS has them.
@@ -519,8 +526,10 @@ def test_an_interrupted_search_goes_on(
         ({"metric": "mae"}, 'metric was "rmse", and is "mae"'),
         ({"seed": 1}, "seed was 0, and is 1"),
         ({"max_epochs": 2}, "max_epochs was 9, and is 2"),
+        ({"validation_by": "user"}, 'validation_by was "random", and is "user"'),
+        ({"ratings": fastmf.testing.low_rank(60, 30, seed=1)}, "the ratings have changed: their n_items was"),
         ({"space": {"n_factors": [1]}}, "space: n_factors was .*Choices"),
-        ({"validation": 0.3}, "ratings: n_ratings was"),
+        ({"validation": 0.3}, "validation was 0.1, and is 0.3"),
         ({"model": fastmf.ALS(n_factors=2, n_epochs=3, solver="cg")}, 'parameters: solver was "cholesky", and is "cg"'),
     ],
 )
@@ -545,6 +554,58 @@ def test_more_trials_of_the_same_search_are_welcome(ratings: fastmf.Interactions
     assert without_time(more.trials.slice(0, 9)).equals(without_time(few.trials))
 
 
+@pytest.mark.parametrize("less", [{"n_trials": 2}, {"minutes": 1e-9}])
+def test_trials_that_are_kept_all_count(less: dict[str, Any], ratings: fastmf.Interactions, tmp_path: Path) -> None:
+    output = tmp_path / "tuned"
+    more = fastmf.tune(SMALL, ratings, space=SPACE, n_trials=12, output=output)
+    best = fastmf.load(output / "model")
+
+    again = fastmf.tune(SMALL, ratings, space=SPACE, **less, output=output)
+
+    assert again.trials["scores"].equals(more.trials["scores"])
+    assert again.score == more.score
+    np.testing.assert_array_equal(fastmf.load(output / "model").item_factors, best.item_factors)
+
+
+def test_a_search_that_starts_anew_removes_the_model_at_once(
+    ratings: fastmf.Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: fastmf.ALS, *args: Any, **others: Any) -> fastmf.ALS:
+        raise KeyboardInterrupt
+
+    fastmf.tune(SMALL, ratings, space=SPACE, n_trials=2, output=tmp_path / "tuned")
+    monkeypatch.setattr(fastmf.ALS, "fit", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        fastmf.tune(SMALL, ratings, space=SPACE, n_trials=2, seed=1, output=tmp_path / "tuned", overwrite=True)
+
+    assert list((tmp_path / "tuned").iterdir()) == []
+
+
+def test_the_best_parameters_are_told_where_the_model_cannot_be_saved(
+    ratings: fastmf.Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: fastmf.ALS, path: Path, **others: Any) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(fastmf.ALS, "save", fails)
+
+    with pytest.raises(OutputError) as caught:
+        fastmf.tune(SMALL, ratings, space=SPACE, n_trials=1, output=tmp_path / "tuned")
+
+    (note,) = caught.value.__notes__
+    assert note.startswith("the best model was not saved; this trains it: fastmf.ALS(n_factors=2, n_epochs=")
+
+
+def test_numbers_of_numpy_are_plain_in_the_line_of_python(ratings: fastmf.Interactions) -> None:
+    model: Any = fastmf.ALS(n_factors=np.int64(2), n_epochs=np.int32(2), seed=np.int64(3))  # type: ignore[arg-type]
+
+    tuned = fastmf.tune(model, ratings, space={"n_factors": [2]}, n_trials=1, max_epochs=1, refit=False)
+
+    assert tuned.python == "fastmf.ALS(n_factors=2, n_epochs=1, seed=3).fit(ratings)"
+    assert tuned.default_score is None  # it has two epochs
+
+
 def test_outputs_that_are_something_else_are_left_alone(ratings: fastmf.Interactions, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/notes.txt").write_text("mine")
@@ -564,8 +625,87 @@ def test_damaged_trials_are_told(content: bytes | None, ratings: fastmf.Interact
     else:
         (tmp_path / "trials.parquet").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"cannot read the trials in .*; remove it, or choose another output"):
+    with pytest.raises(
+        DataError, match=r"is not a file of trials, or is damaged; choose another output, or allow overwriting"
+    ):
         fastmf.tune(SMALL, ratings, n_trials=1, output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("trial", [0, 0]),
+        ("trial", [0, -1]),
+        ("trial", [0, 400]),
+        ("state", ["open", "lost"]),
+        ("scores", [[0.1] * 99, [0.1]]),
+        ("scores", [[None], [0.1]]),
+        ("seconds", [-1.0, 0.0]),
+        (None, b"[1]"),
+        (None, b""),
+    ],
+)
+def test_trials_that_cannot_be_are_told(
+    column: str | None, values: Any, ratings: fastmf.Interactions, tmp_path: Path
+) -> None:
+    fastmf.tune(SMALL, ratings, space=SPACE, n_trials=2, output=tmp_path, refit=False)
+    table = pq.read_table(tmp_path / "trials.parquet")
+    if column is None:
+        table = table.replace_schema_metadata({"fastmf.tuning": values} if values else None)
+    else:
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pa.array(values, table.schema.field(column).type))
+    pq.write_table(table, tmp_path / "trials.parquet")
+
+    with pytest.raises(DataError, match="is not a file of trials, or is damaged"):
+        fastmf.tune(SMALL, ratings, space=SPACE, n_trials=2, output=tmp_path, refit=False)
+
+    fastmf.tune(SMALL, ratings, space=SPACE, n_trials=2, output=tmp_path, refit=False, overwrite=True)
+
+
+def test_validation_ratings_of_others_tell_nothing(ratings: fastmf.Interactions) -> None:
+    others = fastmf.Interactions.from_arrays([10**6, 10**6 + 1], [0, 1], [1.0, 2.0])
+
+    with pytest.raises(DataError, match="none of the 2 validation ratings is of a user and an item in training"):
+        fastmf.tune(SMALL, ratings, validation=others, n_trials=1)
+
+
+def test_validation_ratings_of_many_others_tell_little() -> None:
+    users, items = np.divmod(np.arange(1200), 40)
+    train = fastmf.Interactions.from_arrays(users, items)
+
+    def of_others(n: int) -> fastmf.Interactions:
+        return fastmf.Interactions.from_arrays(users[:50] + 1000 * (np.arange(50) < n), items[:50])
+
+    require_telling(train, of_others(25))
+    with pytest.warns(QualityWarning, match="26 of 50 validation ratings are of users or items that are not in train"):
+        require_telling(train, of_others(26))
+    with pytest.warns(QualityWarning, match="there are 1,200 ratings to validate on, and only 1,100 to train on"):
+        require_telling(train.take(np.arange(1100)), train)
+
+
+def test_validation_ratings_that_are_in_training_are_told() -> None:
+    ratings = fastmf.testing.low_rank(n_users=60, n_items=40, density=0.5, seed=0)
+
+    with pytest.warns(QualityWarning, match="validation ratings are training ratings, too"):
+        fastmf.tune(SMALL, ratings, validation=ratings, space=SPACE, n_trials=1, refit=False)
+
+
+def test_ids_to_validate_on_are_of_the_same_type(ratings: fastmf.Interactions) -> None:
+    others = fastmf.Interactions.from_arrays(["a"], [1])
+
+    with pytest.raises(DataError, match="the ids in the column 'user_id' are integers in ratings and text in valida"):
+        fastmf.tune(SMALL, ratings, validation=others, n_trials=1)
+
+
+@pytest.mark.parametrize(
+    ("by", "why"), [("time", "are of the same time"), ("user", "raise validation"), ("last", "no user has two ratings")]
+)
+def test_ratings_that_cannot_be_divided(by: str, why: str) -> None:
+    ratings = fastmf.Interactions.from_arrays([1, 2, 3], [1, 2, 3], timestamps=[5, 5, 5])
+
+    with pytest.raises(DataError, match=f'validation_by is "{by}".*{why}'):
+        hold_out(ratings, 0.1, by, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -580,16 +720,22 @@ def test_damaged_trials_are_told(content: bytes | None, ratings: fastmf.Interact
         ({"metric": "r2"}, "metric is 'r2'; expected one of rmse"),
         ({"metric": "rmse@5"}, "rmse looks at all items: leave @5 out"),
         ({"validation": None}, "validation is None"),
-        ({"validation": 1.5}, "test_fraction is 1.5"),
+        ({"validation": 1.5}, "validation is 1.5; expected a share"),
+        ({"validation": True}, "validation is True; expected a share"),
+        ({"validation": 0}, "validation is 0; expected a share"),
+        ({"metric": "recall@0"}, "metric is 'recall@0'; expected a cut-off of at least 1"),
+        ({"space": [1]}, "space is a list; expected a dict"),
+        ({"space": {"n_factors": []}}, "space has an empty list for n_factors"),
         ({"validation_by": "item"}, "validation_by is 'item'; expected one of"),
         ({"space": {}}, "space is empty: it has no range"),
         (
             {"model": fastmf.ALS(n_factors=2, regularization=1, **BIASES)},
             "space is empty: all parameters of the built-in one are set",
         ),
-        ({"space": {"n_epochs": [3]}}, "space has 'n_epochs', which is no parameter of ALS that is searched"),
+        ({"space": {"n_epochs": [3]}}, "space has 'n_epochs', and a search finds the number of epochs by itself"),
+        ({"space": {"seed": [3]}}, "space has 'seed', which is no parameter of ALS that is searched"),
         ({"space": {"n_factors": (2, 4)}}, r"space has \(2, 4\) for n_factors; expected a list of values"),
-        ({"space": {"n_factors": [0]}, "n_trials": 2}, "n_factors is 0; expected an integer of at least 1"),
+        ({"space": {"n_factors": [0]}}, "space has 0 for n_factors: n_factors is 0; expected an integer of at least 1"),
         ({"model": fastmf}, "model is a module; expected a model that is trained in epochs"),
         ({"model": int}, "model is int"),
     ],
@@ -641,6 +787,9 @@ def test_cross_validation_of_given_splits(clicks: fastmf.Interactions) -> None:
         ({"model": "als"}, ParameterError, "model is a str; expected a model of fastmf"),
         ({"metrics": ["r2"]}, ParameterError, "metrics are"),
         ({"splits": []}, ParameterError, "splits is empty"),
+        ({"splits": [(1,)]}, ParameterError, "splits has a tuple of 1; expected pairs"),
+        ({"splits": [1]}, ParameterError, "splits has a int; expected pairs"),
+        ({"model": fastmf.ALS(patience=2)}, ParameterError, "patience is 2, and a fold has no ratings to stop by"),
     ],
 )
 def test_cross_validation_of_what_makes_no_sense(

@@ -85,8 +85,13 @@ def cross_validate(
         raise ParameterError(f"{named('model')} is a {type(model).__name__}; expected a model of fastmf, or its class")
     names = given.validation_metrics if metrics is None else metrics
     measured = (names,) if isinstance(names, str) else tuple(names)
+    if (patience := getattr(given, "patience", None)) is not None:
+        raise ParameterError(
+            f"{named('patience')} is {patience}, and a fold has no ratings to stop by; set it to None, and n_epochs to "
+            "the epochs that are best in validation (fastmf.tune finds them)"
+        )
     parts = k_fold(as_training_part(ratings), n_folds, seed) if splits is None else splits
-    rows = [_measure(given, train, test, measured, k) for train, test in parts]
+    rows = [_measure(given, *_as_pair(part), measured, k) for part in parts]
     if not rows:
         raise ParameterError(f"{named('splits')} is empty; expected pairs of ratings to train and to test on")
     columns = {name: [row[name] for row in rows] for name in rows[0]}
@@ -97,6 +102,13 @@ def cross_validate(
         {name: float(column.mean()) for name, column in values.items()},
         {name: float(column.std(ddof=1)) if len(rows) > 1 else np.nan for name, column in values.items()},
     )
+
+
+def _as_pair(part: Any) -> tuple[Any, Any]:
+    if not isinstance(part, (tuple, list)) or len(part) != 2:
+        given = f"a {type(part).__name__}" + (f" of {len(part)}" if isinstance(part, (tuple, list)) else "")
+        raise ParameterError(f"{named('splits')} has {given}; expected pairs of ratings to train and to test on")
+    return part[0], part[1]
 
 
 def _measure(

@@ -26,7 +26,7 @@ class Tuned(NamedTuple):
         The best value of the metric on the validation part. It is a little better than what to expect of new ratings:
         the best of many was chosen by it.
     default_score : float or None
-        That of the model as given; None if it is undefined.
+        That of the model as given; None if it is undefined, or if ``max_epochs`` or the time ended before its epochs.
     baseline_score : float or None
         That of the model's baseline: user and item means, or popularity.
     trials : pyarrow.Table
@@ -45,9 +45,18 @@ class Tuned(NamedTuple):
 
     @property
     def python(self) -> str:
-        """The line of Python that trains the model."""
-        params = ", ".join(f"{name}={value!r}" for name, value in self.params.items())
-        return f"fastmf.{type(self.model).__name__}({params}).fit(ratings)"
+        """The line of Python that trains the model on ``ratings``: all of them, also those given for validation."""
+        return self.python_on("ratings")
+
+    def python_on(self, ratings: str) -> str:
+        """Return the line of Python that trains the model on ratings, which are given in Python."""
+        params = ", ".join(f"{name}={_plain(value)!r}" for name, value in self.params.items())
+        return f"fastmf.{type(self.model).__name__}({params}).fit({ratings})"
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def changed_params(model: FactorModel) -> dict[str, Any]:

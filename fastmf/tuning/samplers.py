@@ -7,11 +7,9 @@ import numpy as np
 from fastmf.errors import ParameterError, named
 from fastmf.models import FactorModel
 from fastmf.tuning.spaces import Choices, Space
-from fastmf.tuning.trials import DIVERGED, STOPPED, Trial
+from fastmf.tuning.trials import DIVERGED, ROUND, STOPPED, Trial
 
 SAMPLERS = ("local", "random", "tpe")
-ROUND = 9
-"""Trials that begin together: a sampler knows the results of earlier rounds."""
 
 # How far a point is from the best ones, as a share of the range: at first, from round to round, and at last.
 _FARTHEST, _SHRINKING, _NEAREST = 0.25, 0.85, 0.05
@@ -185,7 +183,7 @@ def _import_optuna() -> Any:
         import optuna
     except ImportError:
         raise ParameterError(
-            f'{named("sampler")} is "tpe", which needs Optuna; install it with pip install "fastmf[tune]", or choose '
-            '"random"'
+            f'{named("sampler")} is "tpe", which needs Optuna; install it with pip install "fastmf[tune]", or '
+            'choose "local" or "random"'
         ) from None
     return optuna

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 from fastmf.common.progress import Progress
-from fastmf.tuning.samplers import ROUND, Sampler
+from fastmf.tuning.samplers import Sampler
 from fastmf.tuning.spaces import Space, changes_at, with_params
 from fastmf.tuning.training import Trainer
-from fastmf.tuning.trials import OPEN, STOPPED, Trial, has_same_values
+from fastmf.tuning.trials import OPEN, ROUND, STOPPED, Trial, has_same_values
 
 _THIRD = 3
 
@@ -46,7 +46,8 @@ class Search:
     is half as much work again as to keep all models.
 
     What is done next depends on scores only, not on when they come in. So a search that was interrupted is run again,
-    with the scores that are known in place of trainings.
+    with the scores that are known in place of trainings. What is known counts, also where there is time or leave for
+    fewer trials.
 
     Parameters
     ----------
@@ -83,20 +84,21 @@ class Search:
         self._save([trial for _, trial in sorted(trials.items())])
 
     def run(self) -> list[Trial]:
-        """Run the search to its end, or to that of its time."""
+        """Run the search to its end, or to that of its time, but not before it has come to all that is known."""
         with _Report(self._trainer, self._plan) as report:
             for numbers in self._rounds():
                 proposed = self._sampler.propose(numbers[0])
                 trials = [self._make_trial(number, shares) for number, shares in zip(numbers, proposed, strict=False)]
                 self._trials |= {trial.number: trial for trial in trials}
-                self._run_round(numbers, report)
-                if self._trainer.stop.is_due:
+                if not self._run_round(numbers, report) or (self._trainer.stop.is_due and not self._known):
                     break
                 self._sampler.learn([self._trials[number] for number in numbers])
         return self.trials
 
     def _rounds(self) -> Iterator[range]:
         n_trials = self._plan.n_trials
+        if n_trials is not None:
+            n_trials = max(n_trials, *(number + 1 for number in self._known), 1)
         for first in itertools.count(0, ROUND):
             end = first + ROUND if n_trials is None else min(first + ROUND, n_trials)
             if first >= end:
@@ -110,12 +112,13 @@ class Search:
         numbers = with_params(model, changes).with_numbers(train)
         return Trial(number, changes, {name: getattr(numbers, name) for name in space})
 
-    def _run_round(self, numbers: range, report: "_Report") -> None:
+    def _run_round(self, numbers: range, report: "_Report") -> bool:
+        """Run a round, and return whether there was time for all of it."""
         going = list(numbers)
         for n_epochs, scores in self._at_rung.items():
             self._train(going, n_epochs, report)
-            if self._trainer.stop.is_due:
-                return
+            if any(self._is_due(self._trials[number], n_epochs) for number in going):
+                return False
             best = {number: self._score(number, n_epochs) for number in going}
             scores += best.values()
             going = [number for number in going if number == 0 or self._is_among_the_best(best[number], scores)]
@@ -126,6 +129,7 @@ class Search:
         report.n_over += len(going)
         self._keep()
         report.show(None, self.trials)
+        return True
 
     def _score(self, number: int, n_epochs: int) -> float:
         best = self._trials[number].best(self._trainer.objective.higher_is_better, n_epochs)
@@ -143,18 +147,23 @@ class Search:
         n_workers = min(self._plan.n_parallel, len(due))
         if n_workers <= 1:
             for number in due:
-                if number == 0 or not self._trainer.stop.is_due:
-                    self._take(self._advance(self._trials[number], n_epochs), report)
+                self._take(self._advance_in_time(self._trials[number], n_epochs), report)
             return
         with ThreadPoolExecutor(n_workers) as pool:
             try:
-                trainings = [pool.submit(self._advance, self._trials[number], n_epochs) for number in due]
+                trainings = [pool.submit(self._advance_in_time, self._trials[number], n_epochs) for number in due]
                 for training in as_completed(trainings):
                     self._take(training.result(), report)
             except BaseException:
                 self._trainer.stop.now()
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _advance_in_time(self, trial: Trial, n_epochs: int) -> Trial:
+        """Train a trial further, unless the time is up; the first one has a score in any case."""
+        if self._trainer.stop.is_due and (trial.number or trial.scores):
+            return trial
+        return self._advance(trial, n_epochs)
 
     def _recall(self, number: int) -> None:
         """Take over what an interrupted search knows of a trial."""
@@ -176,6 +185,8 @@ class Search:
         return self._trainer.advance(trial, self._epochs_of(trial, n_epochs), patient_until=until)
 
     def _take(self, trial: Trial, report: "_Report") -> None:
+        if trial is self._trials[trial.number]:  # there was no time for it
+            return
         self._trials[trial.number] = trial
         self._keep()
         report.show(trial, self.trials)

@@ -221,6 +221,11 @@ def as_space(model: FactorModel, space: Mapping[str, Any] | None, train: Interac
     ParameterError
         If it is empty, or names something that is no parameter to search; if a range is something else.
     """
+    if space is not None and not isinstance(space, Mapping):
+        raise ParameterError(
+            f"{named('space')} is a {type(space).__name__}; expected a dict with a range or a list of values for each "
+            "parameter"
+        )
     params = [name for name in model.get_params() if name not in _NOT_SEARCHED]
     given = _multipliable(model, train) if space is None else space
     if not given:
@@ -229,12 +234,35 @@ def as_space(model: FactorModel, space: Mapping[str, Any] | None, train: Interac
             f"{named('space')} is empty: {why}; expected a range for at least one of {', '.join(params)}"
         )
     for name in given:
+        if name in ("n_epochs", "patience"):
+            raise ParameterError(
+                f"{named('space')} has {name!r}, and a search finds the number of epochs by itself; leave it out, and "
+                f"set {named('max_epochs')} to bound them"
+            )
         if name not in params:
             raise ParameterError(
                 f"{named('space')} has {name!r}, which is no parameter of {type(model).__name__} that is searched; "
                 f"expected some of {', '.join(params)}"
             )
-    return {name: _as_range(name, of_values) for name, of_values in given.items()}
+    ranges = {name: _as_range(name, of_values) for name, of_values in given.items()}
+    for name, of_values in ranges.items():
+        for value in _outermost(of_values):
+            _require_valid(model, name, value)
+    return ranges
+
+
+def _outermost(of_values: Range) -> tuple[Any, ...]:
+    """Return values that tell whether a model takes those of a range: if it takes these, it takes all."""
+    if isinstance(of_values, Choices):
+        return of_values.values
+    return () if isinstance(of_values, Multiple) else (of_values.low, of_values.high)
+
+
+def _require_valid(model: FactorModel, name: str, value: Any) -> None:
+    try:
+        with_params(model, {name: value})
+    except ParameterError as error:
+        raise ParameterError(f"{named('space')} has {value!r} for {name}: {error.in_words_of(named)}") from error
 
 
 def _multipliable(model: FactorModel, train: Interactions) -> Space:
@@ -250,6 +278,8 @@ def _multipliable(model: FactorModel, train: Interactions) -> Space:
 def _as_range(name: str, given: Any) -> Range:
     if isinstance(given, Range):
         return given
+    if given == []:
+        raise ParameterError(f"{named('space')} has an empty list for {name}; expected at least one value")
     if isinstance(given, list):
         return Choices(tuple(given))
     raise ParameterError(

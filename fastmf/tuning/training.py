@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from fastmf.common.parameters import require_integer
 from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
@@ -66,7 +65,8 @@ def as_objective(metric: str | None, model: FactorModel) -> Objective:
     found, k = METRICS[parts[1]], int(parts[2] or _K)
     if parts[2] is not None and not found.has_cut_off:
         raise ParameterError(f"{named('metric')} is {given!r}; {found.name} looks at all items: leave @{k} out")
-    require_integer("metric: k", k, minimum=1)
+    if k < 1:
+        raise ParameterError(f"{named('metric')} is {given!r}; expected a cut-off of at least 1 after the @")
     return Objective(found.name, k, found.higher_is_better)
 
 

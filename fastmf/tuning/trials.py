@@ -17,6 +17,9 @@ from fastmf.reading.parquet import PathLike
 OPEN, STOPPED, FINISHED, DIVERGED = "open", "stopped", "finished", "diverged"
 """States of a trial: it may go on; others were better; it has run all epochs, or has ceased to improve; it failed."""
 
+ROUND = 9
+"""Trials that begin together: a sampler knows the results of earlier rounds."""
+
 FILE = "trials.parquet"
 _METADATA = b"fastmf.tuning"
 
@@ -125,7 +128,8 @@ class TrialFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if not self._path.exists() and any(self._path.parent.iterdir()):
                 raise OutputExistsError(
-                    f"{self.folder} is not empty, and has no trials to go on with; choose another output"
+                    f"{self.folder} is not empty, and has no trials to go on with, so nothing in it is "
+                    "replaced; choose another output, or empty it first"
                 )
         with locked(self._path.parent) as has_lock:
             if not has_lock:
@@ -133,7 +137,9 @@ class TrialFile:
                     f"cannot write {self.folder}: another process is searching there; wait for it, or choose another "
                     "output"
                 )
-            known = {} if overwrite or not self._path.exists() else self._read()
+            if overwrite:
+                self._path.unlink(missing_ok=True)
+            known = self._read() if self._path.exists() else {}
             try:
                 yield known
             except (KeyboardInterrupt, SystemExit) as error:
@@ -157,26 +163,51 @@ class TrialFile:
         try:
             table = pq.read_table(self._path)
             before = json.loads((table.schema.metadata or {})[_METADATA])
-            rows = table.to_pylist()
             names = table.column_names[6:-1]
-            trials = [_as_trial(row, names) for row in rows]
+            trials = {trial.number: trial for trial in (_as_trial(row, names) for row in table.to_pylist())}
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"cannot read the trials in {self._path}: {error}; remove it, or choose another output"
-            ) from error
+            raise self._is_damaged() from error
+        if not isinstance(before, dict) or len(trials) < table.num_rows:
+            raise self._is_damaged()
         self._require_same(before)
-        return {trial.number: trial for trial in trials}
+        if not all(self._may_be(trial, table.num_rows) for trial in trials.values()):
+            raise self._is_damaged()
+        return trials
+
+    def _may_be(self, trial: Trial, n_trials: int) -> bool:
+        """Whether a search can have a trial like this: numbers are missing in the last round alone."""
+        n_epochs = len(trial.scores)
+        return (
+            0 <= trial.number < n_trials + ROUND
+            and trial.state in (OPEN, STOPPED, FINISHED, DIVERGED)
+            and n_epochs <= self._arguments.get("max_epochs", n_epochs)
+            and trial.seconds >= 0
+        )
+
+    def _is_damaged(self) -> DataError:
+        return DataError(
+            f"{self._path} is not a file of trials, or is damaged; choose another output, or allow overwriting "
+            f"({named('overwrite=True')}) to start anew"
+        )
 
     def _require_same(self, before: dict[str, Any]) -> None:
         before, now = _flat(before), _flat(self._arguments)
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if names:
             name = names[0]
+            difference = f"was {to_json(before.get(name))}, and is {to_json(now.get(name))}"
             raise OutputExistsError(
-                f"{self.folder} has the trials of another search: {named(name)} was {to_json(before.get(name))}, and "
-                f"is {to_json(now.get(name))}; make the same call to go on, choose another output, or "
-                f"allow overwriting ({named('overwrite=True')})"
+                f"{self.folder} has the trials of another search: {_subject(name)} {difference}; make the same call to "
+                f"go on, choose another output, or allow overwriting ({named('overwrite=True')})"
             )
+
+
+def _subject(name: str) -> str:
+    """Name an argument of a search, or what has changed in its ratings."""
+    what, _, part = name.partition(": ")
+    if what in ("ratings", "validation_ratings"):
+        return f"the {what.replace('_', ' ')} have changed: their {part}"
+    return named(name)
 
 
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +219,7 @@ def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_trial(row: dict[str, Any], names: Sequence[str]) -> Trial:
-    scores = tuple(float("nan") if score is None else float(score) for score in row["scores"])
+    scores = tuple(float(score) for score in row["scores"])
     values = {name: row[name] for name in names}
     return Trial(int(row["trial"]), {}, values, scores, float(row["seconds"]), str(row["state"]))
 

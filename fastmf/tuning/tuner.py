@@ -1,25 +1,29 @@
 """`tune`: the arguments of a search, and what is made of its result."""
 
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fastmf.common.files import expanded_path
+from fastmf.common.files import expanded_path, naming
+from fastmf.common.leftovers import aside_beside
 from fastmf.common.parameters import require_choice, require_integer, require_number
 from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.keeping.model_directory import require_replaceable
 from fastmf.models import FactorModel, Model
+from fastmf.models.advice import advise_on_data, silent
 from fastmf.models.training import describe
 from fastmf.reading.parquet import PathLike
-from fastmf.tuning.held_out import Parts, hold_out
+from fastmf.tuning.held_out import Parts, hold_out, is_share, require_telling
 from fastmf.tuning.outcome import Tuned, changed_params
-from fastmf.tuning.samplers import ROUND, SAMPLERS, make_sampler
+from fastmf.tuning.samplers import SAMPLERS, make_sampler
 from fastmf.tuning.search import Plan, Search, best_trial
 from fastmf.tuning.spaces import Space, as_space, with_params
 from fastmf.tuning.training import Stop, Trainer, as_objective
-from fastmf.tuning.trials import Trial, TrialFile, to_table
+from fastmf.tuning.trials import ROUND, Trial, TrialFile, to_table
 
 _N_TRIALS = 3 * ROUND
 _EPOCHS_TIMES = 3
@@ -58,7 +62,9 @@ def tune(
     ----------
     model : FactorModel or class
         What to tune. Parameters of an instance that are not at their defaults stay as they are, unless ``space`` has
-        them. It says how to run, too: ``backend``, ``n_threads``, and ``verbose`` to show progress.
+        them. Only the number of epochs is always found anew: ``n_epochs`` is that of the first trial at least, and
+        bounds the others by ``max_epochs``. The model says how to run, too: ``backend``, ``n_threads``, and ``verbose``
+        to show progress.
     ratings : Interactions, table or SciPy sparse matrix
         As in `FactorModel.fit`.
     space : dict of str to range or list, optional
@@ -73,12 +79,13 @@ def tune(
         A name out of `fastmf.metrics.METRICS`, with a cut-off as in ``"recall@20"`` (10 if there is none). None: the
         first of the model's `validation_metrics`.
     n_trials : int, optional
-        How many models to try, at least 1. None: 27, or with ``minutes`` as many as there is time for.
+        How many models to try, at least 1. None: 27, or with ``minutes`` as many as there is time for. Trials that
+        ``output`` has already all count, also where this asks for fewer.
     minutes : float, optional
         After so long, the search ends with what it has found. The last training comes on top.
     max_epochs : int, optional
         Most epochs of a training, at least 1. None: 3 times the model's ``n_epochs``. A training also ends after a
-        ninth of them without a better score.
+        ninth of them without a better score, whatever the model's ``patience``.
     sampler : {"local", "random", "tpe"}
         How parameters are drawn: at random and, after nine trials, mostly near the best ones; at random; or by Optuna's
         tree-structured Parzen estimator, which needs ``pip install "fastmf[tune]"``.
@@ -89,7 +96,7 @@ def tune(
         Directory to keep trials in, as ``trials.parquet``, and the trained model, as ``model``. The same call goes on
         after a search that was interrupted, or that had fewer trials or less time.
     overwrite : bool
-        Whether the trials of another search in that directory may be replaced.
+        Whether to start anew, without the trials and the model that are in that directory.
     n_parallel : int, optional
         Trainings side by side, each with its share of the threads. None: one for every four threads.
     refit : bool
@@ -104,7 +111,8 @@ def tune(
     ParameterError
         If a parameter, or a value of the space, makes no sense.
     DataError
-        If the ratings do not suit the model, or cannot be divided.
+        If the ratings do not suit the model, or cannot be divided; if no validation rating is of a user and an item
+        that are in training; if the file of trials is damaged.
     DivergenceError
         If no model could be trained.
     OutputExistsError
@@ -122,18 +130,23 @@ def tune(
     given = _as_model(model)
     _require_arguments(n_trials, minutes, max_epochs, sampler, seed)
     objective, parts = as_objective(metric, given), hold_out(ratings, validation, validation_by, seed)
+    require_telling(parts.train, parts.validation)
     searched = as_space(given, space, parts.train)
     draws = make_sampler(sampler, given, searched, seed, objective.higher_is_better)
     n_epochs = _EPOCHS_TIMES * given.n_epochs if max_epochs is None else max_epochs
     n_side_by_side, n_threads = _share_threads(given, n_parallel)
     setting = {"sampler": sampler, "seed": seed, "max_epochs": n_epochs, "metric": str(objective)}
+    setting |= _describe_held_out(validation, validation_by)
     known: dict[int, Trial] = {}
     with ExitStack() as stack:
         file = None
         if output is not None:
             file = TrialFile(output, setting | _describe(given, searched, parts), objective.higher_is_better)
-            known = stack.enter_context(file.claimed(overwrite))
             require_replaceable(_model_folder(output), overwrite=True)
+            known = stack.enter_context(file.claimed(overwrite))
+            if overwrite:
+                _remove_model(output)
+        advise_on_data(given, parts.train, parts.validation)
         stop = Stop(None if minutes is None else 60 * minutes)
         trainer = Trainer(given, parts, objective, n_epochs, math.ceil(_PATIENCE * n_epochs), n_threads, stop)
         if n_trials is None and minutes is None:
@@ -142,10 +155,20 @@ def tune(
         trials = Search(trainer, draws, plan, known, file.save if file else _keep_nowhere).run()
         tuned = _outcome(trainer, trials)
         if refit:
-            tuned.model.fit(parts.everything)
-            if output is not None:
-                tuned.model.save(_model_folder(output), overwrite=True)
+            _refit(tuned, parts, output)
     return tuned
+
+
+def _refit(tuned: Tuned, parts: Parts, output: PathLike | None) -> None:
+    """Train the best model on everything, and save it; if that fails, the error says which model it was."""
+    try:
+        with silent():
+            tuned.model.fit(parts.everything)
+        if output is not None:
+            tuned.model.save(_model_folder(output), overwrite=True)
+    except BaseException as error:
+        error.add_note(f"the best model was not saved; this trains it: {tuned.python}")
+        raise
 
 
 def _as_model(model: Any) -> FactorModel:
@@ -189,8 +212,14 @@ def _describe(model: FactorModel, space: Space, parts: Parts) -> dict[str, Any]:
         "parameters": params,
         "space": {name: str(of_values) for name, of_values in space.items()},
         "ratings": describe(parts.train),
-        "validation": describe(parts.validation),
+        "validation_ratings": describe(parts.validation),
     }
+
+
+def _describe_held_out(validation: Any, by: str) -> dict[str, Any]:
+    if not is_share(validation):
+        return {"validation": "ratings of their own"}
+    return {"validation_by": by, **({} if by == "last" else {"validation": validation})}
 
 
 def _keep_nowhere(_: Sequence[Trial]) -> None:
@@ -199,6 +228,16 @@ def _keep_nowhere(_: Sequence[Trial]) -> None:
 
 def _model_folder(output: PathLike) -> Path:
     return expanded_path(output) / MODEL_FOLDER
+
+
+def _remove_model(output: PathLike) -> None:
+    """Remove the model of another search, at once: nobody should find half of it."""
+    folder = _model_folder(output)
+    with naming(folder):
+        if folder.exists():
+            aside = aside_beside(folder)
+            os.rename(folder, aside)
+            shutil.rmtree(aside)
 
 
 def _outcome(trainer: Trainer, trials: Sequence[Trial]) -> Tuned:
@@ -224,12 +263,14 @@ def _outcome(trainer: Trainer, trials: Sequence[Trial]) -> Tuned:
 
 
 def _default_score(trainer: Trainer, first: Trial) -> float | None:
-    """Return the score of the model as given, after as many epochs as it was given."""
+    """Return the score of the model as given, after as many epochs as it was given; None if it did not get so far."""
     scores = first.scores[: trainer.model.n_epochs]
+    if len(scores) < trainer.model.n_epochs:
+        return None
     if trainer.model.patience is not None:
         best = first.best(trainer.objective.higher_is_better, trainer.model.n_epochs)
         return None if best is None else best.score
-    return None if not scores or math.isnan(scores[-1]) else scores[-1]
+    return None if math.isnan(scores[-1]) else scores[-1]
 
 
 def _baseline_score(trainer: Trainer) -> float | None:
