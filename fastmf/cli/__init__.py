@@ -134,7 +134,7 @@ def _drop_unwritten_results() -> None:
 def _message(error: BaseException, parser: argparse.ArgumentParser) -> str:
     """Word an error for people who have called the command."""
     if isinstance(error, FastMFError):
-        return error.in_words_of(partial(option_of, parser))
+        return "; ".join([error.in_words_of(partial(option_of, parser)), *getattr(error, "__notes__", ())])
     if isinstance(error, KeyboardInterrupt):
         return in_words(error)
     if isinstance(error, MemoryError):

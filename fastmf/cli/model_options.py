@@ -21,6 +21,8 @@ from fastmf.reading.interactions import Interactions
 
 # Every command has options of its own for these.
 _NOT_OF_MODELS = ("seed", "backend", "n_threads", "verbose")
+_NONE = "none"
+"""On the command line, a parameter that is None and would be something else by default."""
 _SPECIAL_FLAGS = {"adaptive": "--constant-steps"}
 
 
@@ -54,6 +56,17 @@ class _Option(NamedTuple):
     def may_be_auto(self) -> bool:
         """Whether the value is a number or ``"auto"``."""
         return self._declared == [float, str]
+
+    @property
+    def may_be_none(self) -> bool:
+        """Whether the value may be None in a model where that is not the default."""
+        kinds = (
+            next(field for field in dataclasses.fields(model) if field.name == self.parameter)
+            for model in self.models.values()
+        )
+        return not self.doc.choices and any(
+            type(None) in typing.get_args(field.type) and field.default is not None for field in kinds
+        )
 
     @property
     def _declared(self) -> list[Any]:
@@ -96,6 +109,22 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hyper-parameters")
     for option in _options():
         group.add_argument(option.flag, dest=option.parameter, help=_escaped(_help(option)), **_settings(option))
+
+
+def option_names(model: type[Model]) -> list[tuple[str, str, bool]]:
+    """Return of each hyper-parameter of a model the name of its option, its own, and whether the option negates it.
+
+    Examples
+    --------
+    >>> import fastmf
+    >>> option_names(fastmf.SGD)[0], ("no-biases", "biases", True) in option_names(fastmf.SGD)
+    (('factors', 'n_factors', False), True)
+    """
+    return [
+        (option.flag.removeprefix("--"), option.parameter, option.default is True)
+        for option in _options()
+        if model in option.models.values()
+    ]
 
 
 def make_candidates(parsed: argparse.Namespace) -> dict[str, Model]:
@@ -141,6 +170,8 @@ def make_model(parsed: argparse.Namespace, name: str | None = None) -> Model:
             continue
         if name not in option.models:
             raise ParameterError(_no_parameter(option.flag, name, parsed.model))
+        if option.may_be_none and value == _NONE:
+            value = None
         params[option.parameter] = tuple(value) if isinstance(value, list) else value
     model = models_by_command_name()[name]
     return model(**params, seed=parsed.seed, backend=parsed.device, n_threads=parsed.threads, verbose=not parsed.quiet)
@@ -175,7 +206,13 @@ def _settings(option: _Option) -> dict[str, Any]:
         return {"type": kind, "nargs": len(option.types), "metavar": names or "X"}
     if kind is int:
         return {"type": positive_integer, "metavar": "N"}
+    if option.may_be_none:
+        return {"type": _number_auto_or_none, "metavar": "X"}
     return {"type": number_or_auto if option.may_be_auto else kind, "metavar": "X"}
+
+
+def _number_auto_or_none(text: str) -> float | str:
+    return text if text == _NONE else number_or_auto(text)
 
 
 def _help(option: _Option) -> str:
@@ -240,12 +277,17 @@ def as_arguments(model: Model) -> list[str]:
     >>> import fastmf
     >>> as_arguments(fastmf.SGD(n_factors=32, rating_range=(1, 5), biases=False))
     ['--factors', '32', '--no-biases', '--rating-range', '1', '5']
+    >>> as_arguments(fastmf.BPR(bias_regularization=None))
+    ['--bias-regularization', 'none']
     """
     params, defaults = model.get_params(), type(model)().get_params()
     words: list[str] = []
     for option in _options():
         value = params.get(option.parameter)
-        if value is None or value == defaults[option.parameter]:
+        if option.parameter not in params or value == defaults[option.parameter]:
+            continue
+        if value is None:
+            words += [option.flag, _NONE] if option.may_be_none else []
             continue
         values = value if isinstance(value, (tuple, list)) else () if option.types[0] is bool else (value,)
         words += [option.flag, *map(str, values)]

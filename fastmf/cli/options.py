@@ -49,6 +49,8 @@ _OPTION_OF = {
     "n_threads": "threads",
     "verbose": "quiet",
     "validation": "validation_fraction",
+    "test_fraction": "validation_fraction",
+    "by": "validation_by",
     "user": "user_column",
     "item": "item_column",
     "rating": "rating_column",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
 from fastmf.cli.validation import Parts, add_validation_options, described, is_asked_for, read_parts, require_consistent
+from fastmf.errors import ParameterError
 
 if TYPE_CHECKING:
     from fastmf.models import Model
@@ -63,10 +64,12 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _require_validation_for_patience(model: "Model", parsed: argparse.Namespace) -> None:
     """Find before anything is read what `fit` would find after it."""
-    from fastmf.models.training import as_held_out_part
-
-    if not is_asked_for(parsed):
-        as_held_out_part(None, getattr(model, "patience", None))
+    patience = getattr(model, "patience", None)
+    if patience is not None and not is_asked_for(parsed):
+        raise ParameterError(
+            f"--patience is {patience} but there is no validation set; add --validation-fraction, --validation-by or "
+            "--validation"
+        )
 
 
 def _kept(model: "Model", parsed: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,8 @@ example:
 
 Models with hyper-parameters drawn at random, later near the best ones, are trained on a part of the ratings and
 compared on the rest. All run a few epochs, and the best third of them more. Hyper-parameters that are given stay as
-they are; --space says which to search, and where:
+they are, but for the number of epochs, which is always found anew: --epochs is that of the first model, whose score is
+shown as the default, and by default a third of --max-epochs. --space says what to search, and where:
 
   --space factors=32,64,128                     one of these
   --space regularization=0.001..1:log           a number in a range, by its logarithm
@@ -13,7 +14,7 @@ they are; --space says which to search, and where:
   --space regularization=x0.25..4               0.25 to 4 times what it would be otherwise
 
 DIR/trials.parquet has a row for each trial, and DIR/model the trained model. The same call goes on after a search that
-was interrupted, or that had less time or fewer trials.
+was interrupted, or that had less time or fewer trials; trials that are there all count.
 """
 
 import argparse
@@ -30,14 +31,14 @@ from fastmf.cli.options import (
     print_result,
     read_ratings,
 )
-from fastmf.cli.validation import require_consistent
+from fastmf.cli.validation import DEFAULT_SHARE, duplicates_of_whole, read_whole, require_consistent, require_same_ids
 from fastmf.errors import ParameterError
 
 if TYPE_CHECKING:
+    from fastmf import Interactions
     from fastmf.models import Model
     from fastmf.tuning import Tuned
-
-_DEFAULT_SHARE = 0.1
+    from fastmf.tuning.held_out import Apart
 
 _WORDS = {"None": None, "True": True, "true": True, "False": False, "false": False}
 
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ratings", nargs="+", metavar="RATINGS", help="Parquet file, directory or pattern")
     add_model_option(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="directory of trials and of the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace the trials of another search")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew: replace the trials and the model that are there"
+    )
     _add_search_options(parser)
     _add_validation_options(parser)
     add_column_options(parser)
@@ -121,15 +124,14 @@ def run(parsed: argparse.Namespace) -> int:
     from fastmf.measuring.beside_baseline import verdict
 
     require_consistent(parsed)
+    _require_no_patience(parsed)
     candidates = make_candidates(parsed)
     for name, model in candidates.items():
         _require_epochs(name, model)
         _space(parsed, model)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
-    validation = _DEFAULT_SHARE if parsed.validation_fraction is None else parsed.validation_fraction
-    if parsed.validation is not None:
-        validation = read_ratings(parsed.validation, parsed)
+    validation = _read_apart(ratings, parsed) or parsed.validation_fraction or DEFAULT_SHARE
     model = choose_model(candidates, ratings, parsed)
     tuned = fastmf.tune(
         model,
@@ -147,13 +149,35 @@ def run(parsed: argparse.Namespace) -> int:
         overwrite=parsed.overwrite,
         n_parallel=parsed.n_parallel,
     )
-    print_result(_result(tuned, parsed), parsed.json)
     found = verdict(
         {tuned.metric: tuned.score, f"baseline_{tuned.metric}": tuned.baseline_score}, tuned.model.is_implicit
     )
-    if found is not None and not parsed.json:
+    if parsed.json:
+        print_result(_result_for_programs(tuned, found, parsed), as_json=True)
+        return 0
+    print_result(_result(tuned, parsed), as_json=False)
+    if found is not None:
         print(found)
     return 0
+
+
+def _require_no_patience(parsed: argparse.Namespace) -> None:
+    if parsed.patience is not None:
+        raise ParameterError(
+            "--patience is not an option of a search, which ends a training after a ninth of --max-epochs without a "
+            "better score, and keeps the best number of epochs; leave it out"
+        )
+
+
+def _read_apart(ratings: "Interactions", parsed: argparse.Namespace) -> "Apart | None":
+    """Read the ratings of --validation, and all ratings as the command that trains the model will read them."""
+    from fastmf.tuning.held_out import Apart
+
+    if parsed.validation is None:
+        return None
+    validation = read_ratings(parsed.validation, parsed)
+    require_same_ids(ratings, validation, parsed)
+    return Apart(validation, read_whole(parsed))
 
 
 def _require_epochs(name: str, model: "Model") -> None:
@@ -164,20 +188,72 @@ def _require_epochs(name: str, model: "Model") -> None:
 
 
 def _space(parsed: argparse.Namespace, model: "Model") -> dict[str, Any] | None:
-    return None if parsed.space is None else dict(_parse(text, model) for text in parsed.space)
+    if parsed.space is None:
+        return None
+    space: dict[str, Any] = {}
+    for text in parsed.space:
+        parameter, values = _parse(text, model)
+        if parameter in space:
+            raise ParameterError(f"--space is given twice for {parameter}, the second time as {text!r}; give it once")
+        space[parameter] = values
+    return space
 
 
 def _result(tuned: "Tuned", parsed: argparse.Namespace) -> dict[str, Any]:
     scores = {"best": tuned.score, "default": tuned.default_score, "baseline": tuned.baseline_score}
-    result: dict[str, Any] = {
-        "model": f"{parsed.output.rstrip('/')}/model",
+    return {
+        "model": _model_path(parsed),
         "n_trials": len(tuned.trials),
         **{f"{name} {tuned.metric}": score for name, score in scores.items() if score is not None},
         "seconds": sum(tuned.trials["seconds"].to_pylist()),
+        "command": _command(tuned, parsed),
+        "python": tuned.python_on(_ratings_in_python(parsed)),
     }
-    if parsed.json:
-        result |= {"model_class": type(tuned.model).__name__, "parameters": tuned.params, "warnings": parsed.warned}
-    return {**result, "command": _command(tuned, parsed), "python": tuned.python}
+
+
+def _result_for_programs(tuned: "Tuned", found: str | None, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the same under names that do not depend on the metric."""
+    return {
+        "model": _model_path(parsed),
+        "model_class": type(tuned.model).__name__,
+        "n_trials": len(tuned.trials),
+        "metric": tuned.metric,
+        "score": tuned.score,
+        "default_score": tuned.default_score,
+        "baseline_score": tuned.baseline_score,
+        "seconds": sum(tuned.trials["seconds"].to_pylist()),
+        "parameters": tuned.params,
+        "warnings": [*parsed.warned, *([] if found is None else [found])],
+        "command": _command(tuned, parsed),
+        "python": tuned.python_on(_ratings_in_python(parsed)),
+    }
+
+
+def _model_path(parsed: argparse.Namespace) -> str:
+    return f"{parsed.output.rstrip('/')}/model"
+
+
+def _all_ratings(parsed: argparse.Namespace) -> list[str]:
+    """Return the files that the best model is trained on."""
+    return [*parsed.ratings, *([] if parsed.validation is None else [parsed.validation])]
+
+
+def _duplicates(parsed: argparse.Namespace) -> str:
+    return str(parsed.duplicates) if parsed.validation is None else duplicates_of_whole(parsed)
+
+
+def _ratings_in_python(parsed: argparse.Namespace) -> str:
+    """Return the Python that reads the files that the best model is trained on."""
+    files = _all_ratings(parsed)
+    given = {
+        "user": (parsed.user_column, "user_id"),
+        "item": (parsed.item_column, "item_id"),
+        "rating": (parsed.rating_column, "rating"),
+        "timestamp": (parsed.timestamp_column, None),
+        "duplicates": (_duplicates(parsed), "error"),
+    }
+    words = [f"{name}={value!r}" for name, (value, default) in given.items() if value != default]
+    return f"fastmf.read_parquet({', '.join([repr(files[0] if len(files) == 1 else files), *words])})"
 
 
 def _command(tuned: "Tuned", parsed: argparse.Namespace) -> str:
@@ -185,8 +261,7 @@ def _command(tuned: "Tuned", parsed: argparse.Namespace) -> str:
     from fastmf.cli.model_options import as_arguments, command_name
 
     name = command_name(type(tuned.model))
-    ratings = [*parsed.ratings, *([] if parsed.validation is None else [parsed.validation])]
-    words = ["fastmf", "train", *ratings, "--model", name, "--output", "MODEL", *_column_arguments(parsed)]
+    words = ["fastmf", "train", *_all_ratings(parsed), "--model", name, "--output", "MODEL", *_column_arguments(parsed)]
     run = [*_given("--seed", parsed.seed, 0), *_given("--device", parsed.device, "cpu")]
     return shlex.join([*words, *as_arguments(tuned.model), *run])
 
@@ -201,9 +276,7 @@ def _column_arguments(parsed: argparse.Namespace) -> list[str]:
         words.append("--no-rating-column")
     else:
         words += _given("--rating-column", parsed.rating_column, "rating")
-    # A pair that is rated in both files counts with its later rating.
-    duplicates = parsed.duplicates if parsed.validation is None else "last"
-    return [*words, *_given("--duplicates", duplicates, "error")]
+    return [*words, *_given("--duplicates", _duplicates(parsed), "error")]
 
 
 def _given(option: str, value: Any, default: Any) -> list[str]:
@@ -223,16 +296,36 @@ def _positive(text: str) -> float:
 def _parse(text: str, model: Any) -> tuple[str, Any]:
     """Return the parameter that a ``--space`` names, and its range."""
     name, equals, values = text.partition("=")
-    parameter = _parameter_of(name.strip().lstrip("-").replace("-", "_"), model)
     if not equals or not values:
         example = "factors=32,64 or regularization=0.01..1:log"
         raise ParameterError(f"--space is {text!r}; expected NAME=VALUES, such as {example}")
-    return parameter, _as_range(values, text)
+    parameter, is_negated = _parameter_of(name.strip().lstrip("-"), text, model)
+    given = _as_range(values, text)
+    if not is_negated:
+        return parameter, given
+    if not isinstance(given, list) or not all(isinstance(value, bool) for value in given):
+        raise ParameterError(f"--space is {text!r}; expected true, false or both after the =")
+    return parameter, [not value for value in given]
 
 
-def _parameter_of(name: str, model: Any) -> str:
-    params = model.get_params()
-    return next((known for known in (name, f"n_{name}", name.removeprefix("no_")) if known in params), name)
+def _parameter_of(name: str, text: str, model: Any) -> tuple[str, bool]:
+    """Return the parameter that a name means, and whether it is the name of an option that sets it to false."""
+    from fastmf.cli.model_options import option_names
+
+    names = option_names(type(model))
+    word = name.replace("_", "-")
+    if word in ("epochs", "n-epochs", "patience"):
+        raise ParameterError(
+            f"--space is {text!r}; a search finds the number of epochs by itself: leave it out, and bound them by "
+            "--max-epochs"
+        )
+    for option, parameter, is_negated in names:
+        if word == option:
+            return parameter, is_negated
+        if word == parameter.replace("_", "-"):
+            return parameter, False
+    expected = ", ".join(option for option, *_ in names if option not in ("epochs", "patience"))
+    raise ParameterError(f"--space is {text!r}; {name!r} is nothing that is searched: expected one of {expected}")
 
 
 def _as_range(values: str, text: str) -> Any:

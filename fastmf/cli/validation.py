@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastmf.cli.options import fraction, note, read_ratings
-from fastmf.errors import ParameterError
+from fastmf.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     from fastmf import Interactions
@@ -17,6 +17,7 @@ _RULES = {
     "time": "the newest of all",
 }
 _NEED_TIMES = ("last", "time")
+DEFAULT_SHARE = 0.1
 
 
 class Parts(NamedTuple):
@@ -88,24 +89,73 @@ def require_consistent(parsed: argparse.Namespace) -> None:
 
 
 def read_parts(parsed: argparse.Namespace) -> Parts:
-    """Read the ratings and divide them as the options say."""
-    import fastmf
+    """Read the ratings and divide them as the options say.
+
+    Raises
+    ------
+    DataError
+        If the validation ratings do not go with the others, or do not tell how good a model is.
+    """
+    parts = _read_parts(parsed)
+    if parts.validation is not None:
+        from fastmf.tuning.held_out import require_telling
+
+        require_telling(parts.train, parts.validation)
+    return parts
+
+
+def _read_parts(parsed: argparse.Namespace) -> Parts:
+    from fastmf.tuning.held_out import divide
 
     # The smaller first: what is wrong with it is known before the longer work.
     validation = None if parsed.validation is None else read_ratings(parsed.validation, parsed)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
     if validation is not None:
-        # Read, not joined: a pair that is in both is treated as --duplicates says.
-        whole = read_ratings([*parsed.ratings, parsed.validation], parsed) if parsed.refit else None
+        require_same_ids(ratings, validation, parsed)
+        whole = read_whole(parsed) if parsed.refit else None
+        _require_no_repeats(ratings, validation, whole, parsed)
         note(f"validating on {validation.n_ratings:,} ratings of {parsed.validation}", parsed)
         return Parts(ratings, validation, whole)
     if not is_asked_for(parsed):
         return Parts(ratings)
     by = parsed.validation_by or "random"
-    train, held_out = fastmf.split.hold_out(ratings, by, parsed.validation_fraction, seed=parsed.seed)
+    share = None if by == "last" else (parsed.validation_fraction or DEFAULT_SHARE)
+    train, held_out = divide(ratings, by, share, parsed.seed)
     note(f"held out {held_out.n_ratings:,} ratings for validation, {_RULES[by]}", parsed)
     return Parts(train, held_out, ratings if parsed.refit else None)
+
+
+def duplicates_of_whole(parsed: argparse.Namespace) -> str:
+    """Return the rule for pairs that are in the ratings and in those of --validation: a later one counts by default."""
+    return "last" if parsed.duplicates == "error" else str(parsed.duplicates)
+
+
+def read_whole(parsed: argparse.Namespace) -> "Interactions":
+    """Read all ratings together with those to validate on, with one rule for pairs that are repeated."""
+    together = argparse.Namespace(**{**vars(parsed), "duplicates": duplicates_of_whole(parsed)})
+    return read_ratings([*parsed.ratings, parsed.validation], together)
+
+
+def require_same_ids(ratings: "Interactions", validation: "Interactions", parsed: argparse.Namespace) -> None:
+    """Check that the ids of both files are of the same types, in the words of the command."""
+    from fastmf.tuning.held_out import require_same_id_types
+
+    columns = parsed.user_column, parsed.item_column
+    require_same_id_types(ratings, validation, columns, ("RATINGS", f"--validation {parsed.validation}"))
+
+
+def _require_no_repeats(
+    ratings: "Interactions", validation: "Interactions", whole: "Interactions | None", parsed: argparse.Namespace
+) -> None:
+    """Check that no pair is in both files, unless --duplicates says what to do with it."""
+    n_repeats = 0 if whole is None else ratings.n_ratings + validation.n_ratings - whole.n_ratings
+    if n_repeats and parsed.duplicates == "error":
+        raise DataError(
+            f"{n_repeats:,} of {validation.n_ratings:,} ratings of --validation {parsed.validation} repeat a (user, "
+            "item) pair of RATINGS, and --refit trains on both; take them out of one, or choose --duplicates first, "
+            "last, mean or sum"
+        )
 
 
 def described(parts: Parts, parsed: argparse.Namespace) -> dict[str, Any]:

@@ -233,7 +233,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "patience with nothing to be patient about": (
         ("train", "{ratings}", *TRAIN_ALS, "--patience", 3),
         2,
-        "--patience is 3 but there is no validation set; pass --validation-fraction=...",
+        "--patience is 3 but there is no validation set; add --validation-fraction, --validation-by",
     ),
     "validation from a file and by a share": (
         ("train", "nothing", *TRAIN_ALS, "--validation", "nothing", "--validation-fraction", 0.1),
@@ -263,7 +263,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
     "patience without validation, found before reading": (
         ("train", "nothing", *TRAIN_ALS, "--patience", 3),
         2,
-        "--patience is 3 but there is no validation set; pass --validation-fraction=...",
+        "--patience is 3 but there is no validation set; add --validation-fraction, --validation-by",
     ),
     "a parameter that not every model has": (
         ("train", "nothing", "--model", "auto", "--output", "out", "--alpha", 2),

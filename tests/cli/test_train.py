@@ -247,7 +247,8 @@ def test_refit_reads_everything_before_it_trains(data: Any, call_fastmf: Callabl
         status=1,
     )
 
-    assert "ratings repeat a (user, item) pair" in done.stderr
+    n = len(fastmf.read_parquet(data.ratings))
+    assert f"{n} of {n} ratings of --validation {data.ratings} repeat a (user, item) pair of RATINGS" in done.stderr
     assert "ALS: " not in done.stderr
 
 

@@ -9,6 +9,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -38,21 +40,40 @@ def test_tune_gives_what_the_library_does(data: Any, tmp_path: Path, call_fastmf
         max_epochs=4,
     )
     result = json.loads(done.stdout)
-    assert (result["best mae"], result["default mae"]) == (expected.score, expected.default_score)
+    assert (result["metric"], result["score"], result["default_score"]) == (
+        "mae",
+        expected.score,
+        expected.default_score,
+    )
     assert result["parameters"] == expected.params
-    assert result["python"] == expected.python
+    assert result["python"] == expected.python_on(f"fastmf.read_parquet({str(data.ratings)!r})")
+    assert (result["model"], result["model_class"]) == ("tuned/model", "ALS")
     kept = pq.read_table(tmp_path / "tuned/trials.parquet")
     assert kept["scores"].equals(expected.trials["scores"])
     np.testing.assert_array_equal(fastmf.load(tmp_path / "tuned/model").item_factors, expected.model.item_factors)
 
 
-@pytest.mark.parametrize("options", [(), ("--seed", 2, "--no-rating-column"), ("--validation", "test.parquet")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--seed", 2, "--no-rating-column"),
+        ("--validation", "test.parquet"),
+        *(("--validation", "other.parquet", "--duplicates", rule) for rule in ("error", "first", "mean")),
+    ],
+)
 def test_the_command_trains_the_model_again(
     options: tuple[object, ...], data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
 ) -> None:
     (tmp_path / "test.parquet").write_bytes(data.test.read_bytes())
+    # Of each pair of the ratings, also in this file, with another rating.
+    ratings = pq.read_table(data.ratings).slice(0, 100)
+    pq.write_table(
+        ratings.set_column(2, "rating", pc.subtract(6.0, ratings["rating"]).cast("float32")), "other.parquet"
+    )
     done = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3, *options, "--json")
-    name, *words = shlex.split(json.loads(done.stdout)["command"])
+    result = json.loads(done.stdout)
+    name, *words = shlex.split(result["command"])
 
     call_fastmf(*[word.replace("MODEL", "again") for word in words])
 
@@ -60,6 +81,20 @@ def test_the_command_trains_the_model_again(
     tuned, again = fastmf.load(tmp_path / "tuned/model"), fastmf.load(tmp_path / "again")
     np.testing.assert_array_equal(tuned.user_factors, again.user_factors)
     np.testing.assert_array_equal(tuned.item_factors, again.item_factors)
+    in_python = eval(result["python"], {"fastmf": fastmf})
+    np.testing.assert_array_equal(tuned.item_factors, in_python.item_factors)
+
+
+def test_ids_to_validate_on_are_of_the_same_type(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    ratings = pq.read_table(data.ratings).rename_columns({"user_id": "u"})
+    pq.write_table(ratings, tmp_path / "text.parquet")
+    pq.write_table(ratings.set_column(0, "u", pa.array(range(len(ratings)))), tmp_path / "numbers.parquet")
+
+    for command in ("tune", "train"):
+        files = ("text.parquet", "--validation", "numbers.parquet", "--user-column", "u")
+        done = call_fastmf(command, *files, *SMALL, status=1)
+
+        assert "the ids in the column 'u' are text in RATINGS and integers in --validation numbers.p" in done.stderr
 
 
 def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done]) -> None:
@@ -70,6 +105,8 @@ def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done])
     lines = [line.split(maxsplit=1)[0] for line in done.stdout.splitlines()]
     assert lines[:8] == ["model", "n_trials", "best", "default", "baseline", "seconds", "command", "python"]
     assert "the model is no better than its baseline by rmse (" in done.stdout
+    again = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3, "--json")
+    assert json.loads(again.stdout)["warnings"] == [done.stdout.splitlines()[-1]]
     first, *progress = done.stderr.splitlines()
     assert first.startswith("read ")
     assert progress[0].startswith("tune: 0/3 trials trial 0, 2 epochs: rmse ")
@@ -139,7 +176,9 @@ def test_another_search_is_refused_in_words_of_the_command(data: Any, call_fastm
         ("regularization=1e-3..1e-1", "regularization", Uniform(0.001, 0.1)),
         ("learning-rate=x0.5..2", "learning_rate", Multiple(0.5, 2)),
         ("bias-learning-rate=None,0.1", "bias_learning_rate", [None, 0.1]),
-        ("no-biases=true,false", "biases", [True, False]),
+        ("no-biases=true,false", "biases", [False, True]),
+        ("biases=true", "biases", [True]),
+        ("constant-steps=true", "adaptive", [False]),
         ("regularization-scaling=count,none", "regularization_scaling", ["count", "none"]),
     ],
 )
@@ -153,6 +192,10 @@ def test_spaces_are_read(text: str, parameter: str, expected: object) -> None:
         ("factors", "--space is 'factors'; expected NAME=VALUES"),
         ("factors=", "expected NAME=VALUES"),
         ("factors=a..b", "expected numbers on both sides of the two dots"),
+        ("no-biases=1", "expected true, false or both"),
+        ("nonsense=1", "'nonsense' is nothing that is searched: expected one of factors, regularization"),
+        ("epochs=1,2", "a search finds the number of epochs by itself: leave it out, and bound them by --max-epochs"),
+        ("seed=1", "'seed' is nothing that is searched"),
         ("factors=1..", "expected numbers on both sides of the two dots"),
     ],
 )
@@ -164,8 +207,11 @@ def test_spaces_that_cannot_be_read(text: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--space", "colour=1,2"), "--space has 'colour', which is no parameter of ALS that is searched"),
-        (("--space", "factors=0"), "--factors is 0; expected an integer of at least 1"),
+        (("--space", "colour=1,2"), "--space is 'colour=1,2'; 'colour' is nothing that is searched"),
+        (("--space", "factors=1", "--space", "n_factors=2"), "--space is given twice for n_factors"),
+        (("--patience", "1"), "--patience is not an option of a search"),
+        (("--metric", "recall@0"), "--metric is 'recall@0'; expected a cut-off of at least 1"),
+        (("--space", "factors=0"), "--space has 0 for n_factors: --factors is 0; expected an integer of at least 1"),
         (("--metric", "r2"), "--metric is 'r2'"),
         (("--minutes", "0"), "'0' is not a number above 0"),
         (("--trials", "0"), "'0' is not an integer of at least 1"),
