@@ -26,7 +26,7 @@ from fastmf.tuning.samplers import LocalSampler, RandomSampler
 from fastmf.tuning.search import Plan, Search, rungs
 from fastmf.tuning.spaces import as_space, changes_at
 from fastmf.tuning.training import Objective, Stop
-from fastmf.tuning.trials import DIVERGED, FINISHED, OPEN, ROUND, STOPPED, Trial
+from fastmf.tuning.trials import DIVERGED, FINISHED, OPEN, ROUND, STOPPED, Trial, to_table
 
 SPACE = {"n_factors": [1, 2, 4], "regularization": LogUniform(0.01, 1)}
 # In its built-in space, where ALS has them.
@@ -321,6 +321,12 @@ def test_what_is_known_is_kept_before_the_search_comes_to_it() -> None:
     assert kept == [20] * len(kept)
 
 
+def test_numbers_too_large_for_a_column_are_text() -> None:
+    trials = [Trial(0, {}, {"alpha": 1}), Trial(1, {}, {"alpha": 10**30})]
+
+    assert to_table(trials, higher_is_better=True)["alpha"].to_pylist() == ["1", str(10**30)]
+
+
 def test_trials_of_other_parameters_are_not_taken_over() -> None:
     others = {number: Trial(number, {}, {"number": -1}, (0.0,) * 9, 0.0, FINISHED) for number in range(9)}
 
@@ -526,6 +532,10 @@ def test_an_interrupted_search_goes_on(
         ({"metric": "mae"}, 'metric was "rmse", and is "mae"'),
         ({"seed": 1}, "seed was 0, and is 1"),
         ({"max_epochs": 2}, "max_epochs was 9, and is 2"),
+        (
+            {"validation": fastmf.Interactions.from_arrays([0], [0])},
+            'validation was 0.1, and is "ratings of their own"',
+        ),
         ({"validation_by": "user"}, 'validation_by was "random", and is "user"'),
         ({"ratings": fastmf.testing.low_rank(60, 30, seed=1)}, "the ratings have changed: their n_items was"),
         ({"space": {"n_factors": [1]}}, "space: n_factors was .*Choices"),

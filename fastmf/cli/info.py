@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fastmf.cli.options import add_output_options, print_result
+from fastmf.cli.options import add_output_options, note, print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Describe whatever is at the path."""
     from fastmf.reading.sources import SUFFIXES
+    from fastmf.tuning.trials import FILE
+    from fastmf.tuning.tuner import MODEL_FOLDER
 
     path = Path(parsed.path).expanduser()
     is_model = path.is_dir() and not any(file.name.lower().endswith(SUFFIXES) for file in path.rglob("*"))
+    if (path / FILE).is_file() and (path / MODEL_FOLDER).is_dir():
+        note(f"{parsed.path} has the trials of a search; the model is in {path / MODEL_FOLDER}", parsed)
     print_result(_model(path, parsed.verify) if is_model else _ratings(parsed.path), parsed.json)
     return 0
 
@@ -71,9 +75,16 @@ def _ratings(path: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from fastmf.errors import DataError, named
     from fastmf.reading.parquet import open_dataset, read_column
 
-    dataset = open_dataset(path)
+    try:
+        dataset = open_dataset(path)
+    except DataError as error:
+        if not str(error).startswith("no such file"):
+            raise
+        text = error.in_words_of(named)
+        raise DataError(text.replace("expected a ", "expected a model directory, a ", 1)) from error
     result: dict[str, Any] = {"files": len(dataset.files), "n_rows": dataset.count_rows()}
     for field in dataset.schema:
         column = read_column(dataset, field.name)

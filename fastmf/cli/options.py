@@ -112,15 +112,21 @@ def add_output_options(parser: "argparse.ArgumentParser | argparse._ArgumentGrou
 def read_ratings(path: "str | list[str]", parsed: argparse.Namespace) -> "Interactions":
     """Read ratings as the column options say."""
     import fastmf
+    from fastmf.errors import DataError, named
 
-    return fastmf.read_parquet(
-        path,
-        user=parsed.user_column,
-        item=parsed.item_column,
-        rating=parsed.rating_column,
-        timestamp=parsed.timestamp_column,
-        duplicates=parsed.duplicates,
-    )
+    try:
+        return fastmf.read_parquet(
+            path,
+            user=parsed.user_column,
+            item=parsed.item_column,
+            rating=parsed.rating_column,
+            timestamp=parsed.timestamp_column,
+            duplicates=parsed.duplicates,
+        )
+    except DataError as error:
+        if not str(error).startswith(f"no column {parsed.rating_column!r}"):
+            raise
+        raise DataError(f"{error.in_words_of(named)}, or give --no-rating-column: every rating is 1 then") from error
 
 
 def load_model(path: str, parsed: argparse.Namespace) -> Any:

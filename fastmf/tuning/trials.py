@@ -90,10 +90,10 @@ def to_table(trials: Sequence[Trial], higher_is_better: bool) -> pa.Table:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Return values as a column; as JSON text where they are of several types."""
+    """Return values as a column; as JSON text where they are of several types, or too large."""
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([to_json(value) for value in values], pa.string())
 
 

@@ -219,7 +219,7 @@ def _describe(model: FactorModel, space: Space, parts: Parts) -> dict[str, Any]:
 def _describe_held_out(validation: Any, by: str) -> dict[str, Any]:
     if not is_share(validation):
         return {"validation": "ratings of their own"}
-    return {"validation_by": by, **({} if by == "last" else {"validation": validation})}
+    return {**({} if by == "last" else {"validation": validation}), "validation_by": by}
 
 
 def _keep_nowhere(_: Sequence[Trial]) -> None:

@@ -315,7 +315,7 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         1,
         "no model at nowhere: expected a directory that `fastmf train` or model.save wrote",
     ),
-    "nothing to describe": (("info", "nowhere"), 1, "no such file: nowhere; expected a Parquet file"),
+    "nothing to describe": (("info", "nowhere"), 1, "no such file: nowhere; expected a model directory, a Parquet"),
 }
 IN_PROCESSES = (
     "more items than there are",

@@ -101,3 +101,18 @@ def test_info_of_a_directory_of_files(data: Any, tmp_path: Path, call_fastmf: Ca
     told = json.loads(call_fastmf("info", ".", "--json").stdout)
 
     assert (told["files"], told["n_rows"]) == (2, 2 * fastmf.read_parquet(data.ratings).n_ratings)
+
+
+def test_info_of_a_search_tells_where_the_model_is(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    call_fastmf("tune", data.ratings, "--model", "als", "--output", "tuned", "--factors", 2, "--trials", 1)
+
+    done = call_fastmf("info", "tuned")
+
+    assert done.stderr == "tuned has the trials of a search; the model is in tuned/model\n"
+    assert json.loads(call_fastmf("info", "tuned/model", "--json").stdout)["model"] == "ALS"
+
+
+def test_info_of_nothing(call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("info", "nothing", status=1)
+
+    assert "no such file: nothing; expected a model directory, a Parquet file" in done.stderr

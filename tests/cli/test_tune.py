@@ -97,6 +97,29 @@ def test_ids_to_validate_on_are_of_the_same_type(data: Any, tmp_path: Path, call
         assert "the ids in the column 'u' are text in RATINGS and integers in --validation numbers.p" in done.stderr
 
 
+def test_ratings_that_cannot_be_divided_are_told_in_words_of_the_command(
+    tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    pq.write_table(pa.table({"user_id": [1, 2, 3], "item_id": [1, 2, 3], "rating": [1.0, 2.0, 3.0]}), "r.parquet")
+
+    for command in ("tune", "train"):
+        done = call_fastmf(command, "r.parquet", *SMALL, "--validation-by", "user", status=1)
+        assert '(--validation-by is "user"): of no user are there enough ratings' in done.stderr
+        assert "raise --validation-fraction" in done.stderr
+        done = call_fastmf(command, "r.parquet", *SMALL, "--rating-column", "stars", status=1)
+        assert "or give --no-rating-column: every rating is 1 then" in done.stderr
+
+
+def test_validation_ratings_of_others_are_told(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    others = pq.read_table(data.ratings)
+    users = pa.array([f"other {user}" for user in others["user_id"].to_pylist()])
+    pq.write_table(others.set_column(0, "user_id", users), "o.parquet")
+
+    for command in ("tune", "train"):
+        done = call_fastmf(command, data.ratings, *SMALL, "--validation", "o.parquet", status=1)
+        assert "validation ratings is of a user and an item in training" in done.stderr
+
+
 def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done]) -> None:
     weak = ("--regularization", 1e-4, "--space", "regularization=1e-4..1e-3:log")  # it learns the noise
 
