@@ -797,8 +797,8 @@ def test_cross_validation_of_given_splits(clicks: fastmf.Interactions) -> None:
         ({"model": "als"}, ParameterError, "model is a str; expected a model of fastmf"),
         ({"metrics": ["r2"]}, ParameterError, "metrics are"),
         ({"splits": []}, ParameterError, "splits is empty"),
-        ({"splits": [(1,)]}, ParameterError, "splits has a tuple of 1; expected pairs"),
-        ({"splits": [1]}, ParameterError, "splits has a int; expected pairs"),
+        ({"splits": [(1,)]}, ParameterError, "splits has something of type tuple and length 1"),
+        ({"splits": [1]}, ParameterError, "splits has something of type int; expected pairs"),
         ({"model": fastmf.ALS(patience=2)}, ParameterError, "patience is 2, and a fold has no ratings to stop by"),
     ],
 )

@@ -23,15 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Describe whatever is at the path."""
     from fastmf.reading.sources import SUFFIXES
-    from fastmf.tuning.trials import FILE
-    from fastmf.tuning.tuner import MODEL_FOLDER
 
     path = Path(parsed.path).expanduser()
     is_model = path.is_dir() and not any(file.name.lower().endswith(SUFFIXES) for file in path.rglob("*"))
-    if (path / FILE).is_file() and (path / MODEL_FOLDER).is_dir():
-        note(f"{parsed.path} has the trials of a search; the model is in {path / MODEL_FOLDER}", parsed)
+    if path.is_dir():
+        _tell_of_a_search(path, parsed)
     print_result(_model(path, parsed.verify) if is_model else _ratings(parsed.path), parsed.json)
     return 0
+
+
+def _tell_of_a_search(path: Path, parsed: argparse.Namespace) -> None:
+    """Say where the model is in a directory that `tune` has written."""
+    from fastmf.tuning.trials import FILE
+    from fastmf.tuning.tuner import MODEL_FOLDER
+
+    if (path / FILE).is_file() and (path / MODEL_FOLDER).is_dir():
+        note(f"{parsed.path} has the trials of a search; the model is in {path / MODEL_FOLDER}", parsed)
 
 
 def _model(path: Path, verify: bool) -> dict[str, Any]:

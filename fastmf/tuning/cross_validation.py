@@ -105,9 +105,13 @@ def cross_validate(
 
 
 def _as_pair(part: Any) -> tuple[Any, Any]:
-    if not isinstance(part, (tuple, list)) or len(part) != 2:
-        given = f"a {type(part).__name__}" + (f" of {len(part)}" if isinstance(part, (tuple, list)) else "")
-        raise ParameterError(f"{named('splits')} has {given}; expected pairs of ratings to train and to test on")
+    is_sequence = isinstance(part, (tuple, list))
+    if not is_sequence or len(part) != 2:
+        length = f" and length {len(part)}" if is_sequence else ""
+        raise ParameterError(
+            f"{named('splits')} has something of type {type(part).__name__}{length}; expected pairs of ratings to "
+            "train and to test on"
+        )
     return part[0], part[1]
 
 

@@ -128,7 +128,7 @@ def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done])
     lines = [line.split(maxsplit=1)[0] for line in done.stdout.splitlines()]
     assert lines[:8] == ["model", "n_trials", "best", "default", "baseline", "seconds", "command", "python"]
     assert "the model is no better than its baseline by rmse (" in done.stdout
-    again = call_fastmf("tune", data.ratings, *SMALL, *SPACE, "--trials", 3, "--json")
+    again = call_fastmf("tune", data.ratings, *SMALL, *weak, "--trials", 3, "--json")
     assert json.loads(again.stdout)["warnings"] == [done.stdout.splitlines()[-1]]
     first, *progress = done.stderr.splitlines()
     assert first.startswith("read ")
