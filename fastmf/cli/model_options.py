@@ -145,6 +145,8 @@ def choose_model(candidates: dict[str, Model], ratings: Interactions, parsed: ar
         return candidates[parsed.model]
     name = command_name(type(suggest_model(ratings)))
     note(f"--model {AUTO_MODEL} is {name}: {feedback_of(ratings).reason}", parsed)
+    if not candidates[name].is_implicit:
+        note(f"{name} predicts ratings; to recommend the best items, --model {_auto_names()[1]} ranks better", parsed)
     return candidates[name]
 
 

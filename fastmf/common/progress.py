@@ -8,6 +8,8 @@ from typing import Never
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 5.0
+# A line without bar and rate leaves room for a long note in 80 columns.
+_WITHOUT_RATE = "{desc}: {n_fmt}/{total_fmt}{unit}s [{elapsed}{postfix}]"
 
 
 class Progress:
@@ -23,6 +25,8 @@ class Progress:
         What a step is called.
     shown : bool
         False makes it silent.
+    with_rate : bool
+        Whether to draw the bar and tell how many steps are done in a second: for steps that take about as long.
 
     Examples
     --------
@@ -31,13 +35,16 @@ class Progress:
     ...         progress.advance(1, "train_rmse 0.91")
     """
 
-    def __init__(self, label: str, total: int, unit: str, shown: bool) -> None:
+    def __init__(self, label: str, total: int, unit: str, shown: bool, with_rate: bool = True) -> None:
         self._label, self._total, self._unit, self._shown = label, total, unit, shown
         self._done = 0
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar: tqdm[Never] | None = None
         if shown and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+            layout = None if with_rate else _WITHOUT_RATE
+            self._bar = tqdm(
+                total=total, desc=label, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, bar_format=layout
+            )
 
     def advance(self, steps: int, note: str = "") -> None:
         """Count ``steps`` more, with a note on how it goes."""

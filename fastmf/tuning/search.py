@@ -211,7 +211,8 @@ class _Report:
         self._objective, self._stop = trainer.objective, trainer.stop
         self._by_time = plan.n_trials is None
         total = math.ceil(trainer.stop.seconds or 0) if plan.n_trials is None else plan.n_trials
-        self._progress = Progress("tune", total, "second" if self._by_time else "trial", plan.shown)
+        unit = "second" if self._by_time else "trial"
+        self._progress = Progress("tune", total, unit, plan.shown, with_rate=False)
         self._n_shown = 0
         self.n_over = 0
 
@@ -223,14 +224,14 @@ class _Report:
 
     def _in_words(self, trial: Trial | None, trials: Sequence[Trial]) -> str:
         higher, words = self._objective.higher_is_better, []
-        if trial is not None:
-            latest = trial.best(higher)
-            score = trial.state if latest is None else f"{latest.score:.4g}"
-            words.append(f"trial {trial.number}, {len(trial.scores)} epochs: {self._objective} {score}")
         winner = best_trial(trials, higher)
         best = winner and winner.best(higher)
         if winner and best:
-            words.append(f"best {self._objective} {best.score:.4g} (trial {winner.number}, epoch {best.epoch})")
+            words.append(f"best {self._objective} {best.score:.5g} (trial {winner.number}, epoch {best.epoch})")
+        if trial is not None:
+            latest = trial.best(higher)
+            score = trial.state if latest is None else f"{latest.score:.5g}"
+            words.append(f"trial {trial.number}, {len(trial.scores)} epochs: {score}")
         return "; ".join(words)
 
     def __enter__(self) -> "_Report":

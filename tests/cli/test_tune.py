@@ -132,8 +132,8 @@ def test_people_read_what_they_need(data: Any, call_fastmf: Callable[..., Done])
     assert json.loads(again.stdout)["warnings"] == [done.stdout.splitlines()[-1]]
     first, *progress = done.stderr.splitlines()
     assert first.startswith("read ")
-    assert progress[0].startswith("tune: 0/3 trials trial 0, 2 epochs: rmse ")
-    assert "; best rmse " in progress[1]
+    assert progress[0].startswith("tune: 0/3 trials best rmse ")
+    assert "; trial 1, " in progress[1]
     assert any(line.startswith("tune: 3/3 trials best rmse ") for line in progress)
 
 
