@@ -9,6 +9,13 @@ from fastmf.measuring.checks import as_lists, as_numbers
 from fastmf.measuring.metrics import mean_of_defined
 from fastmf_kernels.topk import figures
 
+__all__ = [
+    "coverage",
+    "diversity",
+    "gini",
+    "novelty",
+]
+
 
 def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     """Return the share of the catalogue that is recommended to anybody.

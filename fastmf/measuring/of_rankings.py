@@ -15,6 +15,18 @@ from fastmf_kernels._types import Int64Array
 from fastmf_kernels.topk import figures
 from fastmf_kernels.topk.hits import Hits, find_hits
 
+__all__ = [
+    "auc",
+    "graded_ndcg_at_k",
+    "hit_rate_at_k",
+    "map_at_k",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "precision_at_k",
+    "ranking_metrics",
+    "recall_at_k",
+]
+
 Relevant = tuple[npt.ArrayLike, npt.ArrayLike] | Sequence[Sequence[int]]
 
 

@@ -9,6 +9,12 @@ from fastmf.measuring.checks import as_numbers
 from fastmf.measuring.concordance import count_concordant
 from fastmf_kernels._types import Float64Array
 
+__all__ = [
+    "fcp",
+    "mae",
+    "rmse",
+]
+
 
 def rmse(ratings: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """Return the root mean squared error.
