@@ -64,3 +64,19 @@ def test_a_saved_model_tells_what_was_chosen(tmp_path: Path) -> None:
 def test_what_is_neither_a_number_nor_auto_is_refused() -> None:
     with pytest.raises(ParameterError, match=r'regularization is "?\'?many.*or "auto" to choose it from the data'):
         SGD(regularization="many")
+
+
+@pytest.mark.parametrize("kind", [fastmf.SGD, fastmf.SVDpp])
+def test_a_step_size_that_is_chosen_and_too_large_becomes_smaller(kind: Any) -> None:
+    ratings = testing.low_rank(n_users=50, n_items=200, n_factors=1, density=1.0, noise=0.1)
+    epochs: list[int] = []
+
+    model = kind(n_factors=16).fit(ratings, callbacks=[lambda _, record: epochs.append(record["epoch"])])
+
+    assert model.history[-1]["train_rmse"] < 0.5 * model.fitted.data["deviation"]
+    assert model.get_params()["learning_rate"] == "auto"
+    assert [record["epoch"] for record in model.history] == list(range(1, 16))
+    assert epochs[-15:] == list(range(1, 16))
+    assert (len(epochs) > 15) == (kind is fastmf.SVDpp)
+    by_hand = kind(n_factors=16, **model.chosen).fit(ratings)
+    np.testing.assert_array_equal(by_hand.item_factors, model.item_factors)

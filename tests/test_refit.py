@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastmf
-from fastmf.errors import NotFittedError, ParameterError
+from fastmf.errors import NotFittedError
 
 # Models are to be overfitted here: the best epoch is one of the first.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
@@ -42,12 +42,13 @@ def test_refit_knows_the_best_epoch_without_patience() -> None:
     assert fastmf.refit(model, ratings).get_params()["n_epochs"] == 1 + int(np.argmin(metrics)) < 10
 
 
-def test_refit_needs_a_fit_with_validation() -> None:
-    model = fastmf.ALS(n_factors=2, n_epochs=1)
+def test_without_validation_the_number_of_epochs_stays() -> None:
+    model = fastmf.ALS(n_factors=2, n_epochs=3).fit(fastmf.testing.low_rank(20, 10))
 
-    for each in (model, model.fit(fastmf.testing.low_rank(20, 10))):
-        with pytest.raises(ParameterError, match=r"not fitted with a validation set.*fit\(ratings, validation="):
-            fastmf.refit(each, fastmf.testing.low_rank(20, 10))
+    again = fastmf.refit(model, fastmf.testing.low_rank(30, 10))
+
+    assert again.get_params()["n_epochs"] == 3
+    assert len(again.user_ids) == 30
 
 
 def test_a_result_can_be_trained_again() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
 from fastmf.common.parameters import AUTO, number, require_number, require_number_or_auto
-from fastmf.errors import ParameterError, named
+from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.models.explicit_strengths import SCALING, require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.growth import grow
@@ -43,6 +43,8 @@ _BIAS_SHARE = 0.2
 _CONSTANT_RATE = 0.01
 # λ_b where a model has none of its own.
 _BIAS_REGULARIZATION = 0.02
+# A step size that was chosen, and with which training diverges, becomes so much smaller, so many times at most.
+_SMALLER, _MOST_RESTARTS = 0.25, 3
 # Training errors that rise by some percent do no harm; steps that are too large raise them by more.
 _LARGEST_RISE = 1.1
 # Errors below this share of the ratings' deviation rise and fall by rounding.
@@ -249,6 +251,21 @@ class DescentModel(FactorModel):
                     f"{name} is {value!r} but the model was trained with {before!r}, and going on cannot change it; "
                     "set it back, or call fit"
                 )
+
+    def _fit(
+        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], given: Chosen
+    ) -> None:
+        """Train from the start, with a smaller step size if the one that was chosen is too large."""
+        n_restarts = _MOST_RESTARTS if self.learning_rate == AUTO else 0
+        for _ in range(n_restarts):
+            try:
+                super()._fit(ratings, held_out, callbacks, given)
+            except DivergenceError:
+                chosen = self.choose_parameters(ratings) | given
+                given = {"learning_rate": _SMALLER * float(chosen["learning_rate"])}
+            else:
+                return
+        super()._fit(ratings, held_out, callbacks, given)
 
     def _blame_for_divergence(self) -> str:
         return blame_for_divergence(self._number("learning_rate"), self.adaptive)

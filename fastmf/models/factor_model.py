@@ -127,17 +127,22 @@ class FactorModel(Model):
             interactions.lay_out(self.n_threads)
             # A copy has learned nothing: whether it is implicit is what its parameters say.
             advise_on_data(dataclasses.replace(self), interactions, held_out)
-            trainer, chosen = self._make_warm_trainer(interactions)
-            fitted = make_fitted(trainer, interactions, self._trained_with(chosen))
-            self._train(trainer, fitted, held_out, callbacks)
+            self._fit(interactions, held_out, list(callbacks), {})
         advise_on_fit(self, held_out)
         return self
 
-    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, Chosen]:
+    def _fit(
+        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], given: Chosen
+    ) -> None:
+        """Train from the start; ``given`` stands in the place of some of what is chosen."""
+        trainer, chosen = self._make_warm_trainer(ratings, given)
+        self._train(trainer, make_fitted(trainer, ratings, self._trained_with(chosen)), held_out, callbacks)
+
+    def _make_warm_trainer(self, ratings: Interactions, given: Chosen) -> tuple[Trainer, Chosen]:
         """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""
         part, kernels = warm_part(ratings), get_backend(self.backend)
         known = ratings if part is None else part.ratings
-        chosen = self.choose_parameters(known)
+        chosen = self.choose_parameters(known) | given
         trainer = self._with(chosen)._make_trainer(known, kernels)
         if part is not None:
             trainer = WarmTrainer(trainer, part, ratings.n_users, ratings.n_items)

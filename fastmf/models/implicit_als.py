@@ -158,9 +158,9 @@ class ImplicitALS(FactorModel):
         found = {"unobserved_weight": number(model.unobserved_weight), "regularization": strength}
         return {name: found[name] for name in self.auto_parameters()}
 
-    def _make_warm_trainer(self, ratings: Interactions) -> tuple[Trainer, Chosen]:
+    def _make_warm_trainer(self, ratings: Interactions, given: Chosen) -> tuple[Trainer, Chosen]:
         require_chosen(ratings)
-        return super()._make_warm_trainer(_observed_part(ratings, self.n_threads))
+        return super()._make_warm_trainer(_observed_part(ratings, self.n_threads), given)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ImplicitTrainer(self, ratings, kernels)

@@ -16,14 +16,20 @@ def best_validated(model: Model) -> Record:
     ParameterError
         If the last fit had no validation set.
     """
-    metric = model.validation_metrics[0]
-    history = [record for record in model.history if not record.get("refit")]
-    if not any(name.partition("@")[0] == f"validation_{metric}" for name in (history or [{}])[0]):
+    metric, history = model.validation_metrics[0], _validated(model)
+    if not history:
         raise ParameterError(
             "the model was not fitted with a validation set, which tells for how many epochs to train; call "
             "fit(ratings, validation=...) first"
         )
     return best_record(history, metric)
+
+
+def _validated(model: Model) -> list[Record]:
+    """Return the records of the last fit with a validation set; empty if it had none."""
+    name = f"validation_{model.validation_metrics[0]}"
+    history = [record for record in model.history if not record.get("refit")]
+    return history if any(key.partition("@")[0] == name for key in (history or [{}])[0]) else []
 
 
 def refit(model: Model, ratings: Any) -> Model:
@@ -32,20 +38,19 @@ def refit(model: Model, ratings: Any) -> Model:
     Parameters
     ----------
     model : Model
-        Fitted with a validation set, or a result of this function, or a model without epochs. It stays as it is.
+        Fitted. It stays as it is.
     ratings : Interactions, table or SciPy sparse matrix
         All ratings: those that the model was trained on and those that it was validated on.
 
     Returns
     -------
     Model
-        With ``n_epochs`` of the best epoch and without ``patience``. Parameters that are ``"auto"`` are chosen anew.
-        Its `history` has the records of the fit before, and then its own, in which ``refit`` is True.
+        With ``n_epochs`` of the best epoch, if there was a validation set, and without ``patience``. Parameters that
+        are ``"auto"`` are chosen anew. Its `history` has the records of the fit before, and then its own, in which
+        ``refit`` is True.
 
     Raises
     ------
-    ParameterError
-        If the model has epochs and was not fitted with a validation set.
     NotFittedError
         If the model was not fitted.
     DataError, DivergenceError, OutOfMemoryError
@@ -62,10 +67,10 @@ def refit(model: Model, ratings: Any) -> Model:
     True
     """
     params, _ = model.get_params(), model.fitted
-    if "n_epochs" in params:
-        params["n_epochs"] = int(best_validated(model)["epoch"])
-    if "patience" in params:
+    if "patience" in params:  # a baseline has none, and runs as many sweeps as it needs
         params["patience"] = None
+        if _validated(model):
+            params["n_epochs"] = int(best_validated(model)["epoch"])
     with silent():
         again = type(model)(**params).fit(ratings)
     records = [{**record, "refit": True} for record in again.history]

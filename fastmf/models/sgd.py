@@ -52,6 +52,8 @@ class SGD(DescentModel):
     learning_rate : float or "auto"
         Step size of the first epoch, above 0: γ. Steps are taken on ratings in units of their standard deviation.
         "auto": 0.07 where λ is chosen, 0.1 where it is given and for the logistic loss, 0.01 with steps of one size.
+        A fit that diverges with it begins again with a quarter of it, three times at most; callbacks then see its first
+        epoch again.
     bias_regularization : float or "auto", optional
         L2 strength of user biases, at least 0: λ_b. "auto": chosen from the ratings, the variance of noise over that of
         the biases (`Bias`). None: "auto" where ``regularization`` is, else 0.02.

@@ -150,6 +150,8 @@ class _Watch:
         self.is_stuck = False
 
     def __call__(self, model: FactorModel, record: dict[str, Any]) -> bool:
+        if record["epoch"] == 1 and self.scores:  # a fit that diverged has begun again, with a smaller step size
+            self.scores, self._known, self._best, self._best_epoch = [], (), math.nan, 0
         epoch, objective = len(self.scores) + 1, self._trainer.objective
         if epoch <= len(self._known):
             self.scores.append(self._known[epoch - 1])
