@@ -61,12 +61,17 @@ def _print_table(found: "Mapping[str, Difference]", ci: float) -> None:
     for name, each in found.items():
         interval = "undefined" if each.low is None else f"{_number(each.low)} .. {_number(each.high)}"
         counts = (each.n_users, each.n_won, each.n_tied, each.n_lost)
-        measured = (_number(each.a), _number(each.b), _number(each.difference), interval, _number(each.p_value, 3))
+        measured = (_number(each.a), _number(each.b), _number(each.difference), interval, _chance(each.p_value))
         rows.append((name, *measured, *map(show, counts)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
         print("  ".join([first.ljust(widths[0]), *cells]))
+
+
+def _chance(p_value: float | None) -> str:
+    """Write a p-value, which is never 0."""
+    return "<0.001" if p_value is not None and p_value < 0.001 else _number(p_value, 3)
 
 
 def _number(value: float | None, n_digits: int = 4) -> str:

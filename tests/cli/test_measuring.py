@@ -163,7 +163,9 @@ def test_compare_prints_a_table(data: Any, candidates: str, call_fastmf: Callabl
     numbers = [f"{value:.4f}" for value in expected[:3]]
     interval = [f"{expected.low:.4f}", "..", f"{expected.high:.4f}"]
     counts = [str(count) for count in expected[6:10]]
-    assert shown == ["ndcg@2", *numbers, *interval, f"{expected.p_value:.3f}", *counts]
+    assert expected.p_value is not None
+    chance = "<0.001" if expected.p_value < 0.001 else f"{expected.p_value:.3f}"
+    assert shown == ["ndcg@2", *numbers, *interval, chance, *counts]
 
 
 def test_compare_says_that_a_model_was_trained_on_the_test_ratings(data: Any, call_fastmf: Callable[..., Done]) -> None:
