@@ -49,7 +49,7 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
     model.similar_users(users[:2], 3)
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
-    fastmf.evaluate(model, test, among=test, k=3, metrics=OF_USERS, per_user=True)
+    fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
     fastmf.evaluate(model, test, k=3, metrics=OF_USERS, ci=0.9)
     fastmf.compare(model, model, test, k=3)
 
