@@ -66,6 +66,10 @@ def test_what_is_neither_a_number_nor_auto_is_refused() -> None:
         SGD(regularization="many")
 
 
+def test_bpr_chooses_a_step_size() -> None:
+    assert fastmf.BPR(**SHAPE, learning_rate="auto").fit(clicks()).chosen["learning_rate"] == 0.1
+
+
 @pytest.mark.parametrize("kind", [fastmf.SGD, fastmf.SVDpp])
 def test_a_step_size_that_is_chosen_and_too_large_becomes_smaller(kind: Any) -> None:
     ratings = testing.low_rank(n_users=50, n_items=200, n_factors=1, density=1.0, noise=0.1)

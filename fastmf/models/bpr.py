@@ -74,7 +74,7 @@ class BPR(DescentModel):
         require_integer("n_negatives", self.n_negatives, minimum=1)
 
     def choose_parameters(self, ratings: Interactions) -> Chosen:
-        """Return λ where it is ``"auto"``."""
+        """Return γ and λ where they are ``"auto"``."""
         return choose_for_ranking(self)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:

@@ -7,7 +7,7 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import difference, rows_of_pairs
 from fastmf.backend import Kernels
-from fastmf.models.descent import DescentModel, DescentTrainer
+from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import Record, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions
@@ -21,6 +21,8 @@ from fastmf_kernels.topk.arrays import Rows
 # L2 strengths that are chosen: on 11 sets, 0.005 to 0.01 was best for factors, and 0.05 far from it
 # (docs/decisions/0021-defaults-for-implicit-data.md).
 _STRENGTHS = {"regularization": 0.01, "bias_regularization": 0.02, "item_bias_regularization": 0.02}
+# γ that is chosen: large steps, which are worse on sparse ratings, are better for choices.
+_RATE = 0.1
 
 RunEpoch = Callable[[Blocks, Int32Array, Factors, Step, RowSteps, Sampling, int | None], Ranked]
 
@@ -30,7 +32,8 @@ def choose_for_ranking(model: DescentModel) -> Chosen:
 
     They do not depend on the data: gradients of these losses have the same size on all data.
     """
-    return {name: _STRENGTHS[name] for name in model.auto_parameters()}
+    found = choose_learning_rate(model, _RATE, _RATE)
+    return found | {name: _STRENGTHS[name] for name in model.auto_parameters() if name not in found}
 
 
 class SampledTrainer(DescentTrainer):

@@ -19,8 +19,8 @@ from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels.predict.arrays import Link, make_link
 
-# γ where it is to be chosen. Of 0.05 to 0.14, large steps are worse on sparse ratings, and better for choices.
-_RATE, _RATE_OF_CHOICES = 0.07, 0.1
+# γ where it is to be chosen. Of 0.05 to 0.14, large steps are worse on sparse ratings.
+_RATE = 0.07
 # γ as it was before strengths could be chosen.
 _RATE_WHERE_GIVEN = 0.1
 
@@ -132,8 +132,7 @@ class SGD(DescentModel):
     def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return γ, λ and the strengths of the biases where they are chosen from the data."""
         if self.loss == "logistic":
-            found = choose_learning_rate(self, _RATE_OF_CHOICES, _RATE_OF_CHOICES)
-            return found | choose_for_ranking(self._with(found))
+            return choose_for_ranking(self)
         found = choose_learning_rate(self, _RATE, _RATE_WHERE_GIVEN)
         return found | choose_strengths(self, ratings, self._scaling(), slope_of(ratings, self.rating_range))
 
