@@ -175,12 +175,18 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--libmf", type=Path, metavar="PATH", help="LIBMF's program mf-train")
 
 
+def _without_folders(argument: str) -> str:
+    """Keep the last part of an absolute path: folders of one machine mean nothing on another."""
+    option, equals, value = argument.rpartition("=")
+    return option + equals + Path(value).name if Path(value).is_absolute() else argument
+
+
 def _measure(parsed: argparse.Namespace, suites: Mapping[str, Suite], given: list[str]) -> Run:
     from fastmf_kernels._jit import resolve_threads
 
     started = time.perf_counter()
     n_threads = resolve_threads(parsed.threads)
-    run = Run(shlex.join(["fastmf", "bench", *given]), machine.describe(), n_threads)
+    run = Run(shlex.join(["fastmf", "bench", *map(_without_folders, given)]), machine.describe(), n_threads)
     with ExitStack() as stack:
         folder = parsed.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastmf-bench-")))
         folder.mkdir(parents=True, exist_ok=True)

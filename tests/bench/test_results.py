@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastmf.errors import DataError
+from fastmf_bench import __main__ as command
 from fastmf_bench.problems import SHAPES, Problem
 from fastmf_bench.results import Run, compare_runs, disturbances, ours, ratio
 from fastmf_bench.suites import als
@@ -131,3 +132,11 @@ def test_a_ceiling_below_an_exact_solver_shows_a_disturbance(suite: str, contest
 
     assert found(100.0) == []
     assert found(80.0) == ([f"{contestant} in sweep, ml-10m: reached 1.25 × its ceiling, sgemm"] if is_bound else [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "recorded"),
+    [("/home/ann/data", "data"), ("--data=/home/ann/data", "--data=data"), ("data/sets", "data/sets"), ("sgd", "sgd")],
+)
+def test_a_recorded_command_has_no_folders_of_one_machine(argument: str, recorded: str) -> None:
+    assert command._without_folders(argument) == recorded
