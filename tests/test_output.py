@@ -26,6 +26,7 @@ FILES = {
     "item_biases.npy",
     "seen_indptr.npy",
     "seen_indices.npy",
+    "seen_values.npy",
     "user_baseline.npy",
     "item_baseline.npy",
     "user_ids.arrow",

@@ -442,7 +442,7 @@ def test_a_full_disk_is_told_how_much_a_model_needs(
         raise OSError("225 requested and 0 written")  # what NumPy says
 
     monkeypatch.setattr(np, "save", full)
-    n_bytes = 4 * (25 * 3 + 20 * 3 + 2 * (25 + 20) + 160) + 8 * 26 + 8 * 45
+    n_bytes = 4 * (25 * 3 + 20 * 3 + 2 * (25 + 20) + 2 * 160) + 8 * 26 + 8 * 45
 
     with pytest.raises(OutputError, match=rf"make room, or choose another output \({n_bytes:,} bytes are needed, "):
         model.save(tmp_path / "model")

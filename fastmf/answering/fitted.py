@@ -98,6 +98,9 @@ class Fitted:
         The parameters that a continued fit cannot change, and ``patience``, as they were.
     counts : TrainingCounts
         Made of ``seen``, unless those of the same ``seen`` are given.
+    values : float32 array, shape (n_ratings,), or None
+        The training ratings, in the order of ``seen``; None in a model that was saved without them. It may be a view
+        of one number, and not contiguous.
     """
 
     factors: Factors
@@ -109,6 +112,7 @@ class Fitted:
     state: dict[str, Float32Array] = field(default_factory=dict)
     trained_with: dict[str, Any] = field(default_factory=dict)
     counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
+    values: Float32Array | None = None
     # Both are filled at first use. Two threads may fill an entry at the same time, with equal values.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
     _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)

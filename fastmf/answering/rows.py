@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastmf_kernels._types import BoolArray, Int32Array, Int64Array
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array, Int64Array
 from fastmf_kernels.topk.arrays import Rows
 
 IndexArray = npt.NDArray[np.integer[Any]]
@@ -24,6 +24,17 @@ def rows_of_pairs(rows: IndexArray, columns: IndexArray, n_rows: int, n_columns:
     indptr = np.zeros(n_rows + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=n_rows), out=indptr[1:])
     return Rows(indptr, column.astype(np.int32))
+
+
+def ratings_of_pairs(
+    rows: IndexArray, columns: IndexArray, values: Float32Array, n_rows: int, n_columns: int
+) -> tuple[Rows, Float32Array]:
+    """Make the rows of (row, column, value) triples in any order; of a repeated pair the last value counts."""
+    pairs = rows.astype(np.int64) * n_columns + columns
+    order = np.argsort(pairs, kind="stable")
+    order = order[np.append(np.diff(pairs[order]) > 0, True)[: len(order)]]
+    made = rows_of_pairs(rows[order], columns[order], n_rows, n_columns)
+    return made, np.ascontiguousarray(values[order], np.float32)
 
 
 def sorted_rows(indptr: Int64Array, indices: npt.NDArray[Any], n_columns: int) -> Rows:

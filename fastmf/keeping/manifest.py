@@ -25,7 +25,10 @@ ARRAY_FILES = (
     "seen_indptr.npy",
     "seen_indices.npy",
 )
+VALUES_FILE = "seen_values.npy"
 _OWN_CHECKSUM = "manifest_sha256"
+# Where the training ratings are: in their file, nowhere because all are 1, or nowhere.
+STORED, ONES, NOT_KEPT = "stored", "ones", "not kept"
 # Indices are int32, and numbers of the manifest become float32.
 _LARGEST_INDEX = 2**31 - 1
 _LARGEST_FLOAT = 3.4e38
@@ -60,6 +63,8 @@ class Manifest(NamedTuple):
         Names of the arrays that continued training needs beside the factors.
     trained_with : dict
         The hyper-parameters that continued training cannot change, and ``patience``.
+    values : {"stored", "ones", "not kept"}
+        Whether the training ratings are in a file, are all 1, or are not known.
     files : dict of str to FileRecord
     created, fastmf_version : str
     """
@@ -76,14 +81,16 @@ class Manifest(NamedTuple):
     history: list[dict[str, Any]]
     state: tuple[str, ...]
     trained_with: dict[str, Any]
+    values: str
     files: dict[str, FileRecord]
     created: str
     fastmf_version: str
 
 
-def file_names(state: tuple[str, ...]) -> set[str]:
+def file_names(state: tuple[str, ...], values: str) -> set[str]:
     """Return the names of all files of a model, except for the manifest."""
-    return {*ARRAY_FILES, *ID_FILES, *(f"{name}.npy" for name in state)}
+    of_values = [VALUES_FILE] if values == STORED else []
+    return {*ARRAY_FILES, *ID_FILES, *of_values, *(f"{name}.npy" for name in state)}
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
@@ -123,8 +130,11 @@ def read(folder: Path, verify: bool = False) -> Manifest:
     trained_with = content.get("trained_with", {})  # earlier versions wrote none
     if not isinstance(trained_with, dict):
         raise damaged(folder / MANIFEST, f"trained_with is {_short(trained_with)}; expected names and values")
+    values = content.get("values", NOT_KEPT)  # earlier versions wrote none
+    if values not in (STORED, ONES, NOT_KEPT):
+        raise damaged(folder / MANIFEST, f"values is {_short(values)}; expected {STORED!r}, {ONES!r} or {NOT_KEPT!r}")
     files = {name: FileRecord(entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
-    _require_all_files(folder, files, file_names(tuple(state)))
+    _require_all_files(folder, files, file_names(tuple(state), values))
     if verify and _OWN_CHECKSUM in content:  # earlier versions wrote none
         claimed = content.pop(_OWN_CHECKSUM)
         if claimed != _checksum(content):
@@ -135,6 +145,7 @@ def read(folder: Path, verify: bool = False) -> Manifest:
         span=content["link"]["span"],
         state=tuple(state),
         trained_with=trained_with,
+        values=values,
         files=files,
     )
 

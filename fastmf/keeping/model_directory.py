@@ -29,7 +29,19 @@ from fastmf.common.files import (
 )
 from fastmf.errors import ModelError, OutputError, OutputExistsError
 from fastmf.keeping import manifest as manifests
-from fastmf.keeping.manifest import FORMAT, FORMAT_VERSION, ID_FILES, MANIFEST, Manifest, damaged, file_names
+from fastmf.keeping.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    ID_FILES,
+    MANIFEST,
+    NOT_KEPT,
+    ONES,
+    STORED,
+    VALUES_FILE,
+    Manifest,
+    damaged,
+    file_names,
+)
 from fastmf.keeping.stored_arrays import (
     Check,
     CheckOnce,
@@ -97,6 +109,7 @@ def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: So
             "history": model.history,
             "state": sorted(fitted.state),
             "trained_with": fitted.trained_with,
+            "values": _place_of_values(fitted),
             "files": files,
         }
         manifests.write(folder, content)
@@ -137,7 +150,7 @@ def require_replaceable(path: PathLike, overwrite: bool) -> None:
 
 def _foreign_files(folder: Path, manifest: Manifest) -> list[str]:
     """List what a model directory holds beside the model; directories end in a slash."""
-    own = {MANIFEST, *file_names(manifest.state)}
+    own = {MANIFEST, *file_names(manifest.state, manifest.values)}
     return sorted(
         entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name not in own or entry.is_dir()
     )
@@ -234,8 +247,16 @@ def _arrays(fitted: Fitted) -> dict[str, Any]:
         "item_biases.npy": fitted.factors.item_biases,
         "seen_indptr.npy": fitted.seen.indptr,
         "seen_indices.npy": fitted.seen.indices,
+        **({VALUES_FILE: fitted.values} if _place_of_values(fitted) == STORED else {}),
         **{f"{name}.npy": array for name, array in fitted.state.items()},
     }
+
+
+def _place_of_values(fitted: Fitted) -> str:
+    """Return where a model directory has the training ratings; ones take no file."""
+    if fitted.values is None:
+        return NOT_KEPT
+    return ONES if fitted.values.strides == (0,) or bool((fitted.values == 1).all()) else STORED
 
 
 def _write_ids(path: Path, vocabulary: pa.Array) -> None:
@@ -297,11 +318,14 @@ def _read_fitted(folder: Path, manifest: Manifest) -> StoredFitted:
     for name in manifest.state:
         n_rows = n_users if name.startswith("user_") else n_items
         state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
+    values = None if manifest.values == NOT_KEPT else np.broadcast_to(np.float32(1), seen.indices.shape)
+    if manifest.values == STORED:
+        values = mapped(VALUES_FILE, np.float32, seen.indices.shape)
     parts = factors, link, user_ids, item_ids, seen, manifest.data, state, _parameters(manifest.trained_with)
-    fitted = Fitted(*parts)
+    fitted = Fitted(*parts, values=values)
     n_elements = sum(array.size for array in (*factors[:4], *seen, *state.values()))
     check = CheckOnce(partial(_checks_of_contents, folder, fitted), n_elements)
-    return StoredFitted(*parts, check=check)
+    return StoredFitted(*parts, values=values, check=check)
 
 
 def _checks_of_contents(folder: Path, fitted: Fitted) -> list[Check]:

@@ -70,7 +70,7 @@ def _nothing() -> None:
     """Check nothing."""
 
 
-_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts"})
+_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts", "values"})
 
 
 class CheckOnce:

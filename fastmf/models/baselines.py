@@ -89,6 +89,7 @@ class Baseline(Model):
                     data,
                     trained_with={"chosen": epoch.chosen},
                     counts=counts,
+                    values=ratings.by_user.values,
                 )
                 show(Learned(fitted, history))
                 record = {"epoch": number, "seconds": time.perf_counter() - started, **epoch.metrics}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.rows import rows_of_pairs, union
+from fastmf.answering.rows import ratings_of_pairs, rows_of_pairs, union
 from fastmf.errors import DataError
 from fastmf.models.training import describe, first_factors, first_state
 from fastmf.models.units import trained_deviation
@@ -120,9 +120,9 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     for name, array in fitted.state.items():
         space = users if name.startswith("user_") else items
         state[name] = _spread(array, space, first_state(name, (len(space.ids), *array.shape[1:])))
-    seen = _seen(fitted.seen, users, items, more)
+    seen, values = _seen(fitted, users, items, more)
     figures, trained_with = _figures(fitted, more), fitted.trained_with
-    start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with)
+    start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with, values=values)
     return Grown(start, more, whole)
 
 
@@ -163,6 +163,7 @@ def _without_cold(fitted: Fitted) -> Fitted:
         fitted.data,
         {name: array[users if name.startswith("user_") else items] for name, array in fitted.state.items()},
         fitted.trained_with,
+        values=fitted.values,  # users without ratings have none
     )
 
 
@@ -180,11 +181,16 @@ def _spread(array: Float32Array, space: _Space, target: Float32Array) -> Float32
     return target
 
 
-def _seen(seen: Rows, users: _Space, items: _Space, more: Interactions) -> Rows:
-    rows = users.of_model[np.repeat(np.arange(len(users.of_model)), np.diff(seen.indptr))]
-    order = np.argsort(rows, kind="stable")
-    before = rows_of_pairs(rows[order], items.of_model[seen.indices][order], more.n_users, more.n_items)
-    return union(before, Rows(more.by_user.indptr, more.by_user.indices), more.n_items)
+def _seen(fitted: Fitted, users: _Space, items: _Space, more: Interactions) -> tuple[Rows, Float32Array | None]:
+    """Return the ratings of both, of which a new one replaces an old one; no values if the model has kept none."""
+    rows = users.of_model[np.repeat(np.arange(len(users.of_model)), np.diff(fitted.seen.indptr))]
+    columns = items.of_model[fitted.seen.indices]
+    sizes = more.n_users, more.n_items
+    if fitted.values is not None:
+        all_rows, all_columns = np.concatenate([rows, more.users]), np.concatenate([columns, more.items])
+        return ratings_of_pairs(all_rows, all_columns, np.concatenate([fitted.values, more.ratings]), *sizes)
+    before = rows_of_pairs(rows, columns, *sizes)
+    return union(before, Rows(more.by_user.indptr, more.by_user.indices), more.n_items), None
 
 
 def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:

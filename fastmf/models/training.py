@@ -144,9 +144,18 @@ def diverged(epoch: int, reason: str) -> DivergenceError:
 
 def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str, Any]) -> Fitted:
     """Return the fitted state of a model; it shares the arrays of the trainer, which changes them."""
-    seen = Rows(*ratings.by_user[:2])
-    ids = ratings.user_ids, ratings.item_ids
-    return Fitted(trainer.factors, trainer.link, *ids, seen, describe(ratings), trainer.state, trained_with)
+    indptr, indices, values = ratings.by_user
+    return Fitted(
+        trainer.factors,
+        trainer.link,
+        ratings.user_ids,
+        ratings.item_ids,
+        Rows(indptr, indices),
+        describe(ratings),
+        trainer.state,
+        trained_with,
+        values=values,
+    )
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""New users or items in the terms of a fitted model: their ratings as rows of what the model knows."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import ratings_of_pairs
+from fastmf.reading import ids
+from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.layout.arrays import CSR
+
+SIDES = ("user", "item")
+
+
+class FoldedIn(NamedTuple):
+    """Users (or items) who were folded into a model.
+
+    Attributes
+    ----------
+    ids : Arrow array, length n
+        Their outside ids, ascending.
+    factors : float32 array, shape (n, n_factors)
+        0 for those of whom the model knows nothing.
+    biases : float32 array, shape (n,)
+    """
+
+    ids: pa.Array
+    factors: Float32Array
+    biases: Float32Array
+
+
+class Matched(NamedTuple):
+    """The ratings of some users (or items), in the terms of a model.
+
+    Attributes
+    ----------
+    ids : Arrow array, length n
+        Outside ids of these users, ascending.
+    rows : CSR
+        The ratings of each, columns being items of the model that have training ratings, ascending.
+    unknown : Arrow array
+        Outside ids of the rated items that the model has no training ratings of, ascending.
+    n_unknown_ratings : int
+        How many ratings are of those.
+    """
+
+    ids: pa.Array
+    rows: CSR
+    unknown: pa.Array
+    n_unknown_ratings: int
+
+
+def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:
+    """Bring ratings of users (or of items, for the side "item") to the items (or users) of a model.
+
+    Raises
+    ------
+    DataError
+        If ids are integers on one side and strings on the other.
+    """
+    rows, columns, row_ids, column_ids = ratings.users, ratings.items, ratings.user_ids, ratings.item_ids
+    known_ids, column, is_cold = fitted.item_ids, "item_ids", fitted.counts.of_items == 0
+    if side == "item":
+        rows, columns, row_ids, column_ids = columns, rows, column_ids, row_ids
+        known_ids, column, is_cold = fitted.user_ids, "user_ids", fitted.counts.is_cold_user
+    places = ids.look_up(known_ids, column_ids, column)
+    places[(places >= 0) & is_cold[places]] = -1
+    found = places[columns]
+    kept = found >= 0
+    made, values = ratings_of_pairs(rows[kept], found[kept], ratings.ratings[kept], len(row_ids), len(known_ids))
+    unknown = column_ids.take(pa.array(np.unique(columns[~kept])))
+    return Matched(row_ids, CSR(*made, values), unknown, int(np.count_nonzero(~kept)))
