@@ -538,12 +538,12 @@ def squares(factors: npt.NDArray[np.float32]) -> FloatArray:
     return np.asarray((factors.astype(np.float64) ** 2).sum(axis=1))
 
 
-def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
+def implicit_objective(model: ImplicitALS, ratings: Interactions, p: npt.NDArray[np.float32]) -> float:
     """Evaluate the formula in the docstring of `ImplicitALS`, cell by cell."""
     (r, _), lam = dense(ratings), model.regularization
     preference, observed = (r > 0).astype(np.float64), (r != 0).astype(np.float64)
-    r_hat = model.user_factors.astype(np.float64) @ q.T.astype(np.float64)
-    penalties = squares(model.user_factors), squares(q)
+    r_hat = p.astype(np.float64) @ model.item_factors.T.astype(np.float64)
+    penalties = squares(p), squares(model.item_factors)
     if model.weighting == "hu":
         c = 1 + (1 if model.alpha is None else model.alpha) * np.abs(r)
         return float((c * (preference - r_hat) ** 2).sum() + lam * sum(penalty.sum() for penalty in penalties))
@@ -555,11 +555,11 @@ def implicit_objective(model: ImplicitALS, ratings: Interactions, q: npt.NDArray
     return float((w * (preference - r_hat) ** 2).sum() + a0 * (r_hat**2).sum() + lam * penalty)
 
 
-def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.float32]) -> float:
+def explicit_objective(model: ALS, ratings: Interactions, p: npt.NDArray[np.float32]) -> float:
     """Evaluate the formula in the docstring of `ALS`, cell by cell."""
     r, observed = dense(ratings)
     r_hat = model.global_mean + model.user_biases[:, None].astype(np.float64) + model.item_biases[None, :]
-    r_hat = r_hat + model.user_factors.astype(np.float64) @ q.T.astype(np.float64)
+    r_hat = r_hat + p.astype(np.float64) @ model.item_factors.T.astype(np.float64)
     scaled, deviation = model.regularization_scaling != "none", float(ratings.ratings.std(dtype=np.float64))
     of_factors = float(model.regularization)
     of_users = of_factors if model.bias_regularization is None else float(model.bias_regularization)
@@ -567,8 +567,8 @@ def explicit_objective(model: ALS, ratings: Interactions, q: npt.NDArray[np.floa
     tilt = math.sqrt(of_users / of_items) if model.biases else 1
     penalty = 0.0
     for axis, factors, biases, strength, factor in (
-        (1, model.user_factors, model.user_biases, of_users, of_factors * tilt),
-        (0, q, model.item_biases, of_items, of_factors / tilt),
+        (1, p, model.user_biases, of_users, of_factors * tilt),
+        (0, model.item_factors, model.item_biases, of_items, of_factors / tilt),
     ):
         often = observed.sum(axis=axis) if scaled else np.ones(observed.shape[1 - axis])
         penalty += often @ (factor * deviation * squares(factors) + strength * biases.astype(np.float64) ** 2)
@@ -614,7 +614,7 @@ def fit_for_objective(model: ALS | ImplicitALS) -> tuple[Any, Interactions, Call
 def test_the_objective_is_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
     fitted, ratings, objective = fit_for_objective(model)
 
-    assert fitted.history[-1]["objective"] == pytest.approx(objective(fitted, ratings, fitted.item_factors), rel=1e-5)
+    assert fitted.history[-1]["objective"] == pytest.approx(objective(fitted, ratings, fitted.user_factors), rel=1e-5)
 
 
 @pytest.mark.parametrize("model", OBJECTIVES + INEXACT)
@@ -628,14 +628,14 @@ def test_the_objective_never_rises(model: ALS | ImplicitALS) -> None:
 
 
 @pytest.mark.parametrize("model", OBJECTIVES)
-def test_the_item_factors_minimise_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
+def test_the_user_factors_minimise_the_formula_of_the_docstring(model: ALS | ImplicitALS) -> None:
     fitted, ratings, objective = fit_for_objective(model)
     rng = np.random.default_rng(0)
-    at_minimum = objective(fitted, ratings, fitted.item_factors)
+    at_minimum = objective(fitted, ratings, fitted.user_factors)
 
-    for item in range(ratings.n_items):
-        elsewhere = fitted.item_factors.copy()
-        elsewhere[item] += 0.01 * rng.standard_normal(4, np.float32)
+    for user in range(ratings.n_users):
+        elsewhere = fitted.user_factors.copy()
+        elsewhere[user] += 0.01 * rng.standard_normal(4, np.float32)
         assert objective(fitted, ratings, elsewhere) >= at_minimum
 
 

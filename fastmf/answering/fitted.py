@@ -1,6 +1,7 @@
 """The result of a fit: factors, ids, and what each user has seen. Everything that answers is computed from it."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +96,7 @@ class Fitted:
     state : dict of str to float32 array
         What training needs to go on, beside the factors; see `fastmf.models.training.Trainer`.
     trained_with : dict
-        The parameters that a continued fit cannot change, and ``patience``, as they were.
+        The parameters that a continued fit cannot change, ``patience``, and those of what was minimised, as they were.
     counts : TrainingCounts
         Made of ``seen``, unless those of the same ``seen`` are given.
     values : float32 array, shape (n_ratings,), or None
@@ -113,9 +114,10 @@ class Fitted:
     trained_with: dict[str, Any] = field(default_factory=dict)
     counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
     values: Float32Array | None = None
-    # Both are filled at first use. Two threads may fill an entry at the same time, with equal values.
+    # They are filled at first use. Two threads may fill an entry at the same time, with equal values.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
     _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)
+    _derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.counts is None or self.counts.seen is not self.seen:
@@ -138,6 +140,12 @@ class Fitted:
             factors, biases = self.factors.item_factors, self.factors.item_biases
             self._items["with biases"] = np.column_stack([factors, biases]) if biases.any() else factors
         return self._items["with biases"]
+
+    def keep(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return what ``compute`` makes of this state, from the first call on; ``name`` says what it is."""
+        if name not in self._derived:
+            self._derived[name] = compute()
+        return self._derived[name]
 
     def index(self, kind: str, kernels: Kernels, n_threads: int | None, pruning: bool = True) -> ItemIndex:
         """Return an index to search, laid out for a backend at its first use, and kept.

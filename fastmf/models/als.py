@@ -6,41 +6,47 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.errors import ParameterError, named
+from fastmf.models.alternating import AlternatingModel
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, require_strengths, scales_of, scaling_of
-from fastmf.models.factor_model import FactorModel
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
+    FixedSide,
+    LeastSquares,
     Side,
     first_item_factors,
+    make_exact_solver,
     make_side,
     make_solver,
+    other_side,
     require_solver,
 )
 from fastmf.models.training import Record, Trainer
-from fastmf.models.units import deviation_of, make_units
+from fastmf.models.units import deviation_of, make_units, trained_deviation
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
+from fastmf_kernels.als.arrays import Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 
 
 @dataclass(kw_only=True, eq=False)
-class ALS(FactorModel):
+class ALS(AlternatingModel):
     """Matrix factorisation of explicit ratings by alternating least squares.
 
     r̂_ui = μ + b_u + b_i + p_u·q_i, and Σ (r - r̂)² + Σ_u s_u(λ_p·σ‖p_u‖² + λ_bu·b_u²) + Σ_i s_i(λ_q·σ‖q_i‖² +
-    λ_bi·b_i²) over observed ratings is minimised over all (p_u, b_u), then over all (q_i, b_i), and so on; σ is the
-    standard deviation of the ratings. A missing cell is unknown, not 0. λ_p = λ√(λ_bu/λ_bi), λ_q = λ√(λ_bi/λ_bu): of
-    these only the product matters, as p may become larger and q smaller. With ``regularization_scaling="count"``, s_u
-    is the number of ratings of u: ALS-WR (Zhou, Wilkinson, Schreiber, Pan, "Large-Scale Parallel Collaborative
-    Filtering for the Netflix Prize", AAIM 2008). λ means the same on every scale: ratings a·r + b with a > 0 give the
-    same ranking, and errors that are a times as large.
+    λ_bi·b_i²) over observed ratings is minimised: every epoch minimises it over all (q_i, b_i), then over all
+    (p_u, b_u); the first items are drawn, and the first users solved for them. σ is the standard deviation of the
+    ratings. A missing cell is unknown, not 0. λ_p = λ√(λ_bu/λ_bi), λ_q = λ√(λ_bi/λ_bu): of these only the product
+    matters, as p may become larger and q smaller. With ``regularization_scaling="count"``, s_u is the number of ratings
+    of u: ALS-WR (Zhou, Wilkinson, Schreiber, Pan, "Large-Scale Parallel Collaborative Filtering for the Netflix Prize",
+    AAIM 2008). λ means the same on every scale: ratings a·r + b with a > 0 give the same ranking, and errors that are a
+    times as large.
 
     Parameters
     ----------
@@ -92,6 +98,15 @@ class ALS(FactorModel):
     """
 
     kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = KERNEL_VARIANTS
+    fixed_parameters: ClassVar[tuple[str, ...]] = ("biases",)
+    objective_parameters: ClassVar[tuple[str, ...]] = (
+        "regularization",
+        "regularization_scaling",
+        "bias_regularization",
+        "item_bias_regularization",
+        "biases",
+        "nonnegative",
+    )
 
     n_factors: int = 64
     n_epochs: int = 15
@@ -133,6 +148,10 @@ class ALS(FactorModel):
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ExplicitTrainer(self, ratings, kernels)
 
+    def _least_squares(self, fitted: Fitted) -> LeastSquares:
+        units = make_units(trained_deviation(fitted.data), has_sigmoid=False)
+        return _Explicit(self, units.deviation, fitted.factors.global_mean)
+
 
 class _Balance(NamedTuple):
     """What biases are measured in, and how strong the penalties of users and of items are.
@@ -162,13 +181,51 @@ class _Balance(NamedTuple):
         return cls(math.sqrt(square), square * of_users, square * of_items)
 
 
-class _ExplicitTrainer:
+class _Explicit(LeastSquares):
     """Biases are fitted jointly with the factors: [p, b_u/c] solves against [q, c], and [q, b_i/c] against [p, c].
 
     A penalty of L_u‖[p, b_u/c]‖² + L_i‖[q, b_i/c]‖² is one of L_u/c² on b_u² and of L_i/c² on b_i². Of L_u and L_i only
     the product matters to p·q, as p may become larger and q smaller. So c and both follow from the three strengths.
+
+    Parameters
+    ----------
+    model : ALS
+        With a number for every strength.
+    deviation : float
+        σ of the ratings.
+    mean : float32
+        μ.
     """
 
+    def __init__(self, model: ALS, deviation: float, mean: np.float32) -> None:
+        self.has_biases, self._scaling = model.biases, model._scaling()
+        self._balance = _Balance.of(model, deviation)
+        self.unit = self._balance.unit
+        self.exactly = make_exact_solver(model.nonnegative, n_free=int(model.biases))
+        self.weighting = Weighting(np.float32(1), np.float32(0), -mean, np.float32(1))
+        # G of explicit data: missing cells contribute nothing.
+        self.gram = np.zeros((model.n_factors + int(model.biases),) * 2, np.float32)
+
+    def strengths(self, counts: Int64Array, side: str) -> Float64Array:
+        strength = self._balance.user_strength if side == "user" else self._balance.item_strength
+        return strength * scales_of(counts, self._scaling)
+
+    def against(self, factors: Factors, side: str, kernels: Kernels, n_threads: int | None) -> FixedSide:
+        vectors, biases = other_side(factors, side)
+        if self.has_biases:
+            vectors = np.column_stack([vectors, np.full(len(vectors), self.unit, np.float32)])
+        return FixedSide(vectors, biases, self.gram, self.weighting)
+
+    def to_table(self, factors: Float32Array, biases: Float32Array) -> Float32Array:
+        return np.column_stack([factors, biases / np.float32(self.unit)]) if self.has_biases else factors
+
+    def from_table(self, table: Float32Array) -> tuple[Float32Array, Float32Array]:
+        if not self.has_biases:
+            return super().from_table(table)
+        return np.ascontiguousarray(table[:, :-1]), table[:, -1] * np.float32(self.unit)
+
+
+class _ExplicitTrainer:
     def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._n_ratings, self._kernels = model, ratings.n_ratings, kernels
         self._solver = make_solver(model, n_free=int(model.biases))
@@ -176,8 +233,6 @@ class _ExplicitTrainer:
         self.state: dict[str, Float32Array] = baseline_state(ratings)
         mean = float(ratings.ratings.mean(dtype=np.float64))
         units = make_units(deviation_of(ratings), has_sigmoid=False)
-        self._balance = _Balance.of(model, units.deviation)
-        self._unit = self._balance.unit
         self.factors = Factors(
             np.zeros((ratings.n_users, model.n_factors), np.float32),
             first_item_factors(model, ratings.n_items, units.factors),
@@ -185,25 +240,26 @@ class _ExplicitTrainer:
             np.zeros(ratings.n_items, np.float32),
             np.float32(mean if model.biases else 0),
         )
+        self._equations = _Explicit(model, units.deviation, self.factors.global_mean)
         p, q, user_biases, item_biases, _ = self.factors
         ratings.lay_out(model.n_threads, both=True)
-        self._users = self._make_side(ratings.by_user, p, user_biases, self._balance.user_strength)
-        self._items = self._make_side(ratings.by_item, q, item_biases, self._balance.item_strength)
-        # G of explicit data: missing cells contribute nothing.
-        self._gram = np.zeros((self._users.home.shape[1],) * 2, np.float32)
-        self._weighting = Weighting(np.float32(1), np.float32(0), -self.factors.global_mean, np.float32(1))
+        self._users = self._make_side(ratings.by_user, p, user_biases, "user")
+        self._items = self._make_side(ratings.by_item, q, item_biases, "item")
+        self._is_first_epoch = True
 
-    def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array, strength: float) -> Side:
-        home = np.column_stack([factors, biases]) if self._model.biases else factors
-        strengths = strength * scales_of(np.diff(rows.indptr), self._model._scaling())
-        return make_side(rows, home, strengths, self._kernels, self._solver)
+    def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array, side: str) -> Side:
+        strengths = self._equations.strengths(np.diff(rows.indptr), side)
+        return make_side(rows, self._equations.to_table(factors, biases), strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
-        self._half_sweep(self._users, self._items)
+        if self._is_first_epoch and not self.factors.user_factors.any():
+            self._half_sweep(self._users, self._items)
+        self._is_first_epoch = False
         self._half_sweep(self._items, self._users)
+        self._half_sweep(self._users, self._items)
         # The loss of the half sweep is not precise enough: where ratings are fitted well, it is a small difference of
         # large sums.
-        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._unit)
+        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._equations.unit)
         squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)
         penalty = self._penalty(self._users) + self._penalty(self._items)
         return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
@@ -214,15 +270,16 @@ class _ExplicitTrainer:
         if self._model.biases:
             p, q, user_biases, item_biases, _ = self.factors
             for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
-                factors[:], biases[:] = home[:, :-1], home[:, -1] * np.float32(self._unit)
+                factors[:], biases[:] = self._equations.from_table(home)
 
     def _half_sweep(self, side: Side, fixed: Side) -> None:
         if self._model.biases:
-            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._unit)
+            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._equations.unit)
         else:
             biases = self.factors.item_biases if side is self._users else self.factors.user_biases
             fixed_factors, offsets = fixed.table, biases
-        problem = HalfSweep(side.rows, fixed_factors, offsets, self._gram, side.regularization, self._weighting)
+        against = FixedSide(fixed_factors, offsets, self._equations.gram, self._equations.weighting)
+        problem = against.problem(side.rows, side.regularization)
         self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
     def _penalty(self, side: Side) -> float:

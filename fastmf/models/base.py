@@ -292,7 +292,10 @@ class Model(HyperParameters, LearnedState, ABC):
     def fold_in(self, interactions: Any, side: str = "user") -> FoldedIn:
         """Compute factors and biases of users (or items) from their ratings alone, the other side being fixed.
 
-        The model stays as it is. A user who was in training gets what his ratings give here.
+        The model stays as it is. A user who was in training gets what his ratings give here. `ALS`, `ImplicitALS` and
+        `Bias` solve for a row exactly, with the strengths that the fit had: parameters that were set since do not
+        matter. In `ALS` and `ImplicitALS` with the solver "cholesky", the training ratings of a user give his factors
+        as the fit has left them, bit for bit; those of an item do not, as users are what a fit solves for last.
 
         Parameters
         ----------
@@ -320,7 +323,7 @@ class Model(HyperParameters, LearnedState, ABC):
         >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
         >>> model = fastmf.ALS(n_factors=4).fit(ratings)
         >>> newcomer = fastmf.Interactions.from_arrays(["eve", "eve"], ratings.item_ids[:2], [5, 1])
-        >>> model.fold_in(newcomer).factors.shape  # doctest: +SKIP
+        >>> model.fold_in(newcomer).factors.shape
         (1, 4)
         """
         require_choice("side", side, SIDES)

@@ -4,7 +4,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Never, Self
+from typing import Any, ClassVar, NamedTuple, Never, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from fastmf.common.parameters import AUTO, number, require_integer, require_numb
 from fastmf.common.progress import Progress
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.base import Model
-from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms
+from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms, biases_of_rows
+from fastmf.models.folding import objective, objective_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
 from fastmf.models.training import (
@@ -28,7 +29,8 @@ from fastmf.models.training import (
     require_chosen,
 )
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, make_link
 from fastmf_kernels.topk.arrays import Rows
 
@@ -52,6 +54,18 @@ class _Epoch(NamedTuple):
 
 class Baseline(Model):
     """Base of the models without factors: the one `fit`."""
+
+    def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
+        """Return what tells what a fit has left: what it has minimised, and what it has chosen for that."""
+        return {"chosen": chosen}
+
+    @abstractmethod
+    def _fold_in_biases(self, fitted: Fitted, rows: CSR, side: str) -> Float64Array:
+        """Return the biases of rows with the other side fixed; 0 in a row without ratings."""
+
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+        biases = self._fold_in_biases(fitted, rows, side)
+        return np.zeros((len(biases), 0), np.float32), biases.astype(np.float32)
 
     @abstractmethod
     def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
@@ -87,7 +101,7 @@ class Baseline(Model):
                     ratings.item_ids,
                     seen,
                     data,
-                    trained_with={"chosen": epoch.chosen},
+                    trained_with=self._trained_with(epoch.chosen),
                     counts=counts,
                     values=ratings.by_user.values,
                 )
@@ -169,6 +183,8 @@ class Bias(Baseline):
     [4.0, 3.0]
     """
 
+    objective_parameters: ClassVar[tuple[str, ...]] = ("regularization", "item_regularization")
+
     regularization: float | str = AUTO
     item_regularization: float | str = AUTO
     n_epochs: int = MOST_SWEEPS
@@ -190,6 +206,15 @@ class Bias(Baseline):
     def _chosen_of(self, strengths: Strengths) -> Chosen:
         found = {"regularization": strengths.user, "item_regularization": strengths.item}
         return {name: found[name] for name in self.auto_parameters()}
+
+    def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
+        return super()._trained_with(chosen) | objective(self.get_params(), chosen, self.objective_parameters)
+
+    def _fold_in_biases(self, fitted: Fitted, rows: CSR, side: str) -> Float64Array:
+        factors, strengths = fitted.factors, objective_of(fitted, self.get_params(), self.objective_parameters)
+        others = factors.item_biases if side == "user" else factors.user_biases
+        strength = strengths["regularization" if side == "user" else "item_regularization"]
+        return biases_of_rows(rows, float(factors.global_mean), others, number(strength))
 
     def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
         given = (None if value == AUTO else number(value) for value in (self.regularization, self.item_regularization))
@@ -255,6 +280,13 @@ class Popularity(Baseline):
     def is_implicit(self) -> bool:
         """Whether ratings only say what was chosen."""
         return True
+
+    def _fold_in_biases(self, fitted: Fitted, rows: CSR, side: str) -> Float64Array:
+        """Return 0 for users, and the share of users who have chosen an item for items, as if all had done so last."""
+        if side == "user":
+            return np.zeros(len(rows.indptr) - 1)
+        before = np.concatenate([[0], np.cumsum(rows.values > 0)])[rows.indptr]
+        return np.diff(before) / max(1, int(np.count_nonzero(~fitted.counts.is_cold_user)))
 
     def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
         require_chosen(ratings)

@@ -93,6 +93,29 @@ def baseline_state(ratings: Interactions) -> dict[str, Float32Array]:
     }
 
 
+def biases_of_rows(rows: CSR, mean: float, biases: Float32Array, strength: float) -> Float64Array:
+    """Return the biases of rows with those of the other side fixed: the equation of `BiasSweeps`.
+
+    Parameters
+    ----------
+    rows : CSR
+    mean : float
+        μ.
+    biases : float32 array
+        Of the columns.
+    strength : float
+        λ of the rows.
+
+    Returns
+    -------
+    float64 array, shape (n_rows,)
+        0 in a row without ratings.
+    """
+    counts = np.diff(rows.indptr)
+    residuals = rows.values.astype(np.float64) - mean - biases[rows.indices]
+    return _shrunk(_sums_of_rows(residuals, counts), counts, strength)
+
+
 class BiasSweeps:
     """Alternating least squares of two sets of scalars: a sweep solves for all b_u, then for all b_i.
 

@@ -1,6 +1,7 @@
 """New users or items in the terms of a fitted model: their ratings as rows of what the model knows."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,8 @@ from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
 
 SIDES = ("user", "item")
+OBJECTIVE = "objective"
+"""Name in `Fitted.trained_with` of the parameters that say what a fit has minimised, with the numbers that it chose."""
 
 
 class FoldedIn(NamedTuple):
@@ -51,6 +54,34 @@ class Matched(NamedTuple):
     rows: CSR
     unknown: pa.Array
     n_unknown_ratings: int
+
+
+def objective(params: Mapping[str, Any], chosen: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what a fit keeps of its parameters, so that rows that are folded in later are solved alike.
+
+    Parameters
+    ----------
+    params : mapping of str to object
+        All parameters of the model.
+    chosen : mapping of str to object
+        What the fit has chosen in their place.
+    names : iterable of str
+        The parameters that say what is minimised.
+    """
+    values = {**params, **chosen}
+    return {OBJECTIVE: {name: values[name] for name in names}}
+
+
+def objective_of(fitted: Fitted, params: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of the objective that a fit had, whatever was set since.
+
+    Of a model that was saved before fits kept them, ``params`` are taken, with what its fit has chosen.
+    """
+    kept = fitted.trained_with.get(OBJECTIVE)
+    values = {**params, **fitted.trained_with.get("chosen", {})}
+    if isinstance(kept, Mapping):
+        values |= kept
+    return {name: values[name] for name in names}
 
 
 def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:

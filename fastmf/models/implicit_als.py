@@ -6,22 +6,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_choice, require_number, require_number_or_auto
-from fastmf.models.factor_model import FactorModel
+from fastmf.models.alternating import AlternatingModel
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
+    FixedSide,
+    LeastSquares,
     Side,
     first_item_factors,
+    make_exact_solver,
     make_side,
     make_solver,
+    other_side,
     require_solver,
 )
 from fastmf.models.training import Record, Trainer, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
-from fastmf_kernels.als.arrays import HalfSweep, Weighting
+from fastmf_kernels.als.arrays import Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 
@@ -33,7 +38,7 @@ _COLLAPSED = 1e-12
 
 
 @dataclass(kw_only=True, eq=False)
-class ImplicitALS(FactorModel):
+class ImplicitALS(AlternatingModel):
     """Matrix factorisation of implicit feedback by alternating least squares (iALS).
 
     With ``weighting="rendle"`` it minimises
@@ -49,6 +54,9 @@ class ImplicitALS(FactorModel):
 
     with c = 1 + alpha·|r| on observed cells and c = 1 elsewhere (Hu, Koren, Volinsky, "Collaborative Filtering for
     Implicit Feedback Datasets", ICDM 2008).
+
+    Every epoch minimises over all q_i, then over all p_u; the first items are drawn, and the first users solved for
+    them.
 
     The preference p is 1 where the rating r is above 0, and 0 elsewhere. A stored 0 is no observation: it counts like a
     cell that is not stored. A negative rating is a dislike: an observation of preference 0, which weighs by its
@@ -104,6 +112,14 @@ class ImplicitALS(FactorModel):
     """
 
     kernel_variants: ClassVar[tuple[dict[str, Any], ...]] = KERNEL_VARIANTS
+    objective_parameters: ClassVar[tuple[str, ...]] = (
+        "regularization",
+        "unobserved_weight",
+        "alpha",
+        "regularization_exponent",
+        "weighting",
+        "nonnegative",
+    )
 
     n_factors: int = 128
     n_epochs: int = 10
@@ -165,6 +181,9 @@ class ImplicitALS(FactorModel):
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         return _ImplicitTrainer(self, ratings, kernels)
 
+    def _least_squares(self, fitted: Fitted) -> LeastSquares:
+        return _Implicit(self, *_observed_sizes(fitted))
+
 
 def _observed_part(ratings: Interactions, n_threads: int | None) -> Interactions:
     """Return the ratings that are not 0, laid out by user."""
@@ -197,6 +216,58 @@ def _row_scales(model: ImplicitALS, counts: Int64Array, n_others: float) -> Floa
     return np.asarray((counts + number(model.unobserved_weight) * n_others) ** model.regularization_exponent)
 
 
+def _observed_sizes(fitted: Fitted) -> tuple[int, int]:
+    """Return how many users and items of a fitted model have an observed cell."""
+    counts, values, seen = fitted.counts, fitted.values, fitted.seen
+    if values is None or values.strides == (0,) or values.all():
+        return int(np.count_nonzero(~counts.is_cold_user)), int(np.count_nonzero(counts.of_items))
+    is_observed = values != 0
+    before = np.concatenate([[0], np.cumsum(is_observed)])[seen.indptr]
+    of_items = np.bincount(seen.indices[is_observed], minlength=fitted.n_items)
+    return int(np.count_nonzero(np.diff(before))), int(np.count_nonzero(of_items))
+
+
+class _Implicit(LeastSquares):
+    """Both papers in one form: an observed cell adds w q qᵀ and t q to what all cells together add.
+
+    Parameters
+    ----------
+    model : ImplicitALS
+        With numbers for λ and α₀.
+    n_users, n_items : int
+        How many have an observed cell.
+    """
+
+    def __init__(self, model: ImplicitALS, n_users: int, n_items: int) -> None:
+        self._model, self._sizes = model, {"user": n_items, "item": n_users}
+        self.exactly = make_exact_solver(model.nonnegative)
+        self.unobserved_weight = 1.0 if model.weighting == "hu" else number(model.unobserved_weight)
+        alpha = _alpha(model)
+        if alpha is None:
+            terms = (1.0, 0.0, 1.0, 0.0, 0.0)
+        else:  # with "hu" all cells count 1, an observed one alpha·|r| more
+            terms = (0.0, alpha, 1.0 if model.weighting == "hu" else 0.0, alpha, 0.0)
+        self.weighting = Weighting(*(np.float32(term) for term in terms))
+
+    def observed(self, rows: CSR) -> CSR:
+        is_observed = rows.values != 0
+        if is_observed.all():
+            return rows
+        before = np.concatenate([[0], np.cumsum(is_observed)])
+        return CSR(before[rows.indptr], rows.indices[is_observed], rows.values[is_observed])
+
+    def strengths(self, counts: Int64Array, side: str) -> Float64Array:
+        return number(self._model.regularization) * _row_scales(self._model, counts, self._sizes[side])
+
+    def against(self, factors: Factors, side: str, kernels: Kernels, n_threads: int | None) -> FixedSide:
+        return self.against_table(*other_side(factors, side), kernels, n_threads)
+
+    def against_table(self, table: Table, biases: Float32Array, kernels: Kernels, n_threads: int | None) -> FixedSide:
+        """Return what rows are solved against: a table of the other side, and its biases, which are all 0."""
+        gram = self.unobserved_weight * kernels.gram(table, n_threads)
+        return FixedSide(table, biases, gram.astype(np.float32), self.weighting)
+
+
 class _ImplicitTrainer:
     def __init__(self, model: ImplicitALS, ratings: Interactions, kernels: Kernels) -> None:
         self._model, self._kernels = model, kernels
@@ -210,60 +281,51 @@ class _ImplicitTrainer:
             np.float32(0),
         )
         self._solver = make_solver(model)
-        self._unobserved_weight = 1.0 if model.weighting == "hu" else number(model.unobserved_weight)
+        self._equations = _Implicit(model, ratings.n_users, ratings.n_items)
         ratings.lay_out(model.n_threads, both=True)
-        self._users = self._make_side(ratings.by_user, self.factors.user_factors, ratings.n_items)
-        self._items = self._make_side(ratings.by_item, self.factors.item_factors, ratings.n_users)
-        self._weighting = self._make_weighting()
-        liked = ratings.by_user.values[ratings.by_user.values > 0]
-        target, target_slope = float(self._weighting.target), float(self._weighting.target_slope)
+        self._users = self._make_side(ratings.by_user, self.factors.user_factors, "user")
+        self._items = self._make_side(ratings.by_item, self.factors.item_factors, "item")
+        weighting, liked = self._equations.weighting, ratings.by_user.values[ratings.by_user.values > 0]
+        target, target_slope = float(weighting.target), float(weighting.target_slope)
         # Σ_S w p², where p is 0 for dislikes.
         self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
         self._first_size = 0.0
+        self._is_first_epoch = True
 
-    def _make_weighting(self) -> Weighting:
-        """Bring both papers to one form: an observed cell adds w q qᵀ and t q to what all cells together add."""
-        alpha = _alpha(self._model)
-        if alpha is None:
-            terms = (1.0, 0.0, 1.0, 0.0, 0.0)
-        else:  # with "hu" all cells count 1, an observed one alpha·|r| more
-            terms = (0.0, alpha, 1.0 if self._model.weighting == "hu" else 0.0, alpha, 0.0)
-        return Weighting(*(np.float32(term) for term in terms))
-
-    def _make_side(self, rows: CSR, factors: Float32Array, n_others: int) -> Side:
-        scales = _row_scales(self._model, np.diff(rows.indptr), n_others)
-        return make_side(rows, factors, number(self._model.regularization) * scales, self._kernels, self._solver)
+    def _make_side(self, rows: CSR, factors: Float32Array, side: str) -> Side:
+        strengths = self._equations.strengths(np.diff(rows.indptr), side)
+        return make_side(rows, factors, strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
-        self._half_sweep(self._users, self._items)
-        losses = self._half_sweep(self._items, self._users)
+        if self._is_first_epoch and not self.factors.user_factors.any():
+            self._half_sweep(self._users, self._items)
+        self._is_first_epoch = False
+        self._half_sweep(self._items, self._users)
+        losses = self._half_sweep(self._users, self._items)
         user_squares, item_squares = (
             self._kernels.squared_norms(side.table, self._model.n_threads) for side in (self._users, self._items)
         )
         self._clear_if_collapsed(float(user_squares.sum()) * float(item_squares.sum()))
-        return {"objective": self._objective(losses, user_squares)}
+        return {"objective": self._objective(losses, item_squares)}
 
     def to_host(self) -> None:
         for side in (self._users, self._items):
             self._kernels.to_host(side.table, side.home)
 
     def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
-        gram = self._unobserved_weight * self._kernels.gram(fixed.table, self._model.n_threads)
-        # There are no biases: all offsets are 0.
-        offsets = self.factors.item_biases if side is self._users else self.factors.user_biases
-        problem = HalfSweep(
-            side.rows, fixed.table, offsets, gram.astype(np.float32), side.regularization, self._weighting
-        )
+        biases = self.factors.item_biases if side is self._users else self.factors.user_biases
+        against = self._equations.against_table(fixed.table, biases, self._kernels, self._model.n_threads)
+        problem = against.problem(side.rows, side.regularization)
         return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
-    def _objective(self, item_losses: Float64Array, user_squares: Float64Array) -> float:
+    def _objective(self, user_losses: Float64Array, item_squares: Float64Array) -> float:
         """Evaluate the sum in the class docstring from the losses of the half sweep.
 
-        With the users fixed, the sum is Σ_i (q_iᵀA q_i - 2bᵀq_i) + Σ_S t + Σ_u λ_u‖p_u‖², with A and b of item i's
-        normal equations: A holds all cells and the item's own penalty.
+        With the items fixed, the sum is Σ_u (p_uᵀA p_u - 2bᵀp_u) + Σ_S t + Σ_i λ_i‖q_i‖², with A and b of user u's
+        normal equations: A holds all cells and the user's own penalty.
         """
-        penalty = float(self._users.strengths @ user_squares)
-        return float(item_losses.sum()) + self._total_target + penalty
+        penalty = float(self._items.strengths @ item_squares)
+        return float(user_losses.sum()) + self._total_target + penalty
 
     def _clear_if_collapsed(self, size: float) -> None:
         """Set all factors to 0 where ``size``, ‖P‖²‖Q‖², is a tiny share of what it was after the first epoch.

@@ -1,5 +1,6 @@
 """Parameters, solvers and tables that explicit and implicit alternating least squares share."""
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -8,11 +9,14 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.training import first_factors
-from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.als.arrays import Solver, Table
+from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
+from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors
 
 SOLVERS = ("cholesky", "cg", "subspace")
+# Where rows rate a smaller share of the other side, that part alone is laid out for the kernels.
+_SMALL_PART = 0.25
 KERNEL_VARIANTS: tuple[dict[str, Any], ...] = (*({"solver": solver} for solver in SOLVERS), {"nonnegative": True})
 
 
@@ -43,6 +47,108 @@ class Side(NamedTuple):
 def make_side(rows: CSR, factors: Float32Array, strengths: Float64Array, kernels: Kernels, solver: Solver) -> Side:
     """Move the factors of a side to the device of the kernels."""
     return Side(rows, factors, kernels.to_device(factors, solver), strengths, strengths.astype(np.float32))
+
+
+class FixedSide(NamedTuple):
+    """The side that stays as it is while rows of the other side are solved.
+
+    Attributes
+    ----------
+    factors : Table
+        The vectors q, as `HalfSweep.fixed_factors` has them.
+    offsets : float32 array, shape (n_fixed,)
+        What is subtracted from the target of each observation: biases of this side.
+    gram : float32 array, shape (n_factors, n_factors)
+        What all cells together add to the normal matrix of a row.
+    weighting : Weighting
+    """
+
+    factors: Table
+    offsets: Float32Array
+    gram: Float32Array
+    weighting: Weighting
+
+    def problem(self, rows: CSR, regularization: Float32Array) -> HalfSweep:
+        """Return the least-squares problems of rows that have these L2 strengths."""
+        return HalfSweep(rows, self.factors, self.offsets, self.gram, regularization, self.weighting)
+
+    def part_for(self, rows: CSR) -> "tuple[CSR, FixedSide]":
+        """Return the rows, and of this side only what they rate; all of it unless that is a small part."""
+        if len(rows.indices) > len(self.offsets) * _SMALL_PART:
+            return rows, self
+        columns, places = np.unique(rows.indices, return_inverse=True)
+        part = self._replace(factors=self.factors[columns], offsets=self.offsets[columns])
+        return rows._replace(indices=places.astype(np.int32)), part
+
+
+def other_side(factors: Factors, side: str) -> tuple[Float32Array, Float32Array]:
+    """Return the factors and the biases of items for the side "user", and of users for "item"."""
+    if side == "user":
+        return factors.item_factors, factors.item_biases
+    return factors.user_factors, factors.user_biases
+
+
+class LeastSquares(ABC):
+    """The least-squares problems of rows, as the parameters of a model and its training data determine them.
+
+    Attributes
+    ----------
+    exactly : Solver
+        The solver that finds the solution of a row, whatever was there before.
+    """
+
+    exactly: Solver
+
+    @abstractmethod
+    def strengths(self, counts: Int64Array, side: str) -> Float64Array:
+        """Return λ of rows of a side ("user" or "item"), given their numbers of observations."""
+
+    @abstractmethod
+    def against(self, factors: Factors, side: str, kernels: Kernels, n_threads: int | None) -> FixedSide:
+        """Return what rows of ``side`` are solved against: the other side of ``factors``, on the host."""
+
+    def observed(self, rows: CSR) -> CSR:
+        """Return the observations among the ratings of rows: all of them, unless a 0 is none."""
+        return rows
+
+    def to_table(self, factors: Float32Array, biases: Float32Array) -> Float32Array:
+        """Return rows as half sweeps solve them: factors alone where there are no biases."""
+        return factors
+
+    def from_table(self, table: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Return factors and biases of rows that a half sweep has solved."""
+        return table, np.zeros(len(table), np.float32)
+
+    def solve(
+        self, rows: CSR, fixed: FixedSide, side: str, kernels: Kernels, n_threads: int | None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Solve rows of a side exactly; nothing is changed.
+
+        Parameters
+        ----------
+        rows : CSR
+            Their observations; columns are rows of the other side.
+        fixed : FixedSide
+            What `against` has returned for ``side``.
+        side : {"user", "item"}
+        kernels : Kernels
+        n_threads : int, optional
+
+        Returns
+        -------
+        factors : float32 array, shape (n_rows, n_factors)
+        biases : float32 array, shape (n_rows,)
+            Both 0 in a row without observations.
+        """
+        regularization = self.strengths(np.diff(rows.indptr), side).astype(np.float32)
+        rows, part = fixed.part_for(rows)
+        home = np.zeros((len(regularization), part.factors.shape[1]), np.float32)
+        if len(rows.indices):
+            table = kernels.to_device(home, self.exactly)
+            on_device = part._replace(factors=kernels.to_device(part.factors, self.exactly))
+            kernels.run_half_sweep(on_device.problem(rows, regularization), table, n_threads, self.exactly)
+            kernels.to_host(table, home)
+        return self.from_table(home)
 
 
 class _Parameters(Protocol):
@@ -80,6 +186,11 @@ def make_solver(model: _Parameters, n_free: int = 0) -> Solver:
     if model.nonnegative:
         return Solver("nonnegative", n_free)
     return Solver(model.solver, {"cholesky": 0, "cg": model.cg_steps, "subspace": model.block_size}[model.solver])
+
+
+def make_exact_solver(nonnegative: bool, n_free: int = 0) -> Solver:
+    """Return the solver that finds the solution of a row, as `make_solver` does for sweeps."""
+    return Solver("nonnegative", n_free) if nonnegative else EXACTLY
 
 
 def first_item_factors(model: _Parameters, n_items: int, unit: float = 1) -> Float32Array:
