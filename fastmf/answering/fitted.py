@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import ItemIndex, Rows
 
 _COUNTED_AT_ONCE = 1 << 22
+T = TypeVar("T")
 
 
 class TrainingCounts:
@@ -114,10 +115,10 @@ class Fitted:
     trained_with: dict[str, Any] = field(default_factory=dict)
     counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
     values: Float32Array | None = None
-    # They are filled at first use. Two threads may fill an entry at the same time, with equal values.
+    # All are filled at first use. Two threads may fill an entry at the same time, with equal values.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
     _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)
-    _derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _derived: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.counts is None or self.counts.seen is not self.seen:
@@ -141,12 +142,6 @@ class Fitted:
             self._items["with biases"] = np.column_stack([factors, biases]) if biases.any() else factors
         return self._items["with biases"]
 
-    def keep(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return what ``compute`` makes of this state, from the first call on; ``name`` says what it is."""
-        if name not in self._derived:
-            self._derived[name] = compute()
-        return self._derived[name]
-
     def index(self, kind: str, kernels: Kernels, n_threads: int | None, pruning: bool = True) -> ItemIndex:
         """Return an index to search, laid out for a backend at its first use, and kept.
 
@@ -168,6 +163,13 @@ class Fitted:
         if key not in self._indexes:
             self._indexes[key] = kernels.index_items(self._rows(kind), pruning, n_threads)
         return self._indexes[key]
+
+    def kept(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """Return what was made of this state at the first call with a key; it is kept as long as the state."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        made: T = self._derived[key]
+        return made
 
     def warm_users(self) -> Int32Array:
         """Return the indices of the users that have training ratings, ascending."""

@@ -48,6 +48,6 @@ class AlternatingModel(FactorModel):
             equations = self._as_trained(fitted)._least_squares(fitted)
             return _Folding(equations, equations.against(fitted.factors, side, kernels, self.n_threads))
 
-        folding: _Folding = fitted.keep(f"fold-in, {side}, {kernels.name}", prepare)
+        folding = fitted.kept(("fold-in", side, kernels.name), prepare)
         equations = folding.equations
         return equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads)
