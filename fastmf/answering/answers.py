@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.reading.parquet import PathLike, write_table
-from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.topk.arrays import Scan, TopK
 
 _NO_WORK = Scan(0, 0, 0)
@@ -20,7 +20,7 @@ class Recommendations:
     Attributes
     ----------
     users : int32 array, shape (n,)
-        Indices of the users: their rows in the model's user factors.
+        Indices of the users: their rows in the model's user factors; -1 for users that the model does not know.
     user_ids : Arrow array, length n
         The outside ids of those users.
     items : int32 array, shape (n, k)
@@ -34,6 +34,13 @@ class Recommendations:
         Work of the search: tiles of users and items that were screened or skipped, pairs that were scored.
     n_cold_users : int
         How many of these users have no training rating. Unless ``cold`` says otherwise they get no items.
+    by_popularity : bool array, shape (n,), or None
+        Which users got popular items, because the model knows nothing about them; None if that was not recorded.
+    unknown_items : Arrow array or None
+        Of people who bring their ratings, the outside ids of the rated items that the model does not know, ascending;
+        None where nobody brings any.
+    n_unknown_ratings : int
+        How many of the ratings they bring are of those items.
     """
 
     users: Int32Array
@@ -43,6 +50,9 @@ class Recommendations:
     item_ids: pa.Array
     scan: Scan = _NO_WORK
     n_cold_users: int = 0
+    by_popularity: BoolArray | None = None
+    unknown_items: pa.Array | None = None
+    n_unknown_ratings: int = 0
 
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmf_kernels._types import BoolArray, Float32Array, Int32Array, Int64Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
 
 IndexArray = npt.NDArray[np.integer[Any]]
@@ -50,15 +51,27 @@ def sorted_rows(indptr: Int64Array, indices: npt.NDArray[Any], n_columns: int) -
 
 def take_rows(rows: Rows, users: Int32Array) -> Rows:
     """Return the rows of some users, in that order. Rows of consecutive users are a view, without a copy."""
+    indptr, entries = _entries_of(rows.indptr, users)
+    return Rows(indptr, np.asarray(rows.indices[entries], np.int32))
+
+
+def take_ratings(rows: CSR, users: Int32Array) -> CSR:
+    """Return the rows of some users with their values, in that order, like `take_rows`."""
+    indptr, entries = _entries_of(rows.indptr, users)
+    values = np.ascontiguousarray(rows.values[entries], np.float32)
+    return CSR(indptr, np.asarray(rows.indices[entries], np.int32), values)
+
+
+def _entries_of(indptr: Int64Array, users: Int32Array) -> tuple[Int64Array, slice | Int64Array]:
+    """Return the offsets of the rows of some users, and where their entries are."""
     n_rows = len(users)
     if n_rows and users[-1] - users[0] == n_rows - 1 and np.all(np.diff(users) == 1):
-        offsets = rows.indptr[users[0] : users[-1] + 2]
-        return Rows(offsets - offsets[0], rows.indices[offsets[0] : offsets[-1]])
-    counts = rows.indptr[users + 1] - rows.indptr[users]
-    indptr = np.zeros(len(users) + 1, np.int64)
-    np.cumsum(counts, out=indptr[1:])
-    positions = np.arange(indptr[-1]) + np.repeat(rows.indptr[users] - indptr[:-1], counts)
-    return Rows(indptr, np.asarray(rows.indices[positions], np.int32))
+        offsets = indptr[users[0] : users[-1] + 2]
+        return offsets - offsets[0], slice(int(offsets[0]), int(offsets[-1]))
+    counts = indptr[users + 1] - indptr[users]
+    taken = np.zeros(n_rows + 1, np.int64)
+    np.cumsum(counts, out=taken[1:])
+    return taken, np.arange(taken[-1]) + np.repeat(indptr[users] - taken[:-1], counts)
 
 
 def union(a: Rows, b: Rows, n_items: int) -> Rows:

@@ -11,8 +11,10 @@ import pyarrow as pa
 from fastmf._version import __version__
 from fastmf.answering.answers import Batches, Recommendations, add_scans, empty_top
 from fastmf.answering.asked import read_once
+from fastmf.answering.audience import Audience, UsersOfModel, UserTerms
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
+from fastmf.answering.queries import as_predictions, as_queries
 from fastmf.answering.rows import keep_columns, renumber_columns, rows_of_pairs, same_for_all, take_rows, union
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer
@@ -55,7 +57,7 @@ class _Catalogue(NamedTuple):
 
 
 class _Filters(NamedTuple):
-    """Which items of the pool each user may be given; rows are those of all users of the model.
+    """Which items of the pool each user may be given; rows are those of all users of the audience.
 
     Attributes
     ----------
@@ -87,7 +89,7 @@ class _Request(NamedTuple):
 
 
 class Scorer:
-    """Answers "which items next" for the users of a fitted model.
+    """Answers "which items next" for the users of a fitted model, or for people who bring their ratings.
 
     Biases are folded into the factors, [p, 1]·[q, b_i]. The user's own bias and the mean do not change the order: they
     are added, and the link is applied, to the few scores that are returned.
@@ -100,10 +102,13 @@ class Scorer:
     fitted : Fitted
     backend : str
     n_threads : int, optional
+    audience : Audience, optional
+        The users to answer; those of the model if None.
     """
 
-    def __init__(self, fitted: Fitted, backend: str, n_threads: int | None) -> None:
+    def __init__(self, fitted: Fitted, backend: str, n_threads: int | None, audience: Audience | None = None) -> None:
         self.fitted, self._kernels, self._n_threads = fitted, get_backend(backend), n_threads
+        self._audience: Audience = UsersOfModel(fitted) if audience is None else audience
         self._items = fitted.items_with_biases
 
     def recommend(
@@ -119,17 +124,23 @@ class Scorer:
         """Find the k best items of each user; see `fastmf.models.Model.recommend`."""
         parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
         batches = [parts.compute(number) for number in range(parts.n_batches)]
-        if len(batches) == 1:
-            return batches[0]
-        indices = np.concatenate([batch.users for batch in batches]) if batches else np.empty(0, np.int32)
+        return batches[0] if len(batches) == 1 else self._joined(batches, k)
+
+    def _joined(self, batches: list[Recommendations], k: int) -> Recommendations:
+        """Return the answers of several batches of users as one, or of none."""
+        popular = [batch.by_popularity for batch in batches if batch.by_popularity is not None]
+        user_ids = [self._audience.ids.slice(0, 0), *(batch.user_ids for batch in batches)]
         return Recommendations(
-            indices,
-            self.fitted.user_ids.take(pa.array(indices)),
+            np.concatenate([batch.users for batch in batches]) if batches else np.empty(0, np.int32),
+            pa.concat_arrays(user_ids),
             np.concatenate([batch.items for batch in batches]) if batches else np.empty((0, k), np.int32),
             np.concatenate([batch.scores for batch in batches]) if batches else np.empty((0, k), np.float32),
             self.fitted.item_ids,
             add_scans(batch.scan for batch in batches),
-            parts.n_cold_users,
+            sum(batch.n_cold_users for batch in batches),
+            np.concatenate(popular) if popular else np.zeros(0, np.bool_),
+            self._audience.unknown_items,
+            self._audience.n_unknown_ratings,
         )
 
     def recommend_in_batches(
@@ -151,11 +162,11 @@ class Scorer:
                 f"{named('k')} is {k}, but the catalogue has {self.fitted.n_items} items; expected at most as many"
             )
         if users is None:
-            indices = np.arange(self.fitted.n_users, dtype=np.int32)
+            indices = np.arange(len(self._audience.ids), dtype=np.int32)
         else:
-            indices = ids.require_known(self.fitted.user_ids, read_once(users), "users")
+            indices = ids.require_known(self._audience.ids, read_once(users), "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
-        n_cold_users = int(np.count_nonzero(self.fitted.counts.are_cold(indices)))
+        n_cold_users = int(np.count_nonzero(self._audience.are_cold(indices)))
         request = self._request(len(indices), n_cold_users, k, cold, *filters)
         size = max(1, min(_BATCH, _CELLS // k))
 
@@ -237,17 +248,17 @@ class Scorer:
         """Part rows of users into those who are answered by the model, and those by popularity (-1)."""
         by_model, by_popularity = (np.flatnonzero(chosen).astype(np.int32) for chosen in (users >= 0, users < 0))
         if len(by_model):
-            yield by_model, self._whole_catalogue(cold, pruning), self._queries(users[by_model])
+            yield by_model, self._whole_catalogue(cold, pruning), self._queries(self._audience.terms(users[by_model]))
         if len(by_popularity):
             catalogue = self._popular(self._warm_pool(), None, pruning)
             yield by_popularity, catalogue, np.ones((len(by_popularity), 1), np.float32)
 
     def exclusion(self, exclude: str | Interactions | None) -> Rows:
-        """Resolve an ``exclude`` argument to item indices for every user of the model."""
+        """Resolve an ``exclude`` argument to item indices for every user of the audience."""
         if exclude is None:
-            return no_rows(self.fitted.n_users)
+            return no_rows(len(self._audience.ids))
         if isinstance(exclude, str) and exclude == "seen":
-            return self.fitted.seen
+            return self._audience.seen
         if isinstance(exclude, Interactions):
             return self._rows_of(exclude)
         raise ParameterError(f'exclude is {exclude!r}; expected "seen", Interactions, or None')
@@ -282,21 +293,29 @@ class Scorer:
             excluded = union(excluded, same_for_all(filters.denied, len(users)), n_items)
         if filters.denied_rows is not None:
             excluded = union(excluded, take_rows(filters.denied_rows, users), n_items)
-        is_cold = self.fitted.counts.are_cold(users)
+        is_cold = self._audience.are_cold(users)
         if request.cold == "include" or not is_cold.any():
-            found = self._best(request.catalogue, self._queries(users), request, users, excluded)
-            top, scan = TopK(self._predictions(users, found.top.scores), found.top.indices), found.scan
+            top, scan = self._answer_by_factors(request, users, excluded)
         else:
             top, scan = self._answer_warm_and_cold(request, users, excluded, is_cold)
         return Recommendations(
-            users,
-            self.fitted.user_ids.take(pa.array(users)),
+            self._audience.rows_of(users),
+            self._audience.ids.take(pa.array(users)),
             top.indices,
             top.scores,
             self.fitted.item_ids,
             scan,
             int(np.count_nonzero(is_cold)),
+            is_cold & (request.cold == "popular"),
+            self._audience.unknown_items,
+            self._audience.n_unknown_ratings,
         )
+
+    def _answer_by_factors(self, request: _Request, users: Int32Array, excluded: Rows) -> Found:
+        terms = self._audience.terms(users)
+        found = self._best(request.catalogue, self._queries(terms), request, users, excluded)
+        scores = as_predictions(self.fitted, terms.biases, found.top.scores)
+        return Found(TopK(scores, found.top.indices), found.scan)
 
     def _answer_warm_and_cold(
         self, request: _Request, users: Int32Array, excluded: Rows, is_cold: Any
@@ -304,10 +323,8 @@ class Scorer:
         top, scans = empty_top(len(users), request.k), []
         warm, cold = (np.flatnonzero(chosen).astype(np.int32) for chosen in (~is_cold, is_cold))
         if len(warm):
-            queries = self._queries(users[warm])
-            found = self._best(request.catalogue, queries, request, users[warm], take_rows(excluded, warm))
-            top.scores[warm] = self._predictions(users[warm], found.top.scores)
-            top.indices[warm] = found.top.indices
+            found = self._answer_by_factors(request, users[warm], take_rows(excluded, warm))
+            top.scores[warm], top.indices[warm] = found.top
             scans.append(found.scan)
         if request.popular is not None:
             queries = np.ones((len(cold), 1), np.float32)
@@ -347,24 +364,15 @@ class Scorer:
         of_rows = (array for lists in rows for array in (() if lists is None else lists))
         popularity = None if request.popular is None else request.popular.factors
         others = (array for array in (pool.items, filters.denied, popularity) if array is not None)
-        for array in (*self.fitted.factors, *self.fitted.link, users, *of_rows, *others):
+        of_model = (*self.fitted.factors, *self.fitted.link)
+        for array in (*of_model, users, *of_rows, *others, *self._audience.key()):
             digest.update(f"{np.shape(array)} ".encode() + np.ascontiguousarray(array).tobytes())
-        for vocabulary in (self.fitted.user_ids, self.fitted.item_ids):
+        for vocabulary in (self._audience.ids, self.fitted.item_ids):
             digest.update(pa.RecordBatch.from_arrays([vocabulary], ["id"]).serialize())
         return digest.hexdigest()
 
-    def _queries(self, users: Int32Array) -> Float32Array:
-        factors = np.asarray(self.fitted.factors.user_factors[users])
-        if self._items.shape[1] == factors.shape[1]:
-            return factors
-        return np.column_stack([factors, np.ones(len(factors), np.float32)])
-
-    def _predictions(self, users: Int32Array, scores: Float32Array) -> Float32Array:
-        factors, link = self.fitted.factors, self.fitted.link
-        predictions = scores + (factors.global_mean + factors.user_biases[users])[:, None]
-        if link.span != 0:
-            predictions = link.low + link.span / (1 + np.exp(-predictions, dtype=np.float32))
-        return np.where(scores == -np.inf, scores, predictions).astype(np.float32)
+    def _queries(self, terms: UserTerms) -> Float32Array:
+        return as_queries(self.fitted, terms.factors)
 
     def _resolve(self, items: ItemFilter, name: str) -> _Filter:
         """Turn an ``allow`` or ``deny`` argument into indices; ids that the model does not know cannot match."""
@@ -380,10 +388,11 @@ class Scorer:
         return _Filter(np.unique(found[found >= 0]), None)
 
     def _rows_of(self, pairs: Interactions) -> Rows:
-        """Rows of item indices in the model's id space, for every user of the model."""
-        if pairs.user_ids is self.fitted.user_ids and pairs.item_ids is self.fitted.item_ids:
+        """Rows of item indices in the model's id space, for every user of the audience."""
+        user_ids = self._audience.ids
+        if pairs.user_ids is user_ids and pairs.item_ids is self.fitted.item_ids:
             return Rows(pairs.by_user.indptr, pairs.by_user.indices)
-        user_of = ids.look_up(self.fitted.user_ids, pairs.user_ids, "user_ids")
+        user_of = ids.look_up(user_ids, pairs.user_ids, "user_ids")
         item_of = ids.look_up(self.fitted.item_ids, pairs.item_ids, "item_ids")
         return self._known_pairs(user_of[pairs.users], item_of[pairs.items])
 
@@ -403,10 +412,10 @@ class Scorer:
             item_ids.extend(row)
             user_ids.extend([user] * (len(item_ids) - before))
         return self._known_pairs(
-            ids.look_up(self.fitted.user_ids, user_ids, name),
+            ids.look_up(self._audience.ids, user_ids, name),
             ids.look_up(self.fitted.item_ids, item_ids, name),
         )
 
     def _known_pairs(self, users: Int32Array, items: Int32Array) -> Rows:
         known = (users >= 0) & (items >= 0)
-        return rows_of_pairs(users[known], items[known], self.fitted.n_users, self.fitted.n_items)
+        return rows_of_pairs(users[known], items[known], len(self._audience.ids), self.fitted.n_items)

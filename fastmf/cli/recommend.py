@@ -7,14 +7,27 @@ The file has the columns user_id, rank (from 1), item_id and score. It appears w
 the same command continues after the parts that were finished. Users that the model does not know are skipped and
 counted, and so are users without training ratings, unless --cold says otherwise. Progress shows how many tiles (a few
 users and items each) were skipped, because no score in them can be among the best.
+
+With --for, the users are those of a file of ratings, also such that the model does not know: what they have rated there
+(and in training) says what they like, and is not recommended. Ratings of items that the model does not know are
+counted, and left out.
 """
 
 import argparse
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastmf.cli.options import add_cold_option, add_run_options, load_model, note, positive_integer, print_result
+from fastmf.cli.options import (
+    add_cold_option,
+    add_column_options,
+    add_run_options,
+    load_model,
+    note,
+    positive_integer,
+    print_result,
+    read_ratings,
+)
 
-# So many unknown users are shown.
+# So many unknown users, or items, are shown.
 _SHOWN = 3
 
 
@@ -25,43 +38,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partitioned", action="store_true", help="write a directory of several files instead")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("-k", type=positive_integer, default=10, help="items a user (default: %(default)s)")
-    parser.add_argument("--users", metavar="USERS.parquet", help="users to recommend to (default: all)")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--users", metavar="USERS.parquet", help="users to recommend to (default: all)")
+    asked.add_argument(
+        "--for", dest="interactions", metavar="RATINGS.parquet", help="ratings of the users to recommend to, in Parquet"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse users that the model does not know")
-    parser.add_argument("--user-column", default="user_id", metavar="NAME", help="their column (default: %(default)s)")
-    parser.add_argument("--include-seen", action="store_true", help="also recommend items of the training ratings")
+    parser.add_argument("--include-seen", action="store_true", help="also recommend items that users have rated")
     add_cold_option(
         parser,
         "users without training ratings get no items, the most popular items, or those that score highest with "
         "their factors; only include also recommends items without training ratings",
     )
+    add_column_options(parser)
     add_run_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Recommend and print what was written."""
-    from fastmf.answering.asked import count_cold_users
     from fastmf.keeping.recommendations import require_replaceable
 
+    _require_consistent(parsed)
     require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=parsed.partitioned)
     model = load_model(parsed.model, parsed)
-    users, n_unknown = (None, 0) if parsed.users is None else _read_users(model, parsed)
-    n_users = len(model.user_ids) if users is None else len(users)
-    note(f"recommending {parsed.k} of {len(model.item_ids):,} items to {n_users:,} users", parsed)
+    asked = _read_ratings(model, parsed) if parsed.interactions is not None else _read_all_or_some(model, parsed)
+    note(f"recommending {parsed.k} of {len(model.item_ids):,} items to {asked.counts['n_users']:,} users", parsed)
     n_rows = model.recommend_to_parquet(
         parsed.output,
         parsed.k,
-        users=users,
+        **asked.users,
         exclude=None if parsed.include_seen else "seen",
         cold=parsed.cold,
         partitioned=parsed.partitioned,
         overwrite=parsed.overwrite,
     )
-    n_cold = count_cold_users(model.fitted, users)
-    result = {"output": parsed.output, "n_users": n_users, "n_cold_users": n_cold, "n_rows": n_rows}
-    if parsed.users is not None:
-        result["n_unknown_users"] = n_unknown
-    print_result(result, parsed.json)
+    print_result({"output": parsed.output, **asked.counts, "n_rows": n_rows, **asked.unknown}, parsed.json)
     return 0
+
+
+class _Asked(NamedTuple):
+    """Whom to recommend to.
+
+    Attributes
+    ----------
+    users : dict
+        Arguments of ``recommend_to_parquet`` that name the users.
+    counts : dict of str to int
+        How many they are.
+    unknown : dict of str to int
+        How much of what was given the model does not know.
+    """
+
+    users: dict[str, Any]
+    counts: dict[str, int]
+    unknown: dict[str, int]
+
+
+def _require_consistent(parsed: argparse.Namespace) -> None:
+    """Check that options of ratings come with ratings.
+
+    Raises
+    ------
+    ParameterError
+    """
+    from fastmf.errors import ParameterError
+
+    given = {
+        "--item-column": parsed.item_column != "item_id",
+        "--rating-column": parsed.rating_column not in ("rating", None),
+        "--no-rating-column": parsed.rating_column is None,
+        "--timestamp-column": parsed.timestamp_column is not None,
+        "--duplicates": parsed.duplicates != "error",
+    }
+    for option in (name for name, is_given in given.items() if is_given and parsed.interactions is None):
+        raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
+
+
+def _read_ratings(model: Any, parsed: argparse.Namespace) -> _Asked:
+    """Read ratings of users, and say which of their items the model does not know."""
+    import numpy as np
+
+    ratings = read_ratings(parsed.interactions, parsed)
+    found = model.newcomers(ratings)
+    n_items = len(found.unknown_items)
+    if found.n_unknown_ratings:
+        shown = _shown(found.unknown_items.slice(0, _SHOWN).to_pylist(), n_items)
+        rated = f"{found.n_unknown_ratings:,} of {ratings.n_ratings:,} ratings"
+        note(f"leaving out {rated}, of {n_items:,} items that the model does not know: {shown}", parsed)
+    n_cold = int(np.count_nonzero(found.is_cold))
+    return _Asked(
+        {"interactions": ratings},
+        {"n_users": ratings.n_users, "n_known_users": int((found.places >= 0).sum()), "n_cold_users": n_cold},
+        {"n_unknown_items": n_items, "n_unknown_ratings": found.n_unknown_ratings},
+    )
+
+
+def _read_all_or_some(model: Any, parsed: argparse.Namespace) -> _Asked:
+    """Read the users that --users names; all users of the model without it."""
+    from fastmf.answering.asked import count_cold_users
+
+    users, n_unknown = (None, 0) if parsed.users is None else _read_users(model, parsed)
+    n_users = len(model.user_ids) if users is None else len(users)
+    counts = {"n_users": n_users, "n_cold_users": count_cold_users(model.fitted, users)}
+    return _Asked({"users": users}, counts, {} if parsed.users is None else {"n_unknown_users": n_unknown})
+
+
+def _shown(some: list[Any], n_all: int) -> str:
+    """List the first of several ids, and say how many more there are."""
+    return ", ".join(map(repr, some)) + (f" and {n_all - len(some):,} more" if n_all > len(some) else "")
 
 
 def _read_users(model: Any, parsed: argparse.Namespace) -> tuple[Any, int]:
@@ -89,8 +173,7 @@ def _read_users(model: Any, parsed: argparse.Namespace) -> tuple[Any, int]:
     n_unknown = int(len(users) - is_known.sum())
     if n_unknown == 0 or parsed.strict:
         return users, 0
-    unknown = users.filter(pa.array(~is_known)).slice(0, _SHOWN).to_pylist()
-    shown = ", ".join(map(repr, unknown)) + ("" if n_unknown <= _SHOWN else f" and {n_unknown - _SHOWN:,} more")
+    shown = _shown(users.filter(pa.array(~is_known)).slice(0, _SHOWN).to_pylist(), n_unknown)
     if n_unknown == len(users):
         raise UnknownIdError(
             f"none of the {n_unknown:,} users of {parsed.users} is known to the model: {shown}; expected ids that "

@@ -11,27 +11,25 @@ from fastmf.answering.neighbours import similar
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.backend import BACKENDS, get_backend
 from fastmf.common.parameters import as_rows, require_choice, require_integer
-from fastmf.errors import DataError, ParameterError
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
-from fastmf.models.folding import SIDES, FoldedIn, match
 from fastmf.models.hyper_parameters import Chosen, HyperParameters
-from fastmf.models.learned import LearnedState
+from fastmf.models.newcomers import AnswersNewcomers
 from fastmf.models.training import Callback, Record, best_record
 from fastmf.reading import ids
-from fastmf.reading.interactions import Interactions, as_interactions
+from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import Float32Array, Int32Array
-from fastmf_kernels.layout.arrays import CSR
 
 VALIDATION_K = 10
 """Cut-off of the metrics of rankings on a validation set."""
 
 
-class Model(HyperParameters, LearnedState, ABC):
+class Model(HyperParameters, AnswersNewcomers, ABC):
     """Base of all models: what a fitted model answers. Subclasses are dataclasses with these fields, and `fit`.
 
     Parameters
@@ -254,7 +252,7 @@ class Model(HyperParameters, LearnedState, ABC):
         UnknownIdError, ParameterError
             If a user id is unknown; if ``k`` is larger than the catalogue.
         """
-        scorer = Scorer(self.fitted, self.backend, self.n_threads)
+        scorer = self._scorer()
         return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
 
     def recommend_to_parquet(
@@ -263,6 +261,7 @@ class Model(HyperParameters, LearnedState, ABC):
         k: int = 10,
         *,
         users: Any = None,
+        interactions: Any = None,
         exclude: str | Interactions | None = "seen",
         allow: ItemFilter = None,
         deny: ItemFilter = None,
@@ -273,7 +272,8 @@ class Model(HyperParameters, LearnedState, ABC):
         """Write the k best items of each user to Parquet, in bounded memory: a file, or ``partitioned`` a directory.
 
         The output has the columns of `Recommendations.to_arrow`. It appears whole or not at all: a call that was
-        interrupted goes on where it stopped when it is made again. The other parameters are those of `recommend`.
+        interrupted goes on where it stopped when it is made again. With ``interactions``, the users are those of these
+        ratings, as in `recommend_for`. The other parameters are those of `recommend`.
 
         Returns
         -------
@@ -285,70 +285,16 @@ class Model(HyperParameters, LearnedState, ABC):
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false.
         """
-        scorer = Scorer(self.fitted, self.backend, self.n_threads)
+        if users is not None and interactions is not None:
+            raise ParameterError(
+                f"got {named('users')} and {named('interactions')}; expected one of them: ratings name their users"
+            )
+        scorer = self._scorer() if interactions is None else self._scorer_for(interactions, cold)
         batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
         return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
-    def fold_in(self, interactions: Any, side: str = "user") -> FoldedIn:
-        """Compute factors and biases of users (or items) from their ratings alone, the other side being fixed.
-
-        The model stays as it is. A user who was in training gets what his ratings give here. `ALS`, `ImplicitALS` and
-        `Bias` solve for a row exactly, with the strengths that the fit had: parameters that were set since do not
-        matter. In `ALS` and `ImplicitALS` with the solver "cholesky", the training ratings of a user give his factors
-        as the fit has left them, bit for bit; those of an item do not, as users are what a fit solves for last.
-
-        Parameters
-        ----------
-        interactions : Interactions, table or SciPy sparse matrix
-            Ratings of users, new or known, on items of the model; those on other items are left out.
-        side : {"user", "item"}
-            "item" folds items in, from ratings of users of the model.
-
-        Returns
-        -------
-        FoldedIn
-            ``(ids, factors, biases)``: a row for each user (or item) of ``interactions``, in the order of their ids;
-            zeros where there is no rating that the model can use.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ParameterError, DataError
-            If ``side`` is neither; if ids are of another type than those of the model.
-
-        Examples
-        --------
-        >>> import fastmf
-        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
-        >>> model = fastmf.ALS(n_factors=4).fit(ratings)
-        >>> newcomer = fastmf.Interactions.from_arrays(["eve", "eve"], ratings.item_ids[:2], [5, 1])
-        >>> model.fold_in(newcomer).factors.shape
-        (1, 4)
-        """
-        require_choice("side", side, SIDES)
-        fitted = self.fitted
-        matched = match(fitted, as_interactions(interactions, "interactions"), side)
-        return FoldedIn(matched.ids, *self._fold_in(fitted, matched.rows, side))
-
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
-        """Solve rows of users (or items) with the other side fixed.
-
-        Parameters
-        ----------
-        fitted : Fitted
-        rows : CSR
-            Ratings; columns are rows of the factors of the other side, all of which have training ratings.
-        side : {"user", "item"}
-            What the rows are.
-
-        Returns
-        -------
-        factors : float32 array, shape (n_rows, n_factors)
-        biases : float32 array, shape (n_rows,)
-            Both 0 in a row without ratings.
-        """
-        raise NotImplementedError
+    def _scorer(self) -> Scorer:
+        return Scorer(self.fitted, self.backend, self.n_threads)
 
     def similar_items(self, item_ids: Any, k: int = 10) -> Similar:
         """Find the k items whose factors have the largest cosine with those of an item, the item itself left out.
