@@ -4,8 +4,11 @@ Usage: ``model_mutants.py FOLDER FIRST LAST``. Mutant number n is the same in ev
 the counts; every line before it names the mutant that comes next, so that a crash has a name.
 """
 
+import hashlib
 import json
+import os
 import random
+import resource
 import shutil
 import struct
 import sys
@@ -20,11 +23,16 @@ import pyarrow as pa
 
 import fastmf
 from fastmf.errors import FastMFError, ModelError
-from fastmf.keeping.manifest import MANIFEST
+from fastmf.keeping import manifest as manifests
+from fastmf.keeping.manifest import CARD, MANIFEST
 
 Mutation = Callable[[random.Random, Path], None]
 # Products of such factors overflow float32; what is left of their scores depends on the order of sums.
 HUGE = 1e6
+# What the process may allocate beside what it has when the mutants begin, and how much more of it may be in memory.
+MOST_ALLOCATED, MOST_RESIDENT = 1 << 30, 200 << 20
+MOST_READ = 1 << 24
+KINDS = ("numbers", "names", "state", "halves", "stars")
 INTERESTING = (0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**63 - 1, -(2**63), 19, 20, 24, 25, 160)
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.5, 1e300, -1e39, float("nan"), float("inf"), 10**400, 2**63, 24, 26),
@@ -37,8 +45,11 @@ def make_model(folder: Path, kind: str) -> None:
     if kind == "names":
         users = pa.array([f"Zoë {n:02}" for n in range(25)])
         ratings = fastmf.Interactions(ratings.users, ratings.items, ratings.ratings, None, users, ratings.item_ids)
-    model = fastmf.SGD if kind == "state" else fastmf.ALS
-    model(n_factors=3, n_epochs=2).fit(ratings).save(folder)
+    if kind == "stars":  # other numbers than 1, so that they have a file, and state that is a table of factors
+        model: Any = fastmf.SVDpp(n_factors=3, n_epochs=2)
+    else:
+        model = (fastmf.SGD if kind == "state" else fastmf.ALS)(n_factors=3, n_epochs=2)
+    model.fit(ratings).save(folder, factor_dtype="float16" if kind in ("halves", "stars") else "float32")
 
 
 def flip_bits(rng: random.Random, folder: Path) -> None:
@@ -82,8 +93,9 @@ def set_number(rng: random.Random, folder: Path) -> None:
     array = np.load(path)
     if array.size:
         place = rng.randrange(array.size)
-        if array.dtype == np.float32:
-            value = rng.choice((np.nan, np.inf, -np.inf, 3e38, -3e38, 0, 1e-40))
+        if array.dtype.kind == "f":
+            largest = float(np.finfo(array.dtype).max)
+            value = rng.choice((np.nan, np.inf, -np.inf, largest, -largest, 0, 1e-40))
         else:
             value = rng.choice(INTERESTING) if rng.random() < 0.7 else rng.randrange(-2, 30)
         array.reshape(-1)[place] = np.array(value).astype(array.dtype)
@@ -96,7 +108,7 @@ def replace_array(rng: random.Random, folder: Path) -> None:
     array = np.load(path)
     changes: list[Callable[[], Any]] = [
         lambda: array[: rng.randrange(len(array))],
-        lambda: array.astype(rng.choice((np.float64, np.int64, np.int32, np.float32, np.uint32))),
+        lambda: array.astype(rng.choice((np.float64, np.int64, np.int32, np.float32, np.float16, np.uint32))),
         lambda: array.astype(array.dtype.newbyteorder()),
         lambda: np.asfortranarray(array),
         lambda: array[..., None],
@@ -176,6 +188,44 @@ def change_text(rng: random.Random, folder: Path) -> None:
     (folder / MANIFEST).write_text(text[:place] + letters + text[place + rng.randrange(3) :])
 
 
+def claim_size(rng: random.Random, folder: Path) -> None:
+    """Make a file as large as its header, or the manifest, claims: it takes no room on the disk."""
+    path = any_file(rng, folder)
+    n_bytes = rng.choice((10**6, 10**9, 10**12))
+    if path.suffix == ".npy":
+        array = np.load(path, mmap_mode="r")
+        n_rows = n_bytes // max(1, array.itemsize * int(np.prod(array.shape[1:])))
+        shape = (n_rows, *array.shape[1:])
+        with path.open("wb") as file:
+            header = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            n_bytes = file.tell() + int(np.prod(shape, dtype=object)) * array.itemsize
+        content = json.loads((folder / MANIFEST).read_text())
+        side = "n_users" if path.name.startswith("user") or path.stem == "seen_indptr" else "n_items"
+        if path.stem not in ("seen_indices", "seen_values"):
+            content[side] = min(n_rows - (path.stem == "seen_indptr"), 2**31 - 1)
+        (folder / MANIFEST).write_text(json.dumps(content))
+    os.truncate(path, n_bytes)
+
+
+def add_something(rng: random.Random, folder: Path) -> None:
+    """Put something into the directory that is not of the model, or not a file."""
+    name = rng.choice(("notes.txt", "user_factors.npy.bak", "x/", CARD, any_file(rng, folder).name))
+    path = folder / name
+    path.unlink(missing_ok=True)
+    action = rng.randrange(5)
+    if action == 0:
+        os.mkfifo(path)
+    elif action == 1:
+        path.mkdir()
+    elif action == 2:
+        path.symlink_to(
+            rng.choice(("/dev/zero", "/dev/null", "/etc/hostname", "..", name, "nowhere", "item_ids.arrow"))
+        )
+    else:
+        path.write_bytes(rng.randbytes(rng.randrange(300)))
+
+
 def change_folder(rng: random.Random, folder: Path) -> None:
     path = any_file(rng, folder)
     other = any_file(rng, folder)
@@ -196,6 +246,7 @@ def change_folder(rng: random.Random, folder: Path) -> None:
 MUTATIONS: tuple[Mutation, ...] = (
     *(flip_bits, write_bytes, change_length, set_number, set_number, replace_array, replace_header),
     *(set_offset, replace_ids, change_manifest, change_manifest, change_text, change_folder),
+    *(claim_size, add_something),
 )
 
 
@@ -205,16 +256,23 @@ def any_file(rng: random.Random, folder: Path) -> Path:
 
 def seal(folder: Path) -> None:
     """Let the manifest say what the files are now, as somebody does who means harm."""
-    import hashlib
-
+    if size_of(folder / MANIFEST) > MOST_READ:
+        return
     try:
-        content = json.loads((folder / MANIFEST).read_text())
+        content = json.loads((folder / MANIFEST).read_text() if (folder / MANIFEST).is_file() else "")
         for name, entry in content["files"].items():
-            data = (folder / name).read_bytes()
-            entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        (folder / MANIFEST).write_text(json.dumps(content))
+            path = folder / name
+            entry["bytes"] = size_of(path)
+            if 0 < size_of(path) < MOST_READ:
+                entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        content.pop("manifest_sha256", None)
+        manifests.write(folder, content)
     except (ValueError, OSError, AttributeError, KeyError, TypeError, RecursionError):
         pass
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 class Answers(NamedTuple):
@@ -264,42 +322,78 @@ def outcome(folder: Path, original: Answers) -> str:
     return "another model, answered as the reference does"
 
 
-def verified(folder: Path, before: dict[str, bytes]) -> str | None:
-    """Say so if `verify` believes files that have changed."""
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """Return what is in a directory, except for the card: the bytes of files, and what else there is."""
+
+    def content(path: Path) -> bytes | str:
+        if path.is_symlink():
+            return os.readlink(path)
+        return path.read_bytes() if path.is_file() else "no file"
+
+    return {path.name: content(path) for path in folder.iterdir() if path.name != CARD}
+
+
+def verified(folder: Path, original: Answers, before: dict[str, bytes | str], is_sealed: bool) -> str | None:
+    """Say so if `verify` believes files that have changed, or what cannot be used."""
+    if any(size_of(path) > MOST_READ for path in folder.iterdir()):
+        return None  # it would read terabytes
     try:
-        fastmf.load(folder, verify=True)
+        model = fastmf.load(folder, verify=True)
     except FastMFError:
         return None
-    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    manifest = json.loads(after[MANIFEST])
-    is_believed = manifest == json.loads(before[MANIFEST]) or "manifest_sha256" not in manifest  # of an earlier version
-    changed = {name for name in before if after.get(name) != before[name]} - ({MANIFEST} if is_believed else set())
-    return f"wrong: verify believes {changed}" if changed else None
+    if is_sealed:
+        try:
+            answers(model)
+        except ModelError as error:
+            return f"wrong: verify believes what the first use refuses: {error}"
+        except FastMFError:
+            pass  # no items, for example
+        return None
+    after = contents(folder)
+    same_text = json.loads(after[MANIFEST]) == json.loads(before[MANIFEST])
+    changed = {name for name in before.keys() | after.keys() if after.get(name) != before.get(name)}
+    if changed - ({MANIFEST} if same_text else set()):
+        return f"wrong: verify believes {changed}"
+    return None if answers(model).agree_with(original) else "wrong: verified, and other answers"
+
+
+def limit_memory() -> int:
+    """Let allocations by what a file claims fail; maps of files do not count. Return what is in memory now."""
+    used = 1024 * int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line).split()[1]
+    )
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MOST_ALLOCATED,) * 2)
+    return resident()
+
+
+def resident() -> int:
+    """Return the most that has been in memory, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main(folder: Path, first: int, last: int) -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)  # factors may be huge
     originals = {}
-    for kind in ("numbers", "names", "state"):
+    for kind in KINDS:
         make_model(folder / kind, kind)
-        originals[kind] = (
-            answers(fastmf.load(folder / kind)),
-            {p.name: p.read_bytes() for p in (folder / kind).iterdir()},
-        )
+        originals[kind] = answers(fastmf.load(folder / kind)), contents(folder / kind)
     counts: Counter[str] = Counter()
+    before_all = limit_memory()
     for number in range(first, last):
         rng = random.Random(number)
-        kind, mutation, is_sealed = rng.choice(list(originals)), rng.choice(MUTATIONS), rng.random() < 0.6
+        kind, mutation, is_sealed = rng.choice(KINDS), rng.choice(MUTATIONS), rng.random() < 0.6
         print(f"mutant {number}: {mutation.__name__} of {kind}, {'sealed' if is_sealed else 'as it is'}", flush=True)
         mutant = folder / "mutant"
         shutil.copytree(folder / kind, mutant)
         mutation(rng, mutant)
         if is_sealed:
             seal(mutant)
-        expected, before = originals[kind]
-        counts[(None if is_sealed else verified(mutant, before)) or outcome(mutant, expected)] += 1
+        counts[verified(mutant, *originals[kind], is_sealed) or outcome(mutant, originals[kind][0])] += 1
         shutil.rmtree(mutant)
+        if resident() > before_all + MOST_RESIDENT:
+            counts[f"wrong: {(resident() - before_all) >> 20} MB more in memory after mutant {number}"] += 1
+            break
     print(json.dumps(counts))
 
 

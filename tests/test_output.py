@@ -98,7 +98,7 @@ def test_a_loaded_model_answers_with_the_same_bits(
 
 
 def test_a_directory_holds_the_files_it_promises_and_nothing_pickled(saved: Path) -> None:
-    assert {path.name for path in saved.iterdir()} == FILES
+    assert {path.name for path in saved.iterdir()} == FILES | {"card.md"}
     for name, content in contents(saved).items():
         if name.endswith(".npy"):
             np.load(saved / name, allow_pickle=False)
@@ -389,7 +389,13 @@ def change(saved: Path, **entries: Any) -> None:
     [
         ({"format_version": 99}, "has format version 99 and this fastmf"),
         ({"format_version": 99}, "upgrade fastmf (the model was written by"),
-        ({"format_version": None}, "has format version None"),
+        ({"format_version": None}, "is damaged (format_version is None; expected text like '1.1')"),
+        ({"format_version": True}, "is damaged (format_version is True; expected text like"),
+        ({"format_version": 1.5}, "is damaged (format_version is 1.5; expected text like"),
+        ({"format_version": "0.9"}, "is damaged (format_version is '0.9'; expected text like"),
+        ({"format_version": "1"}, "is damaged (format_version is '1'; expected text like"),
+        ({"format_version": "2.0"}, "has format version '2.0' and this fastmf"),
+        ({"format_version": "2.0"}, "a higher major version means files that it would misread; upgrade fastmf"),
         ({"format": "other"}, "is not the manifest of a fastmf model; expected format 'fastmf-model'"),
         ({"model": "SVD"}, "is damaged ('SVD')"),
         ({"files": ...}, "is damaged ('files' is missing)"),

@@ -18,7 +18,7 @@ import pytest
 
 import fastmf
 from fastmf.errors import ModelError, OutputError, OutputExistsError
-from fastmf.keeping import stored_arrays
+from fastmf.keeping import manifest, stored_arrays
 from fastmf.keeping.manifest import MANIFEST
 from fastmf.keeping.model_directory import _write_ids
 from fastmf.models import FactorModel
@@ -43,7 +43,7 @@ def seal(folder: Path, **entries: Any) -> None:
         data = (folder / name).read_bytes()
         entry |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     del content["manifest_sha256"]
-    (folder / MANIFEST).write_text(json.dumps(content))
+    manifest.write(folder, content)
 
 
 def set_number(folder: Path, name: str, place: int, value: float) -> None:

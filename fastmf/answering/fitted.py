@@ -20,7 +20,8 @@ T = TypeVar("T")
 class TrainingCounts:
     """How many training ratings users and items have; counted at the first question, and kept.
 
-    A user or item without any is cold: its factors say nothing.
+    A user or item without any is cold: its factors say nothing. Where nobody has any, as in a model that comes from
+    another library, the training ratings are not known: nobody is cold then.
 
     Parameters
     ----------
@@ -37,11 +38,17 @@ class TrainingCounts:
         self._places: Int32Array | None = None
 
     @property
+    def are_known(self) -> bool:
+        """Whether the training ratings are known."""
+        return len(self.seen.indices) > 0
+
+    @property
     def of_items(self) -> Int64Array:
-        """Ratings of each item, int64, shape (n_items,)."""
+        """Ratings of each item, int64, shape (n_items,); 1 where they are not known."""
         counts = self._of_items
         if counts is None:
-            counts, indices = np.zeros(self._n_items, np.int64), self.seen.indices
+            start_at = 0 if self.are_known else 1
+            counts, indices = np.full(self._n_items, start_at, np.int64), self.seen.indices
             for start in range(0, len(indices), _COUNTED_AT_ONCE):
                 counts += np.bincount(indices[start : start + _COUNTED_AT_ONCE], minlength=self._n_items)
             self._of_items = counts
@@ -50,11 +57,11 @@ class TrainingCounts:
     @property
     def is_cold_user(self) -> BoolArray:
         """Whether a user has no rating, shape (n_users,)."""
-        return np.asarray(np.diff(self.seen.indptr) == 0)
+        return np.asarray(np.diff(self.seen.indptr) == 0) & self.are_known
 
     def are_cold(self, users: Int32Array) -> BoolArray:
         """Tell which of some users have no rating, shape (n,)."""
-        return np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users])
+        return np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users]) & self.are_known
 
     @property
     def warm_items(self) -> Int32Array | None:

@@ -43,7 +43,7 @@ def _tell_of_a_search(path: Path, parsed: argparse.Namespace) -> None:
 
 def _model(path: Path, verify: bool) -> dict[str, Any]:
     import fastmf
-    from fastmf.keeping.manifest import FORMAT_VERSION
+    from fastmf.keeping.manifest import in_words
     from fastmf.keeping.model_directory import read_manifest
 
     fastmf.load(path, verify=verify)
@@ -52,10 +52,11 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
     return {
         "model": manifest.model,
         "created": manifest.created,
-        "written by": f"fastmf {manifest.fastmf_version}, format {FORMAT_VERSION}",
+        "written by": f"fastmf {manifest.fastmf_version}, format {in_words(manifest.format_version)}",
         "n_users": manifest.n_users,
         "n_items": manifest.n_items,
         "n_ratings": manifest.data["n_ratings"],
+        "factor_dtype": manifest.factor_dtype,
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,
         **({"chosen in the fit": chosen} if chosen else {}),

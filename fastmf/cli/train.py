@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="model directory to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
+    parser.add_argument(
+        "--factor-dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how the model stores factors; float16 takes half the bytes (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     add_validation_options(parser)
     add_column_options(parser)
@@ -56,7 +62,8 @@ def run(parsed: argparse.Namespace) -> int:
         model, details["refit"] = _refit(model, parts, parsed)
     if model.chosen:
         note(f"chose {_in_words(model.chosen)} from the data", parsed)
-    model.save(parsed.output, overwrite=parsed.overwrite, source={"files": parsed.ratings})
+    source = {"files": parsed.ratings, **baseline}
+    model.save(parsed.output, overwrite=parsed.overwrite, source=source, factor_dtype=parsed.factor_dtype)
     details |= {"chosen": model.chosen, "warnings": parsed.warned}
     print_result(result | details if parsed.json else shown, parsed.json)
     return 0

@@ -11,11 +11,16 @@ from typing import Any, NamedTuple
 
 from fastmf._version import __version__
 from fastmf.common.json_text import to_json
-from fastmf.errors import ModelError
+from fastmf.errors import ModelError, OutputError
+from fastmf.keeping.regular_files import damaged, open_regular
 
 FORMAT = "fastmf-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = (1, 1)
+"""Major and minor version. A reader takes every minor version of its major version, and passes over what it does not
+know; version 1.0 was written as the integer 1."""
 MANIFEST = "manifest.json"
+CARD = "card.md"
+FACTOR_DTYPES = ("float32", "float16")
 ID_FILES = ("user_ids.arrow", "item_ids.arrow")
 ARRAY_FILES = (
     "user_factors.npy",
@@ -34,6 +39,11 @@ _LARGEST_INDEX = 2**31 - 1
 _LARGEST_FLOAT = 3.4e38
 _STATE = re.compile(r"(user|item)_[a-z_]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
+# Files that later minor versions may add.
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}\.(npy|arrow)")
+# A record of an epoch takes about 150 bytes.
+_LARGEST_MANIFEST = 1 << 26
 
 
 class FileRecord(NamedTuple):
@@ -65,6 +75,10 @@ class Manifest(NamedTuple):
         The hyper-parameters that continued training cannot change, and ``patience``.
     values : {"stored", "ones", "not kept"}
         Whether the training ratings are in a file, are all 1, or are not known.
+    factor_dtype : {"float32", "float16"}
+        How the tables of factors are stored.
+    format_version : tuple of int
+        Major and minor.
     files : dict of str to FileRecord
     created, fastmf_version : str
     """
@@ -82,6 +96,8 @@ class Manifest(NamedTuple):
     state: tuple[str, ...]
     trained_with: dict[str, Any]
     values: str
+    factor_dtype: str
+    format_version: tuple[int, int]
     files: dict[str, FileRecord]
     created: str
     fastmf_version: str
@@ -94,8 +110,19 @@ def file_names(state: tuple[str, ...], values: str) -> set[str]:
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Write a manifest with its own checksum."""
+    """Write a manifest with its own checksum.
+
+    Raises
+    ------
+    OutputError
+        If it becomes larger than `read` takes.
+    """
     text = to_json({**content, _OWN_CHECKSUM: _checksum(content)}, indent=2) + "\n"
+    if len(text) > _LARGEST_MANIFEST:
+        raise OutputError(
+            f"the manifest takes {len(text):,} bytes, more than the {_LARGEST_MANIFEST:,} that `load` reads; train "
+            "with fewer epochs, or let callbacks add less to the history"
+        )
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
@@ -113,46 +140,33 @@ def read(folder: Path, verify: bool = False) -> Manifest:
     ModelError
     """
     content = _read_json(folder)
-    version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ModelError(
-            f"{folder} has format version {version} and this fastmf ({__version__}) reads up to {FORMAT_VERSION}; "
-            f"upgrade fastmf (the model was written by {content.get('fastmf_version')})"
-        )
+    version = _version_of(folder, content)
     for name, (is_valid, expected) in _ENTRIES.items():
         if name not in content:
             raise damaged(folder / MANIFEST, f"{name!r} is missing")
         if not is_valid(content[name]):
             raise damaged(folder / MANIFEST, f"{name} is {_short(content[name])}; expected {expected}")
-    state = content.get("state", [])  # earlier versions wrote none
-    if not (isinstance(state, list) and all(isinstance(name, str) and _STATE.fullmatch(name) for name in state)):
-        raise damaged(folder / MANIFEST, f"state is {_short(state)}; expected a list of names")
-    trained_with = content.get("trained_with", {})  # earlier versions wrote none
-    if not isinstance(trained_with, dict):
-        raise damaged(folder / MANIFEST, f"trained_with is {_short(trained_with)}; expected names and values")
-    values = content.get("values", NOT_KEPT)  # earlier versions wrote none
-    if values not in (STORED, ONES, NOT_KEPT):
-        raise damaged(folder / MANIFEST, f"values is {_short(values)}; expected {STORED!r}, {ONES!r} or {NOT_KEPT!r}")
+    optional = {name: content.get(name, default) for name, (default, _, _) in _LATER_ENTRIES.items()}
+    for name, (_, is_valid, expected) in _LATER_ENTRIES.items():
+        if not is_valid(optional[name]):
+            raise damaged(folder / MANIFEST, f"{name} is {_short(optional[name])}; expected {expected}")
     files = {name: FileRecord(entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
-    _require_all_files(folder, files, file_names(tuple(state), values))
-    if verify and _OWN_CHECKSUM in content:  # earlier versions wrote none
-        claimed = content.pop(_OWN_CHECKSUM)
-        if claimed != _checksum(content):
-            raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
+    _require_all_files(folder, files, file_names(tuple(optional["state"]), optional["values"]), version)
+    if verify:
+        _require_own_checksum(folder, content, version)
     return Manifest(
         **{name: content[name] for name in Manifest._fields if name in _ENTRIES and name != "files"},
+        **(optional | {"state": tuple(optional["state"])}),
         low=content["link"]["low"],
         span=content["link"]["span"],
-        state=tuple(state),
-        trained_with=trained_with,
-        values=values,
+        format_version=version,
         files=files,
     )
 
 
-def damaged(path: str | os.PathLike[str], reason: object) -> ModelError:
-    """Return the error of a model, or a file of it, that holds something other than it should."""
-    return ModelError(f"{path} is damaged ({reason}); restore it from a copy or train again")
+def in_words(version: tuple[int, int]) -> str:
+    """Write a format version as manifests do."""
+    return f"{version[0]}.{version[1]}"
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
@@ -160,7 +174,11 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise ModelError(f"no model at {folder}: expected a directory that `fastmf train` or model.save wrote")
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            text = file.read(_LARGEST_MANIFEST + 1)
+        if len(text) > _LARGEST_MANIFEST:
+            raise damaged(path, f"it has more than {_LARGEST_MANIFEST:,} bytes")
+        content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise ModelError(
             f"{folder} has no {MANIFEST}: it is not a model, or an incomplete one; train or copy it again"
@@ -172,10 +190,48 @@ def _read_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _require_all_files(folder: Path, files: dict[str, FileRecord], expected: set[str]) -> None:
+def _version_of(folder: Path, content: dict[str, Any]) -> tuple[int, int]:
+    """Return the format version of a manifest, unless it is too new."""
+    found, readable = content.get("format_version"), in_words(FORMAT_VERSION)
+    version = None
+    if isinstance(found, str) and (parts := _VERSION.fullmatch(found)):
+        version = int(parts[1]), int(parts[2])
+    elif _is_size(found):
+        version = int(str(found)), 0
+    if version is None or version[0] < 1:
+        raise damaged(folder / MANIFEST, f"format_version is {_short(found)}; expected text like {readable!r}")
+    if version[0] > FORMAT_VERSION[0]:
+        raise ModelError(
+            f"{folder} has format version {_short(found)} and this fastmf ({__version__}) reads up to {readable}, as a "
+            "higher major version means files that it would misread; upgrade fastmf (the model was written by "
+            f"{str(content.get('fastmf_version'))[:80]})"
+        )
+    return version
+
+
+def _require_own_checksum(folder: Path, content: dict[str, Any], version: tuple[int, int]) -> None:
+    claimed = content.pop(_OWN_CHECKSUM, None)
+    if claimed is None:
+        if version >= (1, 1) or "factor_dtype" in content:  # 1.0 wrote none at first
+            raise damaged(folder / MANIFEST, f"{_OWN_CHECKSUM!r}, its own checksum, is missing")
+        return
+    try:
+        found = _checksum(content)
+    except RecursionError:
+        found = None
+    if claimed != found:
+        raise ModelError(f"{folder / MANIFEST} does not match its checksum: copy the model again or train again")
+
+
+def _require_all_files(
+    folder: Path, files: dict[str, FileRecord], expected: set[str], version: tuple[int, int]
+) -> None:
     if missing := sorted(expected - files.keys()):
         raise damaged(folder / MANIFEST, f"'files' lacks {', '.join(missing)}")
-    if foreign := sorted(files.keys() - expected):
+    foreign = sorted(files.keys() - expected)
+    if version > FORMAT_VERSION:
+        foreign = [name for name in foreign if not _PLAIN_NAME.fullmatch(name)]
+    if foreign:
         raise damaged(folder / MANIFEST, f"'files' names {_short(', '.join(foreign))}, which no model has")
 
 
@@ -233,6 +289,10 @@ def _is_file_list(value: object) -> bool:
     )
 
 
+def _is_state(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and _STATE.fullmatch(name) for name in value)
+
+
 _SIZE = (_is_size, f"an integer from 0 to {_LARGEST_INDEX}")
 # What each entry must be, and how to say so.
 _ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -248,4 +308,11 @@ _ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
     "files": (_is_file_list, "the bytes and the sha256 of each file"),
     "created": (_is_text, "a date"),
     "fastmf_version": (_is_text, "a version"),
+}
+# Entries that version 1.0 wrote not at all, or not at first: what they are without, what they must be, and in words.
+_LATER_ENTRIES: dict[str, tuple[Any, Callable[[object], bool], str]] = {
+    "state": ([], _is_state, "a list of names"),
+    "trained_with": ({}, lambda value: isinstance(value, dict), "names and values"),
+    "values": (NOT_KEPT, lambda value: value in (STORED, ONES, NOT_KEPT), f"{STORED!r}, {ONES!r} or {NOT_KEPT!r}"),
+    "factor_dtype": ("float32", lambda value: value in FACTOR_DTYPES, " or ".join(map(repr, FACTOR_DTYPES))),
 }

@@ -1,17 +1,18 @@
 """Fitted models to directories and back.
 
-A model directory holds ``manifest.json``, written last, ``.npy`` files that map into memory, and the ids as
-uncompressed Arrow IPC. Nothing in it is pickled.
+A model directory holds ``manifest.json``, written last, ``.npy`` files that map into memory, the ids as uncompressed
+Arrow IPC, and ``card.md``, which describes the model for people. Nothing in it is pickled.
 """
 
 import hashlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +28,14 @@ from fastmf.common.files import (
     output_path,
     require_absent,
 )
+from fastmf.common.parameters import require_choice
 from fastmf.errors import ModelError, OutputError, OutputExistsError
 from fastmf.keeping import manifest as manifests
+from fastmf.keeping.card import make_card
+from fastmf.keeping.halves import to_halves
 from fastmf.keeping.manifest import (
+    CARD,
+    FACTOR_DTYPES,
     FORMAT,
     FORMAT_VERSION,
     ID_FILES,
@@ -39,9 +45,9 @@ from fastmf.keeping.manifest import (
     STORED,
     VALUES_FILE,
     Manifest,
-    damaged,
     file_names,
 )
+from fastmf.keeping.regular_files import damaged, leads_outside, open_regular
 from fastmf.keeping.stored_arrays import (
     Check,
     CheckOnce,
@@ -57,6 +63,7 @@ from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import Rows
 
 Source = dict[str, Any]
+_Result = TypeVar("_Result")
 
 # How to run is a matter of the machine, not of the model.
 _RUN_PARAMETERS = ("backend", "n_threads", "verbose")
@@ -81,11 +88,22 @@ class Saveable(Protocol):
         """Return the hyper-parameters by name."""
 
 
-def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
+def save(
+    model: Saveable,
+    path: PathLike,
+    *,
+    overwrite: bool = False,
+    source: Source | None = None,
+    factor_dtype: str = "float32",
+) -> None:
     """Write a fitted model to a directory; see `fastmf.models.Model.save`."""
+    require_choice("factor_dtype", factor_dtype, FACTOR_DTYPES)
     fitted = model.fitted
     require_replaceable(path, overwrite)
-    arrays, vocabularies = _arrays(fitted), (fitted.user_ids, fitted.item_ids)
+    place_of_values = _place_of_values(fitted)
+    arrays, vocabularies = _arrays(fitted, place_of_values), (fitted.user_ids, fitted.item_ids)
+    if factor_dtype == "float16":
+        arrays = {name: to_halves(name, array) if _is_of_factors(name) else array for name, array in arrays.items()}
     n_bytes = sum(array.nbytes for array in arrays.values()) + sum(ids.nbytes for ids in vocabularies)
     with new_directory(path, overwrite, n_bytes) as folder:
         for name, array in arrays.items():
@@ -95,7 +113,7 @@ def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: So
         files = {file.name: _file_record(file) for file in sorted(folder.iterdir())}
         content = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": manifests.in_words(FORMAT_VERSION),
             "fastmf_version": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": type(model).__name__,
@@ -105,13 +123,15 @@ def save(model: Saveable, path: PathLike, *, overwrite: bool = False, source: So
             "n_users": fitted.n_users,
             "n_items": fitted.n_items,
             "n_factors": fitted.factors.user_factors.shape[1],  # not always the parameter: see `set_params`
+            "factor_dtype": factor_dtype,
             "data": {**fitted.data, **(source or {})},
             "history": model.history,
             "state": sorted(fitted.state),
             "trained_with": fitted.trained_with,
-            "values": _place_of_values(fitted),
+            "values": place_of_values,
             "files": files,
         }
+        (folder / CARD).write_text(make_card(content, fitted.counts), encoding="utf-8")
         manifests.write(folder, content)
         require_replaceable(path, overwrite)  # somebody may have put files there meanwhile
 
@@ -141,16 +161,19 @@ def require_replaceable(path: PathLike, overwrite: bool) -> None:
             f"{path} exists and is not a model, which alone is overwritten; choose another output, or delete it first"
         ) from error
     if foreign := _foreign_files(folder, manifest):
-        shown = ", ".join(foreign[:_SHOWN]) + (f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else "")
         raise OutputExistsError(
-            f"{path} holds files that are not of the model, and overwriting it would delete them: {shown}; move them, "
-            "or choose another output"
+            f"{path} holds files that are not of the model, and overwriting it would delete them: {_some_of(foreign)}; "
+            "move them, or choose another output"
         )
+
+
+def _some_of(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _foreign_files(folder: Path, manifest: Manifest) -> list[str]:
     """List what a model directory holds beside the model; directories end in a slash."""
-    own = {MANIFEST, *file_names(manifest.state, manifest.values)}
+    own = {MANIFEST, CARD, *file_names(manifest.state, manifest.values)}
     return sorted(
         entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name not in own or entry.is_dir()
     )
@@ -188,16 +211,36 @@ def read(path: PathLike, verify: bool = False) -> Stored:
         folder = expanded_path(path)
     except OutputError as error:
         raise ModelError(f"no model at {path}: {error}") from None
+    return _at_rest(folder, partial(_read, folder, verify))
+
+
+def inspect(path: PathLike) -> list[str]:
+    """Compare everything in a model directory, which may be replaced meanwhile, with its manifest.
+
+    Returns
+    -------
+    list of str
+        A message for each damaged file; empty if the model is whole.
+    """
+    try:
+        folder = expanded_path(path)
+        return _at_rest(folder, partial(find_damage, folder))
+    except (ModelError, OutputError) as error:
+        return [str(error)]
+
+
+def _at_rest(folder: Path, read_it: Callable[[], _Result]) -> _Result:
+    """Read a model directory, again if it was replaced meanwhile."""
     for _ in range(_LOAD_ATTEMPTS):
         version = _version(folder)
         try:
-            stored = _read(folder, verify)
+            found = read_it()
         except ModelError:
             if _version(folder) == version:
                 raise
         else:
             if _version(folder) == version:
-                return stored
+                return found
     raise ModelError(f"{folder} was replaced {_LOAD_ATTEMPTS} times while it was read; try again when that is over")
 
 
@@ -228,18 +271,77 @@ def _version(folder: Path) -> tuple[int, int] | None:
 
 
 def _read(folder: Path, verify: bool) -> Stored:
-    manifest = manifests.read(folder, verify)
+    if verify and (problems := find_damage(folder)):
+        others = len(problems) - 1
+        raise ModelError(problems[0] + (f" ({others} more: `fastmf verify` names them all)" if others else ""))
+    manifest = manifests.read(folder)
     try:
-        _check_files(folder, manifest, verify)
-        fitted = _read_fitted(folder, manifest)
-    except OSError as error:
+        for problem in _problems_of_files(folder, manifest):
+            raise problem
+        fitted, _ = _read_fitted(folder, manifest)
+    except (OSError, OverflowError, ValueError, MemoryError) as error:  # larger than what can be mapped
         raise damaged(folder, error) from error
-    if verify:
-        fitted.check()
     return Stored(manifest.model, _parameters(manifest.parameters), fitted, manifest.history)
 
 
-def _arrays(fitted: Fitted) -> dict[str, Any]:
+def find_damage(folder: Path) -> list[str]:
+    """Read every byte of a model directory, and return what is wrong with it: a message for each damaged file.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    try:
+        manifest = manifests.read(folder)
+    except ModelError as error:
+        return [str(error)]
+    problems = []
+    try:
+        manifests.read(folder, verify=True)
+    except ModelError as error:
+        problems.append(str(error))
+    problems += map(str, _problems_of_files(folder, manifest, verify=True))
+    if foreign := [name for name in _foreign_files(folder, manifest) if name not in manifest.files]:
+        problems.append(f"{folder} holds files that are not of the model: {_some_of(foreign)}; move them elsewhere")
+    if problems:
+        return problems
+    try:
+        _, check = _read_fitted(folder, manifest)
+        found = check.find_all()
+    except (ModelError, OSError, OverflowError, ValueError, MemoryError) as error:
+        return [str(error if isinstance(error, ModelError) else damaged(folder, error))]
+    # The first of each file is enough: the checks of a large file are many.
+    return list({str(error).partition(" is damaged")[0]: str(error) for error in reversed(found)}.values())[::-1]
+
+
+def _problems_of_files(folder: Path, manifest: Manifest, verify: bool = False) -> Iterator[ModelError]:
+    """Compare files with what the manifest says of them: how long they are, and, if ``verify``, every byte."""
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.exists():
+            yield ModelError(f"{folder} lacks {name}: the model is incomplete; copy it again or train again")
+            continue
+        if not path.is_file():
+            yield damaged(path, "it is a directory, a pipe or a device; expected a file")
+            continue
+        if verify and leads_outside(path, folder):
+            yield ModelError(f"{path} is a link that leads out of the model; put a copy of the file in its place")
+            continue
+        size = os.path.getsize(path)
+        if size != expected.n_bytes:
+            yield ModelError(
+                f"{path} has {size} bytes, expected {expected.n_bytes}: copy the model again or train again"
+            )
+        elif verify and _sha256(path) != expected.sha256:
+            yield ModelError(f"{path} does not match its checksum: copy the model again or train again")
+
+
+def _is_of_factors(name: str) -> bool:
+    """Whether a file of this name is a table of factors, which may be stored as float16."""
+    return "factors" in name
+
+
+def _arrays(fitted: Fitted, place_of_values: str) -> dict[str, Any]:
     return {
         "user_factors.npy": fitted.factors.user_factors,
         "item_factors.npy": fitted.factors.item_factors,
@@ -247,7 +349,7 @@ def _arrays(fitted: Fitted) -> dict[str, Any]:
         "item_biases.npy": fitted.factors.item_biases,
         "seen_indptr.npy": fitted.seen.indptr,
         "seen_indices.npy": fitted.seen.indices,
-        **({VALUES_FILE: fitted.values} if _place_of_values(fitted) == STORED else {}),
+        **({VALUES_FILE: fitted.values} if place_of_values == STORED else {}),
         **{f"{name}.npy": array for name, array in fitted.state.items()},
     }
 
@@ -266,23 +368,12 @@ def _write_ids(path: Path, vocabulary: pa.Array) -> None:
 
 
 def _file_record(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
-def _check_files(folder: Path, manifest: Manifest, verify: bool) -> None:
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ModelError(f"{folder} lacks {name}: the model is incomplete; copy it again or train again")
-        size = os.path.getsize(path)
-        if size != expected.n_bytes:
-            raise ModelError(
-                f"{path} has {size} bytes, expected {expected.n_bytes}: copy the model again or train again"
-            )
-        if verify and _file_record(path)["sha256"] != expected.sha256:
-            raise ModelError(f"{path} does not match its checksum: copy the model again or train again")
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parameters(stored: dict[str, Any]) -> dict[str, Any]:
@@ -293,16 +384,17 @@ def _parameters(stored: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_fitted(folder: Path, manifest: Manifest) -> StoredFitted:
-    """Map the files of a model; shapes and types are checked now, the contents before their first use."""
+def _read_fitted(folder: Path, manifest: Manifest) -> tuple[StoredFitted, CheckOnce]:
+    """Map the files of a model; shapes and types are checked now, the contents before their first use, or by hand."""
     n_users, n_items, n_factors = manifest.n_users, manifest.n_items, manifest.n_factors
+    factor_type = np.float16 if manifest.factor_dtype == "float16" else np.float32
 
     def mapped(name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> Any:
         return map_array(folder / name, dtype, shape)
 
     factors = Factors(
-        mapped("user_factors.npy", np.float32, (n_users, n_factors)),
-        mapped("item_factors.npy", np.float32, (n_items, n_factors)),
+        mapped("user_factors.npy", factor_type, (n_users, n_factors)),
+        mapped("item_factors.npy", factor_type, (n_items, n_factors)),
         mapped("user_biases.npy", np.float32, (n_users,)),
         mapped("item_biases.npy", np.float32, (n_items,)),
         np.float32(manifest.global_mean),
@@ -317,21 +409,23 @@ def _read_fitted(folder: Path, manifest: Manifest) -> StoredFitted:
     state = {}
     for name in manifest.state:
         n_rows = n_users if name.startswith("user_") else n_items
-        state[name] = mapped(f"{name}.npy", np.float32, (n_rows, n_factors) if "factors" in name else (n_rows,))
+        is_table = _is_of_factors(name)
+        shape = (n_rows, n_factors) if is_table else (n_rows,)
+        state[name] = mapped(f"{name}.npy", factor_type if is_table else np.float32, shape)
     values = None if manifest.values == NOT_KEPT else np.broadcast_to(np.float32(1), seen.indices.shape)
     if manifest.values == STORED:
         values = mapped(VALUES_FILE, np.float32, seen.indices.shape)
     parts = factors, link, user_ids, item_ids, seen, manifest.data, state, _parameters(manifest.trained_with)
     fitted = Fitted(*parts, values=values)
-    n_elements = sum(array.size for array in (*factors[:4], *seen, *state.values()))
-    check = CheckOnce(partial(_checks_of_contents, folder, fitted), n_elements)
-    return StoredFitted(*parts, values=values, check=check)
+    arrays = _arrays(fitted, manifest.values)
+    check = CheckOnce(partial(_checks_of_contents, folder, fitted, arrays), sum(map(np.size, arrays.values())))
+    return StoredFitted(*parts, values=values, check=check), check
 
 
-def _checks_of_contents(folder: Path, fitted: Fitted) -> list[Check]:
+def _checks_of_contents(folder: Path, fitted: Fitted, arrays: dict[str, Any]) -> list[Check]:
     """Return checks of everything that kernels rely on and that the shapes of arrays do not show."""
-    arrays = {name: array for name, array in _arrays(fitted).items() if array.dtype == np.float32}
-    checks = [check for name, array in arrays.items() for check in check_finite(folder / name, array)]
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+    checks = [check for name, array in numbers.items() for check in check_finite(folder / name, array)]
     checks += check_rows((folder / "seen_indptr.npy", folder / "seen_indices.npy"), fitted.seen, fitted.n_items)
     for name, vocabulary in zip(ID_FILES, (fitted.user_ids, fitted.item_ids), strict=True):
         checks += check_ids(folder / name, vocabulary)

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import ModelError
-from fastmf.keeping.manifest import damaged
+from fastmf.keeping.regular_files import damaged, open_regular
+from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.topk.arrays import Rows
 
 _HEADER = re.compile(
@@ -30,6 +31,7 @@ _HEADER = re.compile(
     rb"'shape': \((?P<shape>\d{0,18}(?:, ?\d{1,18})*),?\), \} *\n"
 )
 _MAGIC = b"\x93NUMPY\x01\x00"
+_ARROW_MAGIC = b"ARROW1\x00\x00"
 _ID_TYPES = (pa.int64(), pa.string(), pa.large_string())
 # Elements that a check looks at in one go: they stay in the second-level cache. Less than 16 of such: no threads.
 _CHUNK = 1 << 18
@@ -41,6 +43,8 @@ Check = Callable[[], None]
 @dataclass(frozen=True, eq=False)
 class StoredFitted(Fitted):
     """The state of a model that maps the files of a directory; their contents are checked before the first use.
+
+    Tables of factors that are stored as float16 become float32 at their first use, and are kept.
 
     Attributes
     ----------
@@ -59,7 +63,12 @@ class StoredFitted(Fitted):
     def __getattribute__(self, name: str) -> Any:
         if name in _CONTENTS:
             object.__getattribute__(self, "check")()
-        return object.__getattribute__(self, name)
+        value = object.__getattribute__(self, name)
+        if name in _WITH_FACTORS and _is_stored_as_halves(value):
+            # Two threads may do it at the same time, with equal results.
+            value = _in_float32(value)
+            object.__setattr__(self, name, value)
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as what has been checked, without the files."""
@@ -71,6 +80,20 @@ def _nothing() -> None:
 
 
 _CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts", "values"})
+_WITH_FACTORS = frozenset({"factors", "state"})
+
+
+def _is_stored_as_halves(value: Factors | dict[str, npt.NDArray[Any]]) -> bool:
+    arrays = value[:2] if isinstance(value, Factors) else value.values()
+    return any(array.dtype == np.float16 for array in arrays)
+
+
+def _in_float32(value: Factors | dict[str, npt.NDArray[Any]]) -> Factors | dict[str, npt.NDArray[Any]]:
+    if isinstance(value, Factors):
+        return value._replace(
+            user_factors=value.user_factors.astype(np.float32), item_factors=value.item_factors.astype(np.float32)
+        )
+    return {name: array.astype(np.float32, copy=False) for name, array in value.items()}
 
 
 class CheckOnce:
@@ -95,6 +118,17 @@ class CheckOnce:
         if not self._is_done:
             self._run()
             self._is_done = True
+
+    def find_all(self) -> list[ModelError]:
+        """Run all checks, and return the errors of those that fail."""
+        found = []
+        for check in self._make_checks():
+            try:
+                check()
+            except ModelError as error:
+                found.append(error)
+        self._is_done = not found
+        return found
 
     def _run(self) -> None:
         checks = self._make_checks()
@@ -125,31 +159,33 @@ def map_array(path: Path, dtype: type[np.generic], shape: tuple[int | None, ...]
     ModelError
         If it is another array, or no array.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(len(_MAGIC) + 2)
         if len(start) < len(_MAGIC) + 2 or not start.startswith(_MAGIC):
             raise damaged(path, "it does not begin as a NumPy array of format 1.0 does")
         (length,) = struct.unpack("<H", start[-2:])
         header = _HEADER.fullmatch(file.read(length))
-    if header is None:
-        raise damaged(path, "its header does not describe an array of numbers")
-    found = tuple(int(size) for size in header["shape"].replace(b" ", b"").split(b",") if size)
-    kind = header["dtype"].decode("ascii")
-    want = np.dtype(dtype)
-    fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
-    if kind != want.str or not fits or header["fortran"] == b"True":
-        raise ModelError(f"{path} is {_name_of(kind)} of shape {found}; expected {want.name} {shape}")
-    offset, n_bytes = len(_MAGIC) + 2 + length, os.path.getsize(path)
-    needed = offset + want.itemsize * _product(found)
-    if n_bytes != needed:
-        raise ModelError(f"{path} has {n_bytes} bytes, expected {needed}: copy the model again or train again")
-    if needed == offset:
-        return np.empty(found, want)
-    return np.asarray(np.memmap(path, want, "c", offset, found))
+        if header is None:
+            raise damaged(path, "its header does not describe an array of numbers")
+        found = tuple(int(size) for size in header["shape"].replace(b" ", b"").split(b",") if size)
+        kind = header["dtype"].decode("ascii")
+        want = np.dtype(dtype)
+        fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+        if kind != want.str or not fits or header["fortran"] == b"True":
+            raise ModelError(f"{path} is {_name_of(kind)} of shape {found}; expected {want.name} {shape}")
+        offset, n_bytes = len(_MAGIC) + 2 + length, os.fstat(file.fileno()).st_size
+        needed = offset + want.itemsize * _product(found)
+        if n_bytes != needed:
+            raise ModelError(f"{path} has {n_bytes} bytes, expected {needed}: copy the model again or train again")
+        if needed == offset:
+            return np.empty(found, want)
+        return np.asarray(np.memmap(file, want, "c", offset, found))
 
 
 def map_ids(path: Path) -> pa.Array:
     """Map ids into memory: int64 or strings, in one array.
+
+    The messages of the file are read in their order, as those of a stream: its footer could lead anywhere.
 
     Raises
     ------
@@ -157,18 +193,51 @@ def map_ids(path: Path) -> pa.Array:
         If the file holds something else.
     """
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        schema = reader.schema
+        with open_regular(path):  # a pipe would be waited for
+            content = pa.memory_map(str(path)).read_buffer()
+        if content[: len(_ARROW_MAGIC)].to_pybytes() != _ARROW_MAGIC:
+            raise damaged(path, "it does not begin as an Arrow file does")
+        messages = pa.ipc.MessageReader.open_stream(content[len(_ARROW_MAGIC) :])
+        schema = pa.ipc.read_schema(messages.read_next_message())
         if schema.names != ["id"] or schema.field(0).type not in _ID_TYPES:
             kinds = ", ".join(f"{field.name!r} of type {field.type}" for field in schema)
             raise damaged(path, f"it has the columns {kinds or 'none'}; expected 'id' of type int64 or string")
-        column = reader.read_all().column("id")
-        if column.num_chunks == 1:
-            return column.chunk(0)
-        column.validate(full=True)  # before it is copied: copying trusts its offsets
-        return column.combine_chunks()
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        chunks = [_read_batch(path, message, schema).column(0) for message in messages]
+        if len(chunks) == 1:
+            return chunks[0]
+        for chunk in chunks:
+            chunk.validate(full=True)  # before it is copied: copying trusts its offsets
+        return pa.chunked_array(chunks, schema.field(0).type).combine_chunks()
+    except (pa.ArrowException, OSError, ValueError, MemoryError, StopIteration, struct.error) as error:
         raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def _read_batch(path: Path, message: Any, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch of ids, whose columns stay where they are in the file.
+
+    Compressed ones are refused: Arrow allocates what they claim to be before it looks at them. A message is a
+    flatbuffer with its content as the third field; that of a batch has its compression as the fourth
+    (https://arrow.apache.org/docs/format/Columnar.html, Message.fbs).
+    """
+    if message.type != "record batch":
+        raise damaged(path, f"it has a message of the type {message.type!r}; expected ids alone")
+    flatbuffer = message.metadata.to_pybytes()
+    (root,) = struct.unpack_from("<I", flatbuffer)
+    place = _place_of_field(flatbuffer, root, 2)
+    batch = place + struct.unpack_from("<I", flatbuffer, place)[0]
+    if _place_of_field(flatbuffer, batch, 3):
+        raise damaged(path, "its ids are compressed; expected ids that are not")
+    return pa.ipc.read_record_batch(message, schema)
+
+
+def _place_of_field(flatbuffer: bytes, table: int, number: int) -> int:
+    """Return where a field of a table is in a flatbuffer, 0 if the table does not have it."""
+    fields = table - struct.unpack_from("<i", flatbuffer, table)[0]
+    (size,) = struct.unpack_from("<H", flatbuffer, fields)
+    if 4 + 2 * number >= size:
+        return 0
+    (offset,) = struct.unpack_from("<H", flatbuffer, fields + 4 + 2 * number)
+    return table + offset if offset else 0
 
 
 def check_finite(path: Path, array: npt.NDArray[Any]) -> Iterator[Check]:
@@ -191,23 +260,43 @@ def check_rows(paths: tuple[Path, Path], rows: Rows, n_items: int) -> Iterator[C
     Offsets are checked at once: which indices belong to a row depends on them.
     """
     indptr, indices = rows
-    if indptr[0] != 0 or indptr[-1] != len(indices) or np.any(indptr[1:] < indptr[:-1]):
-        raise damaged(paths[0], f"expected offsets that rise from 0 to {len(indices)}")
+    if not _rises(indptr, len(indices)):
+        return iter([partial(_refuse, paths[0], f"expected offsets that rise from 0 to {len(indices)}")])
 
     def check(start: int, stop: int) -> None:
+        for first in range(start, stop, _CHUNK):
+            check_chunk(first, min(first + _CHUNK, stop))
+
+    def check_chunk(start: int, stop: int) -> None:
         part = indices[start:stop]
         if part.min() < 0 or part.max() >= n_items:
             raise damaged(paths[1], f"it has indices from {part.min()} to {part.max()}; expected 0 to {n_items - 1}")
         before = indices[max(start - 1, 0) : stop - 1]
         ascends = part[len(part) - len(before) :] >= before
-        bounds = indptr[np.searchsorted(indptr, start, "left") : np.searchsorted(indptr, stop, "left")]
         first = stop - len(before)
-        ascends[bounds[bounds >= first] - first] = True  # where a row begins, there is none before it
+        rows_from, rows_to = np.searchsorted(indptr, (start, stop), "left")
+        for row in range(rows_from, rows_to, _CHUNK):  # most of them may be empty
+            bounds = indptr[row : min(row + _CHUNK, rows_to)]
+            ascends[bounds[bounds >= first] - first] = True  # where a row begins, there is none before it
         if not ascends.all():
             place = first + int(np.argmin(ascends))
             raise damaged(paths[1], f"index {place} (from 0) is less than the one before it in the same row")
 
     return _in_parts(check, len(indices))
+
+
+def _rises(indptr: npt.NDArray[Any], n: int) -> bool:
+    """Whether offsets rise from 0 to n."""
+    parts = ((start, min(start + _CHUNK, len(indptr) - 1)) for start in range(0, len(indptr) - 1, _CHUNK))
+    return bool(
+        indptr[0] == 0
+        and indptr[-1] == n
+        and all(bool((indptr[start + 1 : end + 1] >= indptr[start:end]).all()) for start, end in parts)
+    )
+
+
+def _refuse(path: Path, reason: str) -> None:
+    raise damaged(path, reason)
 
 
 def check_ids(path: Path, ids: pa.Array) -> Iterator[Check]:

@@ -324,8 +324,17 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
         """
         return similar(self.fitted, user_ids, k, "user", self.backend, self.n_threads)
 
-    def save(self, path: PathLike, *, overwrite: bool = False, source: Source | None = None) -> None:
+    def save(
+        self,
+        path: PathLike,
+        *,
+        overwrite: bool = False,
+        source: Source | None = None,
+        factor_dtype: str = "float32",
+    ) -> None:
         """Write the model to a directory, whole or not at all; `fastmf.load` reads it back.
+
+        ``card.md`` in it describes the model for people, and may be edited.
 
         Parameters
         ----------
@@ -334,10 +343,15 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
             Whether an existing model may be replaced.
         source : dict, optional
             Where the data came from, for the manifest.
+        factor_dtype : {"float32", "float16"}
+            How tables of factors are stored. As float16 they take half the bytes and keep three significant digits; a
+            loaded model computes in float32 all the same. Biases stay float32.
 
         Raises
         ------
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false, or it is something else than a model.
+        ParameterError
+            If a factor is larger than float16 has numbers, ±65,504.
         """
-        model_directory.save(copy.copy(self), path, overwrite=overwrite, source=source)
+        model_directory.save(copy.copy(self), path, overwrite=overwrite, source=source, factor_dtype=factor_dtype)

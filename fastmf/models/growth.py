@@ -89,8 +89,13 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     Raises
     ------
     DataError
-        If ids are integers on one side and strings on the other.
+        If ids are integers on one side and strings on the other, or the model does not know its training ratings.
     """
+    if not fitted.counts.are_known:
+        raise DataError(
+            "the model does not know what it was trained on, as it comes from another library, and cannot be trained "
+            "further; train a new one on all ratings with fit(...)"
+        )
     whole = _whole(fitted, ratings)
     if whole is not None:
         part = warm_part(ratings)
@@ -198,5 +203,7 @@ def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:
     n_ratings = before["n_ratings"] + added["n_ratings"]
     total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
     fingerprint = f"{before['fingerprint']}, {added['fingerprint']}"
-    joint = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
+    joint: dict[str, object] = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
+    if times := sorted([*before.get("times", ()), *added.get("times", ())]):
+        joint["times"] = [times[0], times[-1]]
     return {**added, **joint, "deviation": trained_deviation(before)}

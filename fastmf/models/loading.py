@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from fastmf.keeping.manifest import damaged
-from fastmf.keeping.model_directory import read
+from fastmf.errors import ModelError
+from fastmf.keeping.model_directory import inspect, read
+from fastmf.keeping.regular_files import damaged
 from fastmf.models import MODELS
 from fastmf.models.base import Model
 from fastmf.reading.parquet import PathLike
@@ -14,14 +15,20 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
 
     Factors are mapped into memory, not read: loading takes milliseconds whatever the size, and processes share one
     copy. A change of a mapped array stays in this process; it never reaches the file. A model may be saved at the same
-    path while it is loaded: the result is the old model or the new one.
+    path while it is loaded: the result is the old model or the new one. But files that somebody else shortens in place
+    while they are mapped end the process with the signal SIGBUS: replace a model by `save`, or by renaming.
+
+    Factors that are stored as float16 become float32 at their first use: this process then has its own copy of them.
+
+    Nothing in a directory can run code, and nothing is allocated because a file claims to be large.
 
     Parameters
     ----------
     path : path-like
         What `save` wrote.
     verify : bool
-        Whether to compare every file with its checksum, too. This reads the files whole.
+        Whether to compare everything with the manifest, too: every byte with its checksum, all ids, indices and
+        numbers, links that lead out of the directory, and files that are not of a model. This reads the files whole.
 
     Returns
     -------
@@ -53,3 +60,24 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
         patience = fitted.trained_with.get("patience", stored.parameters.get("patience"))
         raise damaged(path, f"its history lacks what patience={patience!r} needs") from error
     return model
+
+
+def find_damage(path: PathLike) -> list[str]:
+    """Compare everything in a model directory with its manifest, as ``load(path, verify=True)`` does.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    list of str
+        A message for each damaged file; empty if there is none.
+    """
+    if problems := inspect(path):
+        return problems
+    try:
+        load(path)
+    except ModelError as error:
+        return [str(error)]
+    return []

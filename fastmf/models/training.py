@@ -12,6 +12,7 @@ from fastmf.measuring.baseline import ITEM_BASELINE
 from fastmf.measuring.metrics import METRICS
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions, as_interactions
+from fastmf.reading.times import range_in_words
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.predict.arrays import Factors, Link
@@ -159,10 +160,11 @@ def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str,
 
 
 def describe(ratings: Interactions) -> dict[str, Any]:
-    """Return counts, mean and checksum of a data set, which tell it from others in a manifest."""
+    """Return counts, mean, times and checksum of a data set, which tell it from others in a manifest."""
     fingerprint = 0
     for array in ratings.by_user:
         fingerprint = zlib.crc32(array.view(np.uint8).data, fingerprint)
+    times = None if ratings.timestamps is None else range_in_words(ratings.timestamps, ratings.timestamp_type)
     return {
         "n_users": ratings.n_users,
         "n_items": ratings.n_items,
@@ -170,4 +172,5 @@ def describe(ratings: Interactions) -> dict[str, Any]:
         "mean": float(ratings.ratings.mean(dtype=np.float64)),
         "deviation": deviation_of(ratings),
         "fingerprint": f"crc32:{fingerprint:08x}",
+        **({} if times is None else {"times": times}),
     }

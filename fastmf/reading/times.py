@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastmf.errors import ParameterError
+from fastmf_kernels._types import Int64Array
 
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _DAY = 86_400 * 10**9
@@ -64,6 +65,44 @@ def in_unit_of(kind: Any, at: Any) -> int:
     if zone is not None and not moment.in_utc:
         nanoseconds = _to_utc(nanoseconds, zone)
     return -(-nanoseconds // _nanoseconds_of(kind))
+
+
+def range_in_words(timestamps: Int64Array, kind: Any) -> list[str] | None:
+    """Return the dates of the earliest and the latest timestamp, as ISO 8601 has them.
+
+    Parameters
+    ----------
+    timestamps : int64 array
+    kind : pyarrow.DataType or None
+        Their type; None for integers without a unit, which are seconds if that makes them dates from 1990 to 2099.
+
+    Returns
+    -------
+    list of str, or None
+        None if they are no dates.
+
+    Examples
+    --------
+    >>> range_in_words(np.array([874724710, 893286638]), None)
+    ['1997-09-20', '1998-04-22']
+    >>> range_in_words(np.array([1, 2]), None)
+    """
+    if len(timestamps) == 0:
+        return None
+    ends = [int(timestamps.min()), int(timestamps.max())]
+    if kind is None:
+        first, end = (int(datetime.datetime(year, 1, 1, tzinfo=datetime.UTC).timestamp()) for year in (1990, 2100))
+        if not first <= ends[0] <= ends[1] < end:
+            return None
+        kind = pa.timestamp("s")
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return None
+    narrow = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    try:
+        days = pa.array(ends, narrow).cast(kind).cast(pa.date32())
+        return [str(day) for day in days.to_pylist()]
+    except (pa.ArrowException, ValueError, OverflowError):  # years that Python has no words for
+        return None
 
 
 def _word(at: Any) -> str:

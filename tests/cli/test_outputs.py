@@ -201,15 +201,16 @@ def test_clean_of_nothing_is_no_error(tmp_path: Path, call_fastmf: Callable[...,
 def test_verify_reads_everything(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
     model = shutil.copytree(data.models["sgd"], tmp_path / "model")
     told = json.loads(call_fastmf("verify", "model", "--json").stdout)
-    files = [path for path in model.iterdir() if path.name != "manifest.json"]
+    files = [path for path in model.iterdir() if path.name not in ("manifest.json", "card.md")]
     assert told == {
         "model": "model",
         "files": len(files),
         "bytes": sum(path.stat().st_size for path in files),
         "damaged": 0,
+        "problems": [],
     }
 
-    for file in model.iterdir():
+    for file in [*files, model / "manifest.json"]:
         whole = file.read_bytes()
         file.write_bytes(whole.replace(b"fastmf-model", b"fastmf_model") if file.suffix == ".json" else flipped(whole))
 
