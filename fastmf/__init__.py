@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
     from fastmf.reading.interactions import Interactions, read_parquet
+    from fastmf.serving import Recommender
     from fastmf.tuning import cross_validate, tune
 
 _MODULE_OF = {
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "Interactions": "fastmf.reading.interactions",
     "Popularity": "fastmf.models",
     "Recommendations": "fastmf.answering.answers",
+    "Recommender": "fastmf.serving",
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
@@ -55,6 +57,7 @@ __all__ = [
     "Interactions",
     "Popularity",
     "Recommendations",
+    "Recommender",
     "SVDpp",
     "Similar",
     "__version__",

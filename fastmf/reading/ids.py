@@ -207,10 +207,26 @@ def look_up(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
     DataError
         If the ids are of another type than the vocabulary.
     """
-    given = to_arrow(ids, column)
+    return search(vocabulary, to_arrow(ids, column), column)
+
+
+def normalise(ids: Any, column: str) -> pa.Array:
+    """Return one id or many as an Arrow array of int64 or large strings.
+
+    Raises
+    ------
+    DataError
+        If the ids are null, of mixed types, or neither integers nor strings.
+    """
+    return _normalise(to_arrow(ids, column), column)
+
+
+def search(vocabulary: pa.Array, given: pa.Array | pa.ChunkedArray, column: str) -> Int32Array:
+    """Return the index of each id, like `look_up`, for ids that are an Arrow array already."""
     if len(given) == 0:
         return np.empty(0, np.int32)
-    wanted = _normalise(given, column)
+    is_normal = isinstance(given, pa.Array) and (pa.types.is_int64(given.type) or pa.types.is_large_string(given.type))
+    wanted = given if is_normal else _normalise(to_arrow(given, column), column)
     if pa.types.is_int64(wanted.type) != pa.types.is_int64(vocabulary.type):
         raise DataError(
             f"column {column!r} has ids of type {given.type}, the model's are {vocabulary.type}; cast them to that type"

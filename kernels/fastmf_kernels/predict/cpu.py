@@ -22,7 +22,7 @@ def predict_pairs(
     users: Int32Array, items: Int32Array, factors: Factors, link: Link, n_threads: int | None = None
 ) -> Float32Array:
     """Predict the rating of each pair; see the reference."""
-    if len(users) <= _FEW:
+    if n_threads == 1 or len(users) <= _FEW:  # the pool of threads does not start
         return _predict_pairs.serial(users, items, factors, link)
     with threads(n_threads):
         return _predict_pairs(users, items, factors, link)

@@ -1,0 +1,28 @@
+"""What first requests would wait for, done before they come."""
+
+import numpy as np
+
+from fastmf.serving.filters import NO_FILTER
+from fastmf.serving.requests import Request
+from fastmf.serving.searching import Search
+from fastmf.serving.state import State
+
+
+def warm_up(state: State, k: int) -> None:
+    """Read every page of the model, lay out each filter, and ask for a user that the model knows and for one that not.
+
+    Parameters
+    ----------
+    state : State
+    k : int
+        At most the size of the catalogue.
+    """
+    state.touch()
+    fitted = state.fitted
+    warm = fitted.warm_users()[:1]
+    users = np.append(warm, np.int32(-1)).astype(np.int32)
+    request = Request(users, fitted.user_ids[:0], k, "popular", NO_FILTER, True, None, None, None, None)
+    for wanted in (NO_FILTER, *(frozenset([(name, True)]) for name in state.filter_ids)):
+        Search(state, request._replace(wanted=wanted)).run()
+    Search(state, request._replace(allowed=np.zeros(1, np.int32))).run()
+    state.model.predict_indices(warm, np.zeros(len(warm), np.int32))
