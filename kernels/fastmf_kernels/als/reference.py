@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, block_width, longest_row
@@ -212,6 +211,8 @@ def _solve_blocks(equations: _Equations, x: Float64Array, basis: Float64Array, w
 
 def _solve_nonnegative(equations: _Equations, n_free: int) -> Float64Array:
     """Minimise ‖Rx - R⁻ᵀb‖ with A = RᵀR, all but the last ``n_free`` coordinates of x at least 0."""
+    from scipy.optimize import lsq_linear  # takes longer to import than all kernels
+
     values, vectors = np.linalg.eigh(equations.matrix)
     kept = values > cutoff(len(values)) * values[-1]
     if not kept.any():
