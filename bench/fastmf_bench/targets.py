@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmf.models import FACTOR_MODELS
 from fastmf_bench.results import OURS, Measurement, Run, ratio
-from fastmf_bench.suites import als, cuda, defaults, ingest, memory, quality, topk
+from fastmf_bench.suites import als, cuda, defaults, ingest, memory, quality, serve, topk
 
 
 class Verdict(NamedTuple):
@@ -92,6 +92,7 @@ def _targets() -> Iterator[_Target]:
     yield from _sgd_targets()
     yield from _als_targets()
     yield from _topk_targets()
+    yield from _serve_targets()
     yield from _memory_targets()
     yield from _startup_targets()
     yield from _gpu_targets()
@@ -148,6 +149,16 @@ def _topk_targets() -> Iterator[_Target]:
     yield _Target("one query, CPU of the matrix-vector product", "100k × 64", _at_most(1.2, " ×"), query)
     evaluation = _ratio({"suite": "topk", "task": topk.EVALUATE, "problem": "ml-20m"}, OURS, topk.RECOMMEND_ALL)
     yield _Target("evaluation, CPU of recommend-all", "20M shape, all users", _at_most(1.2, " ×"), evaluation)
+
+
+def _serve_targets() -> Iterator[_Target]:
+    race = {"suite": "serve", "task": serve.ONE_USER, "problem": serve.RANDOM, "callers": 4}
+    for figure, what, bound in ((serve.MEDIAN, "median", 1.0), (serve.P99, "99th percentile", 3.0)):
+        found = _ratio_of_figures(race, figure, OURS, topk.MATVEC)
+        name = f"one user by Recommender, {what} of the matrix-vector product's"
+        yield _Target(name, "100k × 64, 4 threads", _at_most(bound, " ×"), found)
+    first = _wall({"suite": "serve", "task": serve.FIRST}, OURS)
+    yield _Target("first request in a fresh process, kernels cached", "100k × 64", _at_most(1, " s"), first)
 
 
 def _memory_targets() -> Iterator[_Target]:
@@ -244,6 +255,13 @@ def _find(run: Run, race: dict[str, Any], contestant: str) -> Measurement:
 
 def _ratio(race: dict[str, Any], first: str, second: str, clock: str = "cpu") -> Metric:
     return lambda run: ratio(_find(run, race, first), _find(run, race, second), clock)
+
+
+def _ratio_of_figures(race: dict[str, Any], figure: str, first: str, second: str) -> Metric:
+    def of(contestant: str) -> Metric:
+        return _one(race, contestant, lambda m: float(m.figures[figure]))
+
+    return lambda run: of(first)(run) / of(second)(run)
 
 
 def _faster_on_two_threads(race: dict[str, Any]) -> Metric:

@@ -13,7 +13,7 @@ import fastmf
 from fastmf_bench import __main__ as command
 from fastmf_bench import peers, problems
 from fastmf_bench.session import Session
-from fastmf_bench.suites import SUITES, TASKS, memory, sgd, startup, topk
+from fastmf_bench.suites import SUITES, TASKS, memory, serve, sgd, startup, topk
 
 Bench = Callable[..., tuple[str, str]]
 Races = list[tuple[str, str]]
@@ -51,7 +51,9 @@ def test_a_gpu_that_is_not_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 def test_an_unknown_suite_is_named_and_the_others_go_on(bench: Bench, races: Races) -> None:
     _, errors = bench("als", "dance", *SMALL, "--json", status=1)
 
-    assert "there is no suite 'dance'; expected some of sgd, als, topk, ingest, startup, memory, quality" in errors
+    assert (
+        "there is no suite 'dance'; expected some of sgd, als, topk, serve, ingest, startup, memory, quality" in errors
+    )
     assert set(races) == {("als", "own")}
 
 
@@ -170,16 +172,19 @@ def one_lap_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raced.append(contestant.task)
 
     small = problems.Shape("ml-1m", 200, 100, 3000)
-    random_arrays, run_script = topk._random_arrays, startup._run
+    random_arrays, run_script = topk.random_arrays, startup.run_source
     monkeypatch.setattr(Session, "race", race)
     monkeypatch.setattr(Session, "work", lambda session, task, arguments: TASKS[task](lambda: False, **arguments))
     monkeypatch.setitem(problems.SHAPES, "ml-1m", small)
     monkeypatch.setattr(memory, "_RECOMMEND_SHAPE_QUICK", small)
     monkeypatch.setattr(sgd, "_RATINGS_A_LAP", 10_000)
+    monkeypatch.setattr(serve, "_REQUESTS_A_LAP", 20)
     monkeypatch.setattr(startup, "_LOADED_USERS", 1000)
-    monkeypatch.setattr(startup, "_run", lambda script, argument, cached: run_script(script, argument, cached=True))
     monkeypatch.setattr(
-        topk, "_random_arrays", lambda users, items, *rest: random_arrays(min(users, 50), min(items, 300), *rest)
+        startup, "run_source", lambda script, argument, cached: run_script(script, argument, cached=True)
+    )
+    monkeypatch.setattr(
+        topk, "random_arrays", lambda users, items, *rest: random_arrays(min(users, 50), min(items, 300), *rest)
     )
     return raced
 

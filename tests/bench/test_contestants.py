@@ -15,7 +15,7 @@ from fastmf.errors import FastMFError
 from fastmf_bench import libmf, problems, quality
 from fastmf_bench.pace import Lap
 from fastmf_bench.problems import Problem, Shape
-from fastmf_bench.suites import SUITES, TASKS, topk
+from fastmf_bench.suites import SUITES, TASKS, serve, topk
 from fastmf_bench.suites import quality as quality_suite
 
 
@@ -155,7 +155,7 @@ def scores(arrays: topk.Arrays, seen: bool) -> np.ndarray[Any, np.dtype[np.float
 
 @pytest.mark.parametrize("seen", [False, True])
 def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
-    arrays = topk._random_arrays(30, 400, seed=0)
+    arrays = topk.random_arrays(30, 400, seed=0)
     arrays.save(tmp_path)
     assert all(len(set(row)) == 100 and max(row) < 400 for row in arrays.seen.reshape(30, 100).tolist())
 
@@ -163,10 +163,44 @@ def test_scans_agree_with_exact_scores(seen: bool, tmp_path: Path) -> None:
 
     assert metrics == {"agreement": 1.0}
     best = np.argsort(-scores(arrays, seen), axis=1)[:, :5]
-    assert topk._agreement(arrays, best.astype(np.int32), 5, seen) == 1
-    assert topk._agreement(arrays, best.astype(np.int32)[::-1], 5, seen) < 0.2
+    assert topk.agreement(arrays, best.astype(np.int32), 5, seen) == 1
+    assert topk.agreement(arrays, best.astype(np.int32)[::-1], 5, seen) < 0.2
     if not seen:
         assert topk.scan_numpy(Laps(1), str(tmp_path), k=5) == {"agreement": 1.0}
+
+
+SERVED: dict[str, tuple[str, dict[str, Any]]] = {
+    "fastmf": ("fastmf", {}),
+    "seen left out": ("fastmf", {"seen": True}),
+    "a named filter": ("fastmf", {"filtered": True}),
+    "numpy": ("numpy", {}),
+}
+
+
+@pytest.mark.parametrize("case", SERVED)
+@pytest.mark.parametrize("callers", [1, 3])
+def test_what_is_served_agrees_with_exact_scores(
+    callers: int, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_REQUESTS_A_LAP", 20)
+    folder = topk.random_arrays(30, 1500, seed=0).save(tmp_path)
+    task, arguments = SERVED[case]
+
+    metrics = TASKS[f"serve.{task}"](Laps(2), folder=folder, callers=callers, **arguments)
+
+    assert metrics["agreement"] == 1
+    assert 0 < metrics[serve.MEDIAN] <= metrics[serve.P99]
+
+
+def test_each_request_of_a_lap_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_REQUESTS_A_LAP", 50)
+    asked: list[int] = []
+
+    metrics = serve._timed(Laps(2), asked.append, callers=4, n_users=7)
+
+    assert len(asked) == 150  # a lap of warm-up, too
+    assert set(asked) == set(range(7))
+    assert metrics.keys() == {serve.MEDIAN, serve.P99}
 
 
 def test_rmse_of_factors_and_biases(problem: Problem) -> None:

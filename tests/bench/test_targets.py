@@ -53,6 +53,28 @@ def test_fewer_threads_than_the_run_has_have_no_verdict() -> None:
     assert verdict(run, "SGD epoch", "10M shape, 64 factors").found == "0.25 ×"
 
 
+@pytest.mark.parametrize(("longest", "word"), [(3.0, "met"), (3.5, "missed")])
+def test_a_ratio_of_waiting_times(longest: float, word: str) -> None:
+    def served(contestant: str, *callers: int, waited: float) -> list[Measurement]:
+        return [
+            measurement(
+                "serve",
+                "top-10 of one user",
+                "100k random items",
+                contestant,
+                settings={"callers": n, "n_threads": 1},
+                figures={"median ms": 0.5, "p99 ms": waited * n},
+            )
+            for n in callers
+        ]
+
+    matvec = served("matrix-vector product alone", 1, 4, waited=1.0)
+    run = made_run(*served("fastmf", 1, 4, waited=longest), *matvec)
+
+    assert verdict(run, "one user by Recommender, 99th").verdict == word
+    assert verdict(run, "one user by Recommender, median").found == "1 ×"
+
+
 def test_a_share_of_the_ceiling() -> None:
     sweep = measurement(
         "als",

@@ -6,7 +6,20 @@ from typing import NamedTuple
 from fastmf_bench import problems
 from fastmf_bench.pace import Task
 from fastmf_bench.session import Session
-from fastmf_bench.suites import als, ceilings, cuda, cuda_tasks, defaults, ingest, memory, quality, sgd, startup, topk
+from fastmf_bench.suites import (
+    als,
+    ceilings,
+    cuda,
+    cuda_tasks,
+    defaults,
+    ingest,
+    memory,
+    quality,
+    serve,
+    sgd,
+    startup,
+    topk,
+)
 
 
 class Suite(NamedTuple):
@@ -35,6 +48,9 @@ SUITES = {
     ),
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
     "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
+    "serve": Suite(
+        serve.run, ("layout", "topk", "als"), "serving: one user at a time from several threads, first request"
+    ),
     "ingest": Suite(ingest.run, ("layout",), "Parquet to ratings with dense indices"),
     "startup": Suite(
         startup.run, ("layout", "sgd", "negative_sampling", "als", "predict"), "import, first fit cold and cached, load"
@@ -67,6 +83,7 @@ TASKS: dict[str, Task] = {
     **sgd.TASKS,
     **als.TASKS,
     **topk.TASKS,
+    **serve.TASKS,
     **ingest.TASKS,
     **startup.TASKS,
     **memory.TASKS,

@@ -73,14 +73,15 @@ def run_script(pace: Pace, script: str, argument: str, cached: bool = True) -> d
     """Run a script in a new interpreter, a lap each; the script has its own clock."""
     source = {"import": _IMPORT, "first fit": _FIRST_FIT, "load": _LOAD}[script]
     if cached:
-        _run(source, argument, cached)  # fills the caches
+        run_source(source, argument, cached)  # fills the caches
     lap: Lap | None = None
     while pace(lap):
-        lap = _run(source, argument, cached)
+        lap = run_source(source, argument, cached)
     return {"peak_bytes": 0}
 
 
-def _run(script: str, argument: str, cached: bool) -> Lap:
+def run_source(script: str, argument: str, cached: bool) -> Lap:
+    """Run a script in a new interpreter, with the kernel cache or an empty one; its last line has its clocks."""
     with tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ} if cached else {**os.environ, "FASTMF_CACHE_DIR": empty}
         done = subprocess.run(

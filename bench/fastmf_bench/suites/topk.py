@@ -19,7 +19,7 @@ from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import COPY, SCORING, SCORING_ITEMS
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
-_N_FACTORS = 64
+N_FACTORS = 64
 _SEEN = 100
 _BATCH = 1000
 _CHECKED_QUERIES, _CHECKED_SCORES = 200, 50_000_000
@@ -58,14 +58,14 @@ class Arrays(NamedTuple):
 def run(session: Session) -> None:
     """Race scans of random factors, then of trained factors, then single queries, then whole evaluations."""
     quick = session.options.quick
-    random = _random_arrays(2000 if quick else 20_000, SCORING_ITEMS, session.options.seed)
+    random = random_arrays(2000 if quick else 20_000, SCORING_ITEMS, session.options.seed)
     folder = random.save(session.options.folder / "topk-random")
     for k in (10,) if quick else (10, 100):
         _race(session, f"top-{k}", RANDOM, folder, k, seen=False)
     _race(session, PRUNED, RANDOM, folder, 10, seen=True)
     if not quick:
         with session.noting(LARGE):
-            large = _random_arrays(_LARGE_USERS, 1_000_000, session.options.seed, 128)
+            large = random_arrays(_LARGE_USERS, 1_000_000, session.options.seed, 128)
             folder = large.save(session.options.folder / "topk-large")
             for k in (10, 100):
                 _race(session, f"top-{k}", LARGE, folder, k, seen=False)
@@ -106,7 +106,7 @@ def _race(session: Session, task: str, problem: str, folder: str, k: int, seen: 
 
 
 def _race_queries(session: Session) -> None:
-    folder = _random_arrays(_QUERIES_A_LAP, _QUERY_ITEMS, session.options.seed).save(
+    folder = random_arrays(_QUERIES_A_LAP, _QUERY_ITEMS, session.options.seed).save(
         session.options.folder / "topk-queries"
     )
     contestants = [
@@ -114,8 +114,8 @@ def _race_queries(session: Session) -> None:
         Contestant(f"{OURS}, in an index", "topk.fastmf_query", {"folder": folder, "k": 10, "indexed": True}),
         Contestant(MATVEC, "topk.matvec", {"folder": folder}, blas_threads=1),
     ]
-    work = Work(_QUERIES_A_LAP, "queries", COPY, cost=4 * _N_FACTORS * _QUERY_ITEMS)
-    settings = {"n_factors": _N_FACTORS, "k": 10, "n_threads": 1}
+    work = Work(_QUERIES_A_LAP, "queries", COPY, cost=4 * N_FACTORS * _QUERY_ITEMS)
+    settings = {"n_factors": N_FACTORS, "k": 10, "n_threads": 1}
     session.race("topk", QUERIES, f"{_QUERY_ITEMS:,} random items", settings, contestants, work)
 
 
@@ -130,11 +130,12 @@ def _race_evaluation(session: Session, shape: Shape) -> None:
         Contestant(OURS, "topk.evaluate", {**common, "problem": str(problem.folder)}),
         Contestant(RECOMMEND_ALL, "topk.recommend_all", common),
     ]
-    settings = {"n_factors": _N_FACTORS, "k": 10}
+    settings = {"n_factors": N_FACTORS, "k": 10}
     session.race("topk", EVALUATE, problem.name, settings, contestants, Work(shape.n_users, "users"))
 
 
-def _random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = _N_FACTORS) -> Arrays:
+def random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = N_FACTORS) -> Arrays:
+    """Draw factors from a normal distribution, and for each user 100 items that he has seen."""
     rng = np.random.default_rng(seed)
     # Squares of uniform numbers favour low indices, the popular items; adding 0, 1, 2, ... makes a user's items differ.
     seen = np.sort((rng.random((n_users, _SEEN)) ** 2 * (n_items - _SEEN)).astype(np.int32), axis=1)
@@ -148,11 +149,12 @@ def _random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = _N_FA
 
 
 def _race_trained(session: Session, problem: Problem, n_queries: int) -> None:
-    folder = _trained(session, problem, n_queries)
+    folder = trained(session, problem, n_queries)
     _race(session, PRUNED, f"factors trained on {problem.name}", folder, 10, seen=True)
 
 
-def _trained(session: Session, problem: Problem, n_queries: int) -> str:
+def trained(session: Session, problem: Problem, n_queries: int) -> str:
+    """Return the folder of the factors of a model that was trained on a problem, with so many of its users."""
     folder = problem.folder / f"topk-{n_queries}"
     if not (folder / "seen.npy").exists():
         arguments = {"problem": str(problem.folder), "folder": str(folder), "n_queries": n_queries}
@@ -164,7 +166,7 @@ def _trained(session: Session, problem: Problem, n_queries: int) -> str:
 def train(pace: Pace, problem: str, folder: str, n_queries: int, n_threads: int) -> dict[str, Any]:
     """Train `fastmf.ImplicitALS`, and keep the item factors and those of some users."""
     ratings = open_problem(problem).train()
-    model = fastmf.ImplicitALS(n_factors=_N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings)
+    model = fastmf.ImplicitALS(n_factors=N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings)
     rng = np.random.default_rng(0)
     users = np.sort(rng.choice(ratings.n_users, min(n_queries, ratings.n_users), replace=False))
     by_user = ratings.by_user
@@ -177,7 +179,7 @@ def train(pace: Pace, problem: str, folder: str, n_queries: int, n_threads: int)
 def train_model(_: Pace, problem: str, model: str, n_threads: int) -> dict[str, Any]:
     """Save a model to evaluate."""
     ratings = open_problem(problem).train()
-    fastmf.ImplicitALS(n_factors=_N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings).save(model)
+    fastmf.ImplicitALS(n_factors=N_FACTORS, n_epochs=3, n_threads=n_threads).fit(ratings).save(model)
     return {}
 
 
@@ -211,7 +213,7 @@ def scan_fastmf(pace: Pace, folder: str, k: int, seen: bool, n_threads: int, pru
     indices = work()
     while pace():
         work()
-    return {"agreement": _agreement(arrays, indices, k, seen)}
+    return {"agreement": agreement(arrays, indices, k, seen)}
 
 
 def scan_implicit(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def scan_implicit(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -
     from implicit.cpu.als import AlternatingLeastSquares
 
     arrays = Arrays.load(folder)
-    model = AlternatingLeastSquares(factors=_N_FACTORS, num_threads=n_threads)
+    model = AlternatingLeastSquares(factors=N_FACTORS, num_threads=n_threads)
     model.user_factors, model.item_factors = arrays.users, arrays.items
     values, shape = np.ones(len(arrays.seen), np.float32), (len(arrays.users), len(arrays.items))
     liked = scipy.sparse.csr_matrix((values, arrays.seen, arrays.indptr), shape=shape)
@@ -231,7 +233,7 @@ def scan_implicit(pace: Pace, folder: str, k: int, seen: bool, n_threads: int) -
     indices = work()
     while pace():
         work()
-    return {"agreement": _agreement(arrays, indices, k, seen)}
+    return {"agreement": agreement(arrays, indices, k, seen)}
 
 
 def scan_faiss(pace: Pace, folder: str, k: int, n_threads: int) -> dict[str, Any]:
@@ -240,12 +242,12 @@ def scan_faiss(pace: Pace, folder: str, k: int, n_threads: int) -> dict[str, Any
 
     arrays = Arrays.load(folder)
     faiss.omp_set_num_threads(n_threads)
-    index = faiss.IndexFlatIP(_N_FACTORS)
+    index = faiss.IndexFlatIP(N_FACTORS)
     index.add(arrays.items)
     indices = index.search(arrays.users, k)[1]
     while pace():
         index.search(arrays.users, k)
-    return {"agreement": _agreement(arrays, indices, k, seen=False)}
+    return {"agreement": agreement(arrays, indices, k, seen=False)}
 
 
 def scan_numpy(pace: Pace, folder: str, k: int) -> dict[str, Any]:
@@ -264,7 +266,7 @@ def scan_numpy(pace: Pace, folder: str, k: int) -> dict[str, Any]:
     indices = work()
     while pace():
         work()
-    return {"agreement": _agreement(arrays, indices, k, seen=False)}
+    return {"agreement": agreement(arrays, indices, k, seen=False)}
 
 
 def scan_matmul(pace: Pace, folder: str) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def query_matvec(pace: Pace, folder: str) -> dict[str, Any]:
     return {"note": "no answer comes of it"}
 
 
-def _agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float:
+def agreement(arrays: Arrays, indices: Int32Array, k: int, seen: bool) -> float:
     """Return the share of the first users' items that exact float64 scores put among the first k, too."""
     n = min(_CHECKED_QUERIES, len(arrays.users), max(1, _CHECKED_SCORES // len(arrays.items)))
     scores = arrays.users[:n].astype(np.float64) @ arrays.items.astype(np.float64).T
