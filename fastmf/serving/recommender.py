@@ -16,7 +16,7 @@ from fastmf.models.base import Model
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf.serving.filters import ids_of, require_name
-from fastmf.serving.requests import keep_allowed, read_request, require_k
+from fastmf.serving.requests import Wishes, read_request, read_request_for, require_k
 from fastmf.serving.searching import Search
 from fastmf.serving.state import State, open_model
 from fastmf.serving.statistics import Statistics
@@ -136,11 +136,8 @@ class Recommender:
         ParameterError, DataError
             If ``k`` is larger than the catalogue, a filter is unknown, or ids are of another type than the model's.
         """
-
-        def answer(state: State) -> Recommendations:
-            return Search(state, read_request(state, users, k, exclude, allow, deny, filters, cold)).run()
-
-        return self._measured(answer, _counts_of)
+        wishes = Wishes(k, exclude, allow, deny, filters, cold)
+        return self._measured(lambda state: Search(state, read_request(state, users, wishes)).run(), _counts_of)
 
     def recommend_for(
         self,
@@ -155,12 +152,15 @@ class Recommender:
     ) -> Recommendations:
         """Find the k best items of people from their ratings alone; see `fastmf.models.Model.recommend_for`.
 
-        The other parameters are those of `recommend`. People whose ratings are all of items that the model does not
-        know get popular items.
+        People of whom nothing is known that the model can use get popular items. The parameters that are not described
+        here are those of `recommend`.
 
         Parameters
         ----------
         interactions : Interactions, table or SciPy sparse matrix
+            Ratings of the people to recommend to.
+        cold : {"popular", "skip"}
+            People of whom nothing is known get popular items or nothing.
 
         Returns
         -------
@@ -169,19 +169,22 @@ class Recommender:
 
         Raises
         ------
-        ParameterError, DataError
-            As `recommend` does.
+        ParameterError, DataError, ModelError
+            As `recommend` and the model's `recommend_for` do.
+
+        Examples
+        --------
+        >>> import fastmf
+        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
+        >>> recommender = fastmf.Recommender(fastmf.ALS(n_factors=4).fit(ratings))
+        >>> newcomer = fastmf.Interactions.from_arrays([1234, 1234], ratings.item_ids[:2], [5, 1])
+        >>> recommender.recommend_for(newcomer, k=3).items.shape
+        (1, 3)
         """
-
-        def answer(state: State) -> Recommendations:
-            model: Any = state.model
-            allowed = keep_allowed(state, allow, filters)
-            found: Recommendations = model.recommend_for(
-                interactions, k, exclude=exclude, allow=allowed, deny=deny, cold=cold
-            )
-            return found
-
-        return self._measured(answer, _counts_of)
+        wishes = Wishes(k, exclude, allow, deny, filters, cold)
+        return self._measured(
+            lambda state: Search(state, read_request_for(state, interactions, wishes)).run(), _counts_of
+        )
 
     def similar_items(self, item_ids: Any, k: int = 10) -> Similar:
         """Find the k most similar items; see `fastmf.models.Model.similar_items`."""

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.asked import read_once
+from fastmf.answering.audience import Audience, UsersOfModel
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import renumber_columns, rows_of_pairs, take_rows, union
 from fastmf.answering.scoring import COLD, ItemFilter
@@ -14,7 +15,7 @@ from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
-from fastmf.serving.filters import Combination, combination, keep
+from fastmf.serving.filters import Combination, combination
 from fastmf.serving.state import State
 from fastmf_kernels._types import Int32Array
 from fastmf_kernels.topk.arrays import Rows
@@ -25,8 +26,10 @@ class Request(NamedTuple):
 
     Attributes
     ----------
+    audience : Audience
+        All users of the model, or people who bring their ratings.
     users : int32 array, shape (n,)
-        -1 for those whom the model does not know.
+        Those of the audience who are asked about; -1 for others, of whom nothing is known.
     user_ids : Arrow array, length n
         As they were given.
     k : int
@@ -34,7 +37,7 @@ class Request(NamedTuple):
     wanted : frozenset
         Filters that all items pass.
     without_seen : bool
-        Whether the items of a user's training ratings are left out.
+        Whether the items that a user has rated are left out.
     excluded : Rows or None
         What else is left out, for each user.
     denied, allowed : int32 array or None
@@ -43,6 +46,7 @@ class Request(NamedTuple):
         The only ones to choose from, for each user.
     """
 
+    audience: Audience
     users: Int32Array
     user_ids: pa.Array
     k: int
@@ -62,25 +66,47 @@ class _ItemLists(NamedTuple):
     rows: Rows | None
 
 
-def read_request(
-    state: State, users: Any, k: int, exclude: Any, allow: ItemFilter, deny: ItemFilter, filters: Any, cold: str
-) -> Request:
-    """Check a request; see `fastmf.Recommender.recommend`."""
+class Wishes(NamedTuple):
+    """What a request says besides who is asked about; see `fastmf.Recommender.recommend`."""
+
+    k: int
+    exclude: Any
+    allow: ItemFilter
+    deny: ItemFilter
+    filters: Any
+    cold: str
+
+
+def read_request(state: State, users: Any, wishes: Wishes) -> Request:
+    """Check a request for users by their ids, whether or not the model knows them."""
+    require_choice("cold", wishes.cold, COLD)
     fitted = state.fitted
-    require_k(fitted, k)
-    require_choice("cold", cold, COLD)
     user_ids = ids.normalise(read_once(users), "users")
     rows = ids.search(fitted.user_ids, user_ids, "users")
     if user_ids.type != fitted.user_ids.type:
         user_ids = user_ids.cast(fitted.user_ids.type)
+    return _checked(state, UsersOfModel(fitted), rows, user_ids, wishes)
+
+
+def read_request_for(state: State, interactions: Any, wishes: Wishes) -> Request:
+    """Check a request for people who bring their ratings."""
+    require_choice("cold", wishes.cold, COLD[:2])
+    people = state.model.newcomers(interactions)
+    return _checked(state, people, np.arange(len(people.ids), dtype=np.int32), people.ids, wishes)
+
+
+def _checked(state: State, audience: Audience, users: Int32Array, user_ids: pa.Array, wishes: Wishes) -> Request:
+    fitted, exclude = state.fitted, wishes.exclude
+    require_k(fitted, wishes.k)
     without_seen = isinstance(exclude, str) and exclude == "seen"
-    allowed, denied = _read(fitted, user_ids, allow, "allow"), _read(fitted, user_ids, deny, "deny")
+    allowed, denied = _read(fitted, user_ids, wishes.allow, "allow"), _read(fitted, user_ids, wishes.deny, "deny")
     return Request(
-        rows,
+        audience,
+        users,
         user_ids,
-        int(k),
-        cold,
-        combination(filters, state.filter_items),
+        int(wishes.k),
+        wishes.cold,
+        combination(wishes.filters, state.filter_items),
         without_seen,
         _both(None if without_seen else _pairs_of(fitted, user_ids, exclude), denied.rows, fitted.n_items),
         denied.items,
@@ -96,34 +122,6 @@ def require_k(fitted: Fitted, k: object) -> None:
         raise ParameterError(
             f"{named('k')} is {k}, but the catalogue has {fitted.n_items} items; expected at most as many"
         )
-
-
-def keep_allowed(state: State, allow: ItemFilter, filters: Any) -> ItemFilter:
-    """Return an ``allow`` argument that only has items that pass the filters of a request, too."""
-    wanted = combination(filters, state.filter_items)
-    if not wanted:
-        return allow
-    kept = keep(wanted, state.filter_items, None, state.fitted.n_items)
-    if allow is None:
-        return state.fitted.item_ids.take(pa.array(kept))  # type: ignore[no-any-return]
-    if isinstance(allow, Interactions):
-        users, items = (getattr(allow, f"{side}_ids").to_pylist() for side in ("user", "item"))
-        lists: dict[Any, list[Any]] = {}
-        for user, item in zip(allow.users.tolist(), allow.items.tolist(), strict=True):
-            lists.setdefault(users[user], []).append(items[item])
-        allow = lists
-    if isinstance(allow, Mapping):
-        read: dict[int, tuple[Any, list[Any]]] = {}
-        return {user: _pass(state.fitted, kept, _list_of(row, f"allow[{user!r}]", read)) for user, row in allow.items()}
-    if isinstance(allow, (str, bytes)) or not isinstance(allow, Iterable):
-        raise ParameterError(f"allow is {allow!r}; expected a list of item ids, a dict or Interactions")
-    return _pass(state.fitted, kept, read_once(allow))
-
-
-def _pass(fitted: Fitted, kept: Int32Array, item_ids: Any) -> list[Any]:
-    """Return those of some ids whose items are among those kept."""
-    found = np.intersect1d(ids.look_up(fitted.item_ids, item_ids, "allow"), kept)
-    return fitted.item_ids.take(pa.array(found)).to_pylist()  # type: ignore[no-any-return]
 
 
 def take_known_rows(rows: Rows, users: Int32Array) -> Rows:

@@ -49,21 +49,23 @@ class Search:
                     else:
                         top.scores[rows], top.indices[rows] = found.top
         return Recommendations(
-            request.users,
+            request.audience.rows_of(request.users),
             request.user_ids,
             top.indices,
             top.scores,
             self._fitted.item_ids,
             add_scans(scans),
             n_cold,
-            by_popularity=by_popularity,
+            by_popularity,
+            request.audience.unknown_items,
+            request.audience.n_unknown_ratings,
         )
 
     def _parts(self) -> tuple[BoolArray, BoolArray, int]:
-        """Tell whose items the model ranks, who gets popular ones, and how many users have no training ratings."""
+        """Tell whose items the model ranks, who gets popular ones, and of how many users nothing is known."""
         users, cold = self._request.users, self._request.cold
         is_known = users >= 0
-        is_warm = is_known & ~self._fitted.counts.are_cold(users)
+        is_warm = is_known & ~self._request.audience.are_cold(users)
         n_cold = len(users) - int(np.count_nonzero(is_warm))
         if cold == "include":
             return is_known, ~is_known, n_cold
@@ -71,12 +73,11 @@ class Search:
 
     def _best(self, rows: Int32Array, is_popular: bool) -> Found:
         """Find the best items of some users of the request."""
-        users, factors = self._request.users[rows], self._fitted.factors
         if is_popular:
             return self._find(self._catalogue(True), rows, np.ones((len(rows), 1), np.float32))
-        queries = as_queries(self._fitted, np.asarray(factors.user_factors[users]))
-        found = self._find(self._catalogue(False), rows, queries)
-        scores = as_predictions(self._fitted, factors.user_biases[users], found.top.scores)
+        terms = self._request.audience.terms(self._request.users[rows])
+        found = self._find(self._catalogue(False), rows, as_queries(self._fitted, terms.factors))
+        scores = as_predictions(self._fitted, terms.biases, found.top.scores)
         return Found(TopK(scores, found.top.indices), found.scan)
 
     def _catalogue(self, is_popular: bool) -> Catalogue:
@@ -111,9 +112,9 @@ class Search:
     def _excluded(self, rows: Int32Array) -> Rows:
         """Return what each of some users of the request may not be given."""
         request, n_items = self._request, self._fitted.n_items
-        users, excluded = request.users[rows], no_rows(len(rows))
+        excluded = no_rows(len(rows))
         if request.without_seen:
-            excluded = take_known_rows(self._fitted.seen, users)
+            excluded = take_known_rows(request.audience.seen, request.users[rows])
         if request.excluded is not None:
             excluded = union(excluded, take_rows(request.excluded, rows), n_items)
         if request.denied is not None and not self._is_narrowed:

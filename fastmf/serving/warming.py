@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastmf.answering.audience import UsersOfModel
 from fastmf.serving.filters import NO_FILTER
 from fastmf.serving.requests import Request
 from fastmf.serving.searching import Search
@@ -21,7 +22,9 @@ def warm_up(state: State, k: int) -> None:
     fitted = state.fitted
     warm = fitted.warm_users()[:1]
     users = np.append(warm, np.int32(-1)).astype(np.int32)
-    request = Request(users, fitted.user_ids[:0], k, "popular", NO_FILTER, True, None, None, None, None)
+    request = Request(
+        UsersOfModel(fitted), users, fitted.user_ids[:0], k, "popular", NO_FILTER, True, None, None, None, None
+    )
     for wanted in (NO_FILTER, *(frozenset([(name, True)]) for name in state.filter_ids)):
         Search(state, request._replace(wanted=wanted)).run()
     Search(state, request._replace(allowed=np.zeros(1, np.int32))).run()

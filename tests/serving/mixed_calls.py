@@ -39,7 +39,3 @@ CALLS: dict[str, Callable[[Any], Answer]] = {
 
 def answers(recommender: Any) -> dict[str, Answer]:
     return {name: call(recommender) for name, call in CALLS.items()}
-
-
-if not hasattr(fastmf.ALS, "recommend_for"):
-    del CALLS["newcomer"]

@@ -42,6 +42,33 @@ def test_answers_are_those_of_the_model(asked: Any, cold: str, model: FactorMode
         same(recommender.recommend(asked, 8, **request), model.recommend(asked, 8, **request))
 
 
+BROUGHT = Interactions.from_arrays(
+    [7000, 7000, 7001, 7001, 7002, 17, 17], [20, 31, 40, 99_999, 99_998, 33, 50], [5, 1, 3, 2, 4, 5, 4]
+)
+
+
+@pytest.mark.parametrize("cold", ["popular", "skip"])
+def test_answers_to_newcomers_are_those_of_the_model(cold: str, model: FactorModel, recommender: Recommender) -> None:
+    """Two newcomers, one of whom nothing is known that the model can use, and a user of the model."""
+    for exclude, allow, deny in itertools.product(("seen", None, PAIRS), LISTS, LISTS):
+        request = {"exclude": exclude, "allow": LISTS[allow], "deny": LISTS[deny], "cold": cold}
+        found, expected = recommender.recommend_for(BROUGHT, 8, **request), model.recommend_for(BROUGHT, 8, **request)
+        same(found, expected)
+        np.testing.assert_array_equal(found.by_popularity, expected.by_popularity)
+        assert found.users.tolist() == expected.users.tolist() == [17, -1, -1, -1]
+        assert found.unknown_items.to_pylist() == [99_998, 99_999]
+        assert found.n_unknown_ratings == 2
+
+
+def test_newcomers_choose_among_filtered_items(model: FactorModel, recommender: Recommender) -> None:
+    found = recommender.recommend_for(BROUGHT, 5, filters=["large", "not even"], deny=[301])
+
+    allowed = [item for item in range(100, 800) if item % 2 == 1 and item != 301]
+    same(found, model.recommend_for(BROUGHT, 5, allow=allowed, cold="popular"))
+    with pytest.raises(ParameterError, match="cold is 'include'"):
+        recommender.recommend_for(BROUGHT, 5, cold="include")
+
+
 @pytest.mark.parametrize(
     "make", [fastmf.SGD, fastmf.SVDpp, fastmf.BPR, fastmf.Bias, fastmf.Popularity], ids=lambda make: make.__name__
 )
