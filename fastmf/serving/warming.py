@@ -1,12 +1,18 @@
 """What first requests would wait for, done before they come."""
 
+import contextlib
+
 import numpy as np
 
 from fastmf.answering.audience import UsersOfModel
+from fastmf.answering.fitted import Fitted
+from fastmf.errors import FastMFError
+from fastmf.reading.interactions import Interactions
 from fastmf.serving.filters import NO_FILTER
 from fastmf.serving.requests import Request
 from fastmf.serving.searching import Search
 from fastmf.serving.state import State
+from fastmf_kernels._types import Int32Array
 
 
 def warm_up(state: State, k: int) -> None:
@@ -29,3 +35,17 @@ def warm_up(state: State, k: int) -> None:
         Search(state, request._replace(wanted=wanted)).run()
     Search(state, request._replace(allowed=np.zeros(1, np.int32))).run()
     state.model.predict_indices(warm, np.zeros(len(warm), np.int32))
+    if len(warm):
+        # A model that cannot fold in says so to those who ask for it.
+        with contextlib.suppress(FastMFError, NotImplementedError):
+            state.model.fold_in(_first_rating(fitted, warm))
+
+
+def _first_rating(fitted: Fitted, users: Int32Array) -> Interactions:
+    """Return one rating, of an item that a user has rated."""
+    item = int(fitted.seen.indices[fitted.seen.indptr[users[0]]]) if fitted.counts.are_known else 0
+    value = 1.0 if fitted.values is None else float(fitted.values[fitted.seen.indptr[users[0]]])
+    zero = np.zeros(1, np.int32)
+    return Interactions(
+        zero, zero, np.full(1, value, np.float32), None, fitted.user_ids[:1], fitted.item_ids[item : item + 1]
+    )

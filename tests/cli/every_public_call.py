@@ -54,12 +54,26 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
     fastmf.compare(model, model, test, k=3)
 
 
+def ask_a_recommender(model: Any, test: fastmf.Interactions) -> None:
+    users, items = test.user_ids.to_pylist(), test.item_ids.to_pylist()
+    recommender = fastmf.Recommender(model, filters={"some": items[:9]})
+    recommender.warmup(k=3)
+    for filters, allow, deny in itertools.product(((), "some", "not some"), (None, items[:9]), (None, items[:4])):
+        recommender.recommend([*users[:2], users[0] * 7], k=3, filters=filters, allow=allow, deny=deny)
+    recommender.recommend(users, k=3, deny=items[:4])
+    recommender.recommend_for(test, k=3, filters="some")
+    recommender.similar_items(items[:2], 3)
+    recommender.predict(users * 30, (items * 300)[: 30 * len(users)])
+    recommender.swap(model)
+
+
 def save_and_ask(model: Any, test: fastmf.Interactions) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model")
         model.recommend_to_parquet(f"{folder}/recs.parquet", k=3)
         for n_threads in (None, 1):
             ask(fastmf.load(f"{folder}/model").set_params(n_threads=n_threads), test)
+        ask_a_recommender(fastmf.load(f"{folder}/model"), test)
 
 
 def ask_plain_arrays() -> None:

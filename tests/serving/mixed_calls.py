@@ -8,6 +8,8 @@ import numpy as np
 import fastmf
 
 FILTERS = {"even": np.arange(900) % 2 == 0, "few": [7, 11, 20, 33, 50, 51, 88], "large": list(range(100, 800))}
+# Arrow starts threads where interactions are made; requests start none.
+NEWCOMERS = fastmf.Interactions.from_arrays([7000, 7000, 7001], [20, 31, 40], [5, 1, 3])
 Answer = tuple[bytes, ...]
 
 
@@ -28,9 +30,8 @@ CALLS: dict[str, Callable[[Any], Answer]] = {
     "a filter": lambda r: of_lists(r.recommend([9, 17], 5, filters="large")),
     "filters": lambda r: of_lists(r.recommend([9, 999], 5, filters=["large", "not even"])),
     "a few items": lambda r: of_lists(r.recommend([9, 999], 5, filters="few", cold="include")),
-    "newcomer": lambda r: of_lists(
-        r.recommend_for(fastmf.Interactions.from_arrays([7000, 7000, 7001], [20, 31, 40], [5, 1, 3]), 5)
-    ),
+    "newcomers": lambda r: of_lists(r.recommend_for(NEWCOMERS, 5)),
+    "newcomers, filtered": lambda r: of_lists(r.recommend_for(NEWCOMERS, 5, filters="large", deny=[300, 301])),
     "similar": lambda r: of_neighbours(r.similar_items([7, 9, 300], 6)),
     "pairs": lambda r: (r.predict([5, 17, 999], [7, 7, 7]).tobytes(),),
     "many pairs": lambda r: (r.predict([n % 60 for n in range(3000)], range(3000)).tobytes(),),
