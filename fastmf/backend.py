@@ -11,6 +11,7 @@ from fastmf.common.parameters import require_choice
 from fastmf.errors import BackendError, ParameterError
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Table
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Folded, Rivals
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors, Link
@@ -21,7 +22,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, To
 
 BACKENDS = ("cpu", "reference", "cuda")
 # Operations that the backend "cuda" runs on the host, and those that it lacks, with the models that need them.
-_ON_THE_HOST = ("layout",)
+_ON_THE_HOST = ("layout", "fold_in")
 _NOT_ON_CUDA = {"negative_sampling": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
@@ -67,6 +68,20 @@ class Kernels(NamedTuple):
     as_terms: Annotated[Callable[[Table, Table, Factors, float], Factors], "als.as_terms"]
     gram: Annotated[Callable[[Table, int | None], Float64Array], "als.gram"]
     run_half_sweep: Annotated[Callable[[HalfSweep, Table, int | None, Solver], Float64Array], "als.run_half_sweep"]
+    fix: Annotated[Callable[[Float32Array, Float32Array], Fixed], "fold_in.fix"]
+    fold_in_ratings: Annotated[
+        Callable[[CSR, Fixed, Float32Array, float, Link, Descent, Float32Array, int | None], Folded],
+        "fold_in.fold_in_ratings",
+    ]
+    fold_in_choices: Annotated[
+        Callable[[CSR, Fixed, float, Descent, Float32Array, Draws, int | None], Folded], "fold_in.fold_in_choices"
+    ]
+    fold_in_user_pairs: Annotated[
+        Callable[[CSR, Fixed, Descent, Float32Array, Draws, int | None], Folded], "fold_in.fold_in_user_pairs"
+    ]
+    fold_in_item_pairs: Annotated[
+        Callable[[CSR, Fixed, Rivals, Descent, Float32Array, Draws, int | None], Folded], "fold_in.fold_in_item_pairs"
+    ]
     index_items: Annotated[Callable[[Float32Array, bool, int | None], ItemIndex], "topk.index_items"]
     top_k: Annotated[Callable[[Float32Array, ItemIndex, int, Rows, int | None], Found], "topk.top_k"]
     count_better: Annotated[Callable[[Float32Array, ItemIndex, Rows, Rows, int | None], Counts], "topk.count_better"]

@@ -19,6 +19,7 @@ from fastmf.reading.interactions import Interactions
 from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Rivals
 from fastmf_kernels.negative_sampling.arrays import Sampling
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
@@ -36,7 +37,7 @@ from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
 
-OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "als", "topk")
+OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "fold_in", "als", "topk")
 THREADS = (1, 2, 3, 8)
 
 
@@ -209,6 +210,35 @@ def _run_svdpp_epoch(ratings: Interactions, n_factors: int, kernels: Kernels, n_
     return [*factors[:4], *rows, *implicit[:2], whole]
 
 
+def _fold_in() -> Iterator[Case]:
+    for n_users, n_items, n_ratings, n_factors in ((60, 40, 300, 17), (150, 100, 2000, 64)):
+        ratings = power_law(n_users, n_items, n_ratings)
+        for loss in ("ratings", "choices", "user_pairs", "item_pairs"):
+            name = f"fold_in_{loss}, {n_users} × {n_items}, {n_ratings} ratings, {n_factors} factors"
+            yield Case(name, partial(_fold_rows_in, ratings, loss, n_factors), 1e-4)
+
+
+def _fold_rows_in(ratings: Interactions, loss: str, n_factors: int, kernels: Kernels, n_threads: int | None) -> Arrays:
+    n_users, n_items, of_users = ratings.n_users, ratings.n_items, ratings.by_user
+    factors = _factors(n_users, n_items, n_factors)
+    users = kernels.fix(factors.user_factors, factors.user_biases)
+    items = kernels.fix(factors.item_factors, factors.item_biases)
+    descent = Descent(4, 0.05, 0.02, 0.9, 1.0, 0.05, 0.03, np.uint64(7))
+    scales, all_items = np.linspace(0.5, 1, n_users, dtype=np.float32), np.arange(n_items + 1)
+    draws = Draws(all_items, 2 * np.diff(of_users.indptr))
+    if loss == "ratings":
+        base, link = factors.user_factors, make_link((1.0, 5.0))
+        return [*kernels.fold_in_ratings(of_users, items, base, 0.5, link, descent, scales, n_threads)]
+    if loss == "choices":
+        return [*kernels.fold_in_choices(of_users, items, -1.0, descent, scales, draws, n_threads)]
+    if loss == "user_pairs":
+        return [*kernels.fold_in_user_pairs(of_users, items, descent, scales, draws, n_threads)]
+    rivals = Rivals(items, of_users.indptr, of_users.indices, all_items, 2)
+    of_items = kernels.transpose(of_users, n_items, n_threads)
+    scales, draws = np.linspace(0.5, 1, n_items, dtype=np.float32), Draws(of_users.indptr, np.full(n_items, 20))
+    return [*kernels.fold_in_item_pairs(of_items, users, rivals, descent, scales, draws, n_threads)]
+
+
 def _als() -> Iterator[Case]:
     sizes = ((60, 40, 500, 8), (200, 150, 4000, 33), (300, 200, 12_000, 64), (80, 300, 8000, 128))
     for (n_rows, n_fixed, n_ratings, n_factors), kind, solver in itertools.product(sizes, _WEIGHTINGS, _SOLVERS):
@@ -303,6 +333,7 @@ _MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "sgd": _sgd,
     "negative_sampling": _sampled,
     "svdpp": _svdpp,
+    "fold_in": _fold_in,
     "als": _als,
     "topk": _topk,
 }

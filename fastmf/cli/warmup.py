@@ -48,16 +48,21 @@ def _compile_everything(parsed: argparse.Namespace) -> None:
 
     import fastmf
     from fastmf.models import FACTOR_MODELS
+    from fastmf.models.descent import DescentModel
 
     ratings = fastmf.testing.low_rank(n_users=20, n_items=15)
     # One user's row is so long that it is cut into parts.
     users, items = np.append(ratings.users, np.full(_LONG_ROW, 20)), np.append(ratings.items, np.arange(_LONG_ROW))
     clicks = fastmf.Interactions.from_arrays(users, items)
+    newcomer = fastmf.Interactions.from_arrays([0, 0, 1], [0, 1, 0])
     for model in FACTOR_MODELS.values():
         for n_factors, settings in itertools.product(parsed.factors, model.kernel_variants):
             chosen = "".join(f", {name}={value}" for name, value in settings.items())
             note(f"compiling {model.__name__}, {n_factors} factors{chosen}", parsed)
-            model(n_factors=n_factors, n_epochs=1, **settings).fit(clicks)
+            fitted = model(n_factors=n_factors, n_epochs=1, **settings).fit(clicks)
+            if isinstance(fitted, DescentModel):
+                for side in ("user", "item"):
+                    fitted.fold_in(newcomer, side)
     note("compiling predictions, top-k and evaluation", parsed)
     implicit = fastmf.ImplicitALS(n_epochs=1).fit(clicks)
     implicit.predict(range(20), range(20))

@@ -6,10 +6,13 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
+from fastmf.models.descent_folding import Folding, as_trained, fold_in_pairs
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.training import Trainer
 from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import make_link
 
 
@@ -25,6 +28,10 @@ class BPR(DescentModel):
     A rating above 0 is a choice, whatever its size. A stored rating of 0 or below is none: the item may be drawn for
     this user like one that is not stored. The user has seen it all the same; like all items of the training ratings, it
     is not recommended.
+
+    `fold_in` takes the steps of a fit for the rows of newcomers alone, for as many epochs, while the other side stays
+    as it is, and returns the mean over the later half of the epochs. A new item is compared with items that the users
+    who have chosen it have not chosen, and with those that other users have chosen.
 
     Parameters
     ----------
@@ -76,6 +83,9 @@ class BPR(DescentModel):
     def choose_parameters(self, ratings: Interactions) -> Chosen:
         """Return γ and λ where they are ``"auto"``."""
         return choose_for_ranking(self)
+
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+        return fold_in_pairs(Folding(as_trained(self, fitted), fitted, side, self.best_epoch or self.n_epochs), rows)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         return SampledTrainer(

@@ -98,7 +98,7 @@ def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:
         rows, columns, row_ids, column_ids = columns, rows, column_ids, row_ids
         known_ids, column, is_cold = fitted.user_ids, "user_ids", fitted.counts.is_cold_user
     places = ids.look_up(known_ids, column_ids, column)
-    places[(places >= 0) & is_cold[places]] = -1
+    places = np.where((places >= 0) & is_cold[places], -1, places)
     found = places[columns]
     kept = found >= 0
     made, values = ratings_of_pairs(rows[kept], found[kept], ratings.ratings[kept], len(row_ids), len(known_ids))

@@ -8,6 +8,7 @@ from fastmf.common.parameters import require_number
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import Float32Array
 
 # A mean at the very end of the rating range has no logit; it is moved inwards by this share of the range, or by this
 # share of the ratings' deviation, whichever is less.
@@ -27,16 +28,22 @@ def require_range(rating_range: object) -> None:
         )
 
 
-def require_within(ratings: Interactions, rating_range: tuple[float, float] | None) -> None:
-    """Check that no rating leaves the range."""
+def require_within(ratings: Float32Array, rating_range: tuple[float, float] | None) -> None:
+    """Check that no rating leaves the range.
+
+    Raises
+    ------
+    DataError
+        If one does.
+    """
     if rating_range is None:
         return
     low, high = rating_range
-    outside = np.flatnonzero((ratings.ratings < low) | (ratings.ratings > high))
+    outside = np.flatnonzero((ratings < low) | (ratings > high))
     if len(outside):
         raise DataError(
             f"{len(outside)} ratings lie outside {named('rating_range')} ({low:g}, {high:g}), for example "
-            f"{ratings.ratings[outside[0]]:g}; widen the range or repair the ratings"
+            f"{ratings[outside[0]]:g}; widen the range or repair the ratings"
         )
 
 

@@ -10,6 +10,7 @@ from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
+from fastmf.models.descent_folding import Folding, as_trained, fold_in_choices, fold_in_ratings
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
@@ -17,6 +18,8 @@ from fastmf.models.rating_range import mean_score, require_range, require_within
 from fastmf.models.training import Record, Trainer
 from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
+from fastmf_kernels._types import Float32Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Link, make_link
 
 # γ where it is to be chosen. Of 0.05 to 0.14, large steps are worse on sparse ratings.
@@ -40,6 +43,9 @@ class SGD(DescentModel):
     each (Johnson, "Logistic Matrix Factorization for Implicit Feedback Data", NIPS workshop 2014). A rating above 0
     is a choice, whatever its size. A stored rating of 0 or below is none: the item may be drawn for this user like one
     that is not stored.
+
+    `fold_in` takes the steps of a fit for the rows of newcomers alone, for as many epochs, while the other side stays
+    as it is, and returns the mean over the later half of the epochs.
 
     Parameters
     ----------
@@ -149,7 +155,7 @@ class SGD(DescentModel):
         )
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
-        require_within(ratings, self.rating_range)
+        require_within(ratings.ratings, self.rating_range)
         if self.storage == "float16" and (kernels.name == "cpu" or self.loss == "logistic"):
             raise ParameterError(
                 f'{named("storage")} is "float16" with {named("backend")} "{kernels.name}" and {named("loss")} '
@@ -165,6 +171,14 @@ class SGD(DescentModel):
             )
         mean = mean_score(ratings, self.rating_range) if self.biases else 0.0
         return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
+
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+        trained = as_trained(self, fitted)
+        folding = Folding(trained, fitted, side, self.best_epoch or self.n_epochs)
+        if trained.loss == "logistic":
+            return fold_in_choices(folding, rows)
+        require_within(rows.values, trained.rating_range)
+        return fold_in_ratings(folding, rows)
 
     def _units(self, deviation: float) -> Units:
         return Units() if self.loss == "logistic" else make_units(deviation, self.rating_range is not None)

@@ -10,6 +10,7 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate, make_strength
+from fastmf.models.descent_folding import Folding, as_trained, fold_in_ratings, implicit_sums
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
@@ -39,6 +40,10 @@ class SVDpp(DescentModel):
     Σ (r - r̂)² + λ(‖p_u‖² + ‖q_i‖²) + λ_y‖y_i‖² + λ_b(b_u² + b_i²) over observed ratings only (Koren, "Factorization
     meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008), by stochastic gradient descent;
     y_j takes one step for each user, along the sum of the gradients of all ratings of the user.
+
+    `fold_in` takes the steps of a fit for the rows of newcomers alone, for as many epochs, while the other side stays
+    as it is, and returns the mean over the later half of the epochs. A user's z = |N(u)|^-½ Σ_j y_j is known before the
+    first step; a new item has no y_j, and adds nothing to the z of users.
 
     Parameters
     ----------
@@ -127,8 +132,15 @@ class SVDpp(DescentModel):
         return scaling_of(self, where_chosen="root")
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
-        require_within(ratings, self.rating_range)
+        require_within(ratings.ratings, self.rating_range)
         return _SVDppTrainer(self, ratings, kernels, start)
+
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+        trained = as_trained(self, fitted)
+        require_within(rows.values, trained.rating_range)
+        folding = Folding(trained, fitted, side, self.best_epoch or self.n_epochs)
+        # An item meets the users as the prediction has them, p_u + z_u; only a user has a z of its own.
+        return fold_in_ratings(folding, rows, implicit_sums(folding, rows) if side == "user" else None)
 
     def _units(self, deviation: float) -> Units:
         return make_units(deviation, self.rating_range is not None)

@@ -24,8 +24,8 @@ from tests.kernels.made_up_package import CALL_SERIAL, machine_code, make_packag
 pytestmark = pytest.mark.slow
 
 PACKAGE = Path(_jit.__file__).parent
-OPERATIONS = {"als", "layout", "linalg", "negative_sampling", "predict", "sgd", "svdpp", "topk"}
-ROWS = {"negative_sampling", "sgd", "svdpp"}
+OPERATIONS = {"als", "fold_in", "layout", "linalg", "negative_sampling", "predict", "sgd", "svdpp", "topk"}
+ROWS = {"fold_in", "negative_sampling", "sgd", "svdpp"}
 PANELS = OPERATIONS - {"layout"}
 
 

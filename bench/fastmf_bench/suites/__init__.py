@@ -47,7 +47,9 @@ SUITES = {
         "gradient descent: seconds an epoch, and error over time",
     ),
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
-    "topk": Suite(topk.run, ("layout", "topk", "als"), "recommending: full scans, trained factors, single queries"),
+    "topk": Suite(
+        topk.run, ("layout", "topk", "als", "fold_in"), "recommending: full scans, trained factors, single queries"
+    ),
     "serve": Suite(
         serve.run, ("layout", "topk", "als"), "serving: one user at a time from several threads, first request"
     ),

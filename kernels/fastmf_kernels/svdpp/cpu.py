@@ -43,8 +43,8 @@ from fastmf_kernels.sgd.schedule import Blocks, cut_by_count
 from fastmf_kernels.svdpp.arrays import Implicit
 
 _ONE = np.float32(1)
-# Tasks that `add_implicit` is cut into.
-_PARTS = 64
+# Tasks that `add_implicit` is cut into, and the entries with which the calling thread is done before others start.
+_PARTS, _FEW = 64, 1024
 
 _damped_rate = device(point.damped_rate)
 
@@ -109,8 +109,12 @@ def add_implicit(
     users, items = in_panels(user_factors), in_panels(item_factors)
     filled = in_panels(whole)
     cuts = cut_by_count(np.diff(by_user.indptr), _PARTS)
-    with threads(n_threads):
-        _add_implicit(by_user, cuts, users, items, filled, count(items.shape[1] // WIDTH))
+    panels = count(items.shape[1] // WIDTH)
+    if len(by_user.indices) <= _FEW:
+        _add_implicit.serial(by_user, cuts, users, items, filled, panels)
+    else:
+        with threads(n_threads):
+            _add_implicit(by_user, cuts, users, items, filled, panels)
     if filled is not whole:
         whole[:] = filled[:, : whole.shape[1]]
 
