@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
+    from fastmf.models.exporting import export
+    from fastmf.models.importing import import_implicit
     from fastmf.models.loading import load
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
@@ -38,6 +40,8 @@ _MODULE_OF = {
     "compare": "fastmf.measuring.comparison",
     "cross_validate": "fastmf.tuning",
     "evaluate": "fastmf.measuring.evaluation",
+    "export": "fastmf.models.exporting",
+    "import_implicit": "fastmf.models.importing",
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
     "read_parquet": "fastmf.reading.interactions",
@@ -65,6 +69,8 @@ __all__ = [
     "cross_validate",
     "errors",
     "evaluate",
+    "export",
+    "import_implicit",
     "index_items",
     "load",
     "metrics",

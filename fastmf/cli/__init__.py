@@ -22,6 +22,8 @@ from fastmf.cli import (
     demo,
     doctor,
     evaluate,
+    export,
+    import_,
     info,
     recommend,
     similar,
@@ -36,7 +38,7 @@ from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarni
 
 _COMMANDS = (
     *(demo, train, tune, recommend, evaluate, compare, similar),
-    *(convert, info, verify, clean, doctor, warmup, bench),
+    *(convert, info, verify, export, import_, clean, doctor, warmup, bench),
 )
 
 _DESCRIPTION = """\
@@ -153,7 +155,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:
-        name = command.__name__.rpartition(".")[2]
+        name = command.__name__.rpartition(".")[2].rstrip("_")  # `import` is a word of Python
         help_text, _, rest = (command.__doc__ or "").partition("\n\n")
         subparser = commands.add_parser(
             name,

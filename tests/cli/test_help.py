@@ -13,7 +13,7 @@ from fastmf.cli import make_parser
 Done = CompletedProcess[str]
 COMMANDS = (
     *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "convert"),
-    *("info", "verify", "clean", "doctor", "warmup", "bench"),
+    *("info", "verify", "export", "import", "clean", "doctor", "warmup", "bench"),
 )
 
 
