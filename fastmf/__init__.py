@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastmf._version import __version__
     from fastmf.answering.answers import Recommendations, Similar
     from fastmf.answering.plain_arrays import index_items, top_k
+    from fastmf.keeping.run_log import log_to
     from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
@@ -44,6 +45,7 @@ _MODULE_OF = {
     "import_implicit": "fastmf.models.importing",
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
+    "log_to": "fastmf.keeping.run_log",
     "read_parquet": "fastmf.reading.interactions",
     "refit": "fastmf.models.refitting",
     "suggest_model": "fastmf.models.suggestion",
@@ -73,6 +75,7 @@ __all__ = [
     "import_implicit",
     "index_items",
     "load",
+    "log_to",
     "metrics",
     "read_parquet",
     "refit",

@@ -15,7 +15,8 @@ import pyarrow.csv
 
 from fastmf import Interactions
 from fastmf.common.files import new_file
-from fastmf_bench.pace import Lap, clocks, peak_bytes
+from fastmf.common.machine import peak_bytes
+from fastmf_bench.pace import Lap, clocks
 from fastmf_bench.problems import Problem
 
 # Reading the text takes as long as several epochs, and varies: the time of one epoch is a share of that of many.

@@ -3,7 +3,6 @@
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
@@ -47,15 +46,3 @@ def clocks() -> Lap:
     """Read both clocks: seconds of wall, and of CPU of this process with the children that it has waited for."""
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return Lap(time.perf_counter(), own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime)
-
-
-def peak_bytes(process: int | None = None) -> int:
-    """Return the largest resident size so far of a process, this one if None; 0 where the system does not tell.
-
-    Not `getrusage`, which counts what the parent held when it started the process.
-    """
-    try:
-        status = Path("/proc", "self" if process is None else str(process), "status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)

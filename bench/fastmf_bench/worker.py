@@ -12,7 +12,8 @@ from typing import Any, TextIO
 
 from threadpoolctl import threadpool_info
 
-from fastmf_bench.pace import Lap, clocks, peak_bytes
+from fastmf.common.machine import peak_bytes
+from fastmf_bench.pace import Lap, clocks
 from fastmf_bench.suites import TASKS
 
 

@@ -32,8 +32,10 @@ from fastmf.cli import (
     verify,
     warmup,
 )
+from fastmf.cli.configuration import parse, to_toml
 from fastmf.cli.interruptions import as_interruptions, in_words, status_of
-from fastmf.cli.options import option_of
+from fastmf.cli.options import destination_of, option_of
+from fastmf.cli.run_log import logged_run
 from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarning
 
 _COMMANDS = (
@@ -55,21 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return bench.run_with(given[1:])
     command = next((word for word in given if not word.startswith("-")), "")
     try:
-        parsed = make_parser(command).parse_args(given)
+        parsed = parse(make_parser(command), command, given, argparse.Namespace(arguments=given, run_log=None))
     except KeyboardInterrupt as error:  # it has to import the models
         print(f"fastmf: {in_words(error)}", file=sys.stderr)
         return status_of(error)
+    except ParameterError as error:  # of its configuration
+        print(f"fastmf {command}: {error}", file=sys.stderr)
+        return 2
     _print_every_letter()
     try:
-        with as_interruptions(), _notes_in_one_line(parsed):
-            status = int(parsed.run(parsed))
+        with as_interruptions(), _notes_in_one_line(parsed), logged_run(parsed):
+            status = _print_config(parsed) if getattr(parsed, "print_config", False) else int(parsed.run(parsed))
             _flush_results()
         return status
     except (FastMFError, OSError, MemoryError, KeyboardInterrupt) as error:
         _drop_unwritten_results()
         if parsed.debug:
             raise
-        print(f"fastmf {parsed.command}: {_message(error, parsed.parser)}", file=sys.stderr)
+        print(f"fastmf {parsed.command}: {_message(error, parsed)}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt):
             return status_of(error)
         return 2 if isinstance(error, ParameterError) else 1
@@ -100,7 +105,7 @@ def _notes_in_one_line(parsed: argparse.Namespace) -> Iterator[None]:
 
 
 def _warn_of_quality(warning: QualityWarning, parsed: argparse.Namespace) -> None:
-    text = warning.in_words_of(partial(option_of, parsed.parser))
+    text = warning.in_words_of(partial(_name_of, parsed))
     if text not in parsed.warned:
         parsed.warned.append(text)
         if not getattr(parsed, "quiet", False):
@@ -133,10 +138,23 @@ def _drop_unwritten_results() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _message(error: BaseException, parser: argparse.ArgumentParser) -> str:
+def _print_config(parsed: argparse.Namespace) -> int:
+    print(to_toml(parsed))
+    return 0
+
+
+def _name_of(parsed: argparse.Namespace, parameter: str) -> str | None:
+    """Return what the caller has set a parameter with: an option, or a key of the configuration."""
+    configured, destination = parsed.configuration, destination_of(parameter)
+    if configured is not None and destination in configured.keys:
+        return f"{configured.keys[destination]} in {configured.path}"
+    return option_of(parsed.parser, parameter)
+
+
+def _message(error: BaseException, parsed: argparse.Namespace) -> str:
     """Word an error for people who have called the command."""
     if isinstance(error, FastMFError):
-        return "; ".join([error.in_words_of(partial(option_of, parser)), *getattr(error, "__notes__", ())])
+        return "; ".join([error.in_words_of(partial(_name_of, parsed)), *getattr(error, "__notes__", ())])
     if isinstance(error, KeyboardInterrupt):
         return in_words(error)
     if isinstance(error, MemoryError):

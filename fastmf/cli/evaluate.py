@@ -20,7 +20,9 @@ the metric by which the model selects epochs, a last line says so.
 import argparse
 from typing import Any
 
+from fastmf.cli.configuration import add_config_options
 from fastmf.cli.options import add_run_options, fraction, load_model, note, print_result, show
+from fastmf.cli.run_log import add_log_option, log_result
 from fastmf.cli.setting_options import add_setting_options, read_setting
 
 
@@ -48,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out the metrics of the baseline; a model that an earlier version saved may have none",
     )
     add_run_options(parser)
+    add_log_option(parser)
+    add_config_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -68,6 +72,7 @@ def run(parsed: argparse.Namespace) -> int:
     results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
     if not parsed.no_baseline and isinstance(model, FactorModel) and not has_baseline(results):
         note("no baseline: the model was saved by an earlier version; fit it again", parsed)
+    log_result(results, parsed)
     print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
     found = verdict(results, model.is_implicit, {"rmse", model.validation_metrics[0]})
     if found is not None and not parsed.json:

@@ -58,11 +58,37 @@ _OPTION_OF = {
 }
 
 
+def destination_of(parameter: str) -> str:
+    """Return where a command keeps what is given for a parameter of the library."""
+    return _OPTION_OF.get(parameter, parameter)
+
+
 def option_of(parser: argparse.ArgumentParser, parameter: str) -> str | None:
     """Return the option of a command that sets a parameter of the library; None if there is none."""
-    destination = _OPTION_OF.get(parameter, parameter)
+    destination = destination_of(parameter)
     options = (action.option_strings for action in parser._actions if action.dest == destination)
     return next((names[-1] for names in options if names), None)
+
+
+NOT_OF_THE_RUN = ("help", "debug", "config", "print_config", "log")
+"""Options that say nothing of what is done."""
+
+
+def name_of(action: argparse.Action) -> str:
+    """Return the name of an argument in a configuration: that of its option without dashes, or a word for its place."""
+    return max(action.option_strings, key=len).lstrip("-") if action.option_strings else action.dest
+
+
+def resolved_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of a run by their names, as given or by default; those that are not set are left out."""
+    options: dict[str, Any] = {}
+    for action in parsed.parser._actions:
+        value = getattr(parsed, action.dest, None)
+        is_switch = action.nargs == 0
+        if action.dest in NOT_OF_THE_RUN or (value != action.const if is_switch else value is None):
+            continue
+        options[name_of(action)] = True if is_switch else value
+    return options
 
 
 def add_column_options(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ counted, and left out.
 import argparse
 from typing import Any, NamedTuple
 
+from fastmf.cli.configuration import add_config_options
 from fastmf.cli.options import (
     add_cold_option,
     add_column_options,
@@ -26,6 +27,7 @@ from fastmf.cli.options import (
     print_result,
     read_ratings,
 )
+from fastmf.cli.run_log import add_log_option, log_result
 
 # So many unknown users, or items, are shown.
 _SHOWN = 3
@@ -52,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_column_options(parser)
     add_run_options(parser)
+    add_log_option(parser)
+    add_config_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -72,7 +76,9 @@ def run(parsed: argparse.Namespace) -> int:
         partitioned=parsed.partitioned,
         overwrite=parsed.overwrite,
     )
-    print_result({"output": parsed.output, **asked.counts, "n_rows": n_rows, **asked.unknown}, parsed.json)
+    result = {"output": parsed.output, **asked.counts, "n_rows": n_rows, **asked.unknown}
+    log_result(result, parsed)
+    print_result(result, parsed.json)
     return 0
 
 

@@ -10,7 +10,9 @@ then trains on everything.
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from fastmf.cli.configuration import add_config_options
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
+from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_result
 from fastmf.cli.validation import Parts, add_validation_options, described, is_asked_for, read_parts, require_consistent
 from fastmf.errors import ParameterError
 
@@ -38,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_column_options(parser)
     add_parameter_options(parser)
     add_run_options(parser)
+    add_log_option(parser)
+    add_config_options(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -52,7 +56,9 @@ def run(parsed: argparse.Namespace) -> int:
         _require_validation_for_patience(model, parsed)
     require_replaceable(parsed.output, parsed.overwrite)
     parts = read_parts(parsed)
-    model = choose_model(candidates, parts.train, parsed).fit(parts.train, validation=parts.validation)
+    log_data(parts.train, parsed, **described(parts, parsed))
+    model = choose_model(candidates, parts.train, parsed)
+    model.fit(parts.train, validation=parts.validation, callbacks=callbacks_of(parsed))
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **_kept(model, parsed)}
     result["seconds"] = sum(record["seconds"] for record in model.history)
     baseline = _baseline(model, parts)
@@ -65,6 +71,7 @@ def run(parsed: argparse.Namespace) -> int:
     source = {"files": parsed.ratings, **baseline}
     model.save(parsed.output, overwrite=parsed.overwrite, source=source, factor_dtype=parsed.factor_dtype)
     details |= {"chosen": model.chosen, "warnings": parsed.warned}
+    log_result(result | {name: details[name] for name in details if name != "history"}, parsed)
     print_result(result | details if parsed.json else shown, parsed.json)
     return 0
 
@@ -106,7 +113,7 @@ def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace) -> tuple["M
     import fastmf
 
     n_before = len(model.history)
-    model = fastmf.refit(model, parts.whole)
+    model = fastmf.refit(model, parts.whole, callbacks=callbacks_of(parsed))
     history = model.history[n_before:]
     n_ratings = model.fitted.data["n_ratings"]
     epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"

@@ -22,6 +22,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from fastmf.cli.configuration import add_config_options
 from fastmf.cli.options import (
     add_column_options,
     add_run_options,
@@ -31,6 +32,7 @@ from fastmf.cli.options import (
     print_result,
     read_ratings,
 )
+from fastmf.cli.run_log import add_log_option, log_data, log_result
 from fastmf.cli.validation import DEFAULT_SHARE, duplicates_of_whole, read_whole, require_consistent, require_same_ids
 from fastmf.errors import ParameterError
 
@@ -58,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_column_options(parser)
     add_parameter_options(parser)
     add_run_options(parser)
+    add_log_option(parser)
+    add_config_options(parser)
 
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +135,7 @@ def run(parsed: argparse.Namespace) -> int:
         _space(parsed, model)
     ratings = read_ratings(parsed.ratings, parsed)
     note(f"read {ratings.n_ratings:,} ratings of {ratings.n_users:,} users on {ratings.n_items:,} items", parsed)
+    log_data(ratings, parsed)
     validation = _read_apart(ratings, parsed) or parsed.validation_fraction or DEFAULT_SHARE
     model = choose_model(candidates, ratings, parsed)
     tuned = fastmf.tune(
@@ -152,8 +157,10 @@ def run(parsed: argparse.Namespace) -> int:
     found = verdict(
         {tuned.metric: tuned.score, f"baseline_{tuned.metric}": tuned.baseline_score}, tuned.model.is_implicit
     )
+    result = _result_for_programs(tuned, found, parsed)
+    log_result(result, parsed)
     if parsed.json:
-        print_result(_result_for_programs(tuned, found, parsed), as_json=True)
+        print_result(result, as_json=True)
         return 0
     print_result(_result(tuned, parsed), as_json=False)
     if found is not None:

@@ -7,13 +7,15 @@ from typing import Never
 
 from tqdm import tqdm
 
+from fastmf.common.work_log import LOG
+
 _SECONDS_BETWEEN_LINES = 5.0
 # A line without bar and rate leaves room for a long note in 80 columns.
 _WITHOUT_RATE = "{desc}: {n_fmt}/{total_fmt}{unit}s [{elapsed}{postfix}]"
 
 
 class Progress:
-    """Counts steps of long work and shows them if asked to; a context manager.
+    """Counts steps of long work, tells them to `logging`, and shows them if asked to; a context manager.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ class Progress:
     def advance(self, steps: int, note: str = "") -> None:
         """Count ``steps`` more, with a note on how it goes."""
         self._done += steps
+        LOG.debug("%s: %d/%d %ss %s", self._label, self._done, self._total, self._unit, note)
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(steps)

@@ -29,6 +29,7 @@ from fastmf.common.files import (
     require_absent,
 )
 from fastmf.common.parameters import require_choice
+from fastmf.common.work_log import logged
 from fastmf.errors import ModelError, OutputError, OutputExistsError
 from fastmf.keeping import manifest as manifests
 from fastmf.keeping.card import make_card
@@ -105,7 +106,7 @@ def save(
     if factor_dtype == "float16":
         arrays = {name: to_halves(name, array) if _is_of_factors(name) else array for name, array in arrays.items()}
     n_bytes = sum(array.nbytes for array in arrays.values()) + sum(ids.nbytes for ids in vocabularies)
-    with new_directory(path, overwrite, n_bytes) as folder:
+    with logged(f"saving {type(model).__name__} to {path}"), new_directory(path, overwrite, n_bytes) as folder:
         for name, array in arrays.items():
             np.save(folder / name, array, allow_pickle=False)
         for name, vocabulary in zip(ID_FILES, vocabularies, strict=True):

@@ -18,6 +18,7 @@ from fastmf.answering.answers import Batches, add_scans
 from fastmf.common.files import naming, new_directory, new_file, output_path, require_absent
 from fastmf.common.leftovers import locked, parts_beside
 from fastmf.common.progress import Progress
+from fastmf.common.work_log import logged
 from fastmf.errors import DataError, OutputError, OutputExistsError
 from fastmf.reading.parquet import PathLike
 from fastmf_kernels.topk.arrays import Scan
@@ -68,7 +69,8 @@ def write_recommendations(
     require_replaceable(path, overwrite=overwrite, partitioned=partitioned)
     if batches.n_users == 0:
         raise DataError("there are no users to recommend to; expected at least one")
-    with _parts_directory(path, batches.fingerprint()) as folder:
+    work = f"recommending to {batches.n_users:,} users in {path}"
+    with logged(work), _parts_directory(path, batches.fingerprint()) as folder:
         files = _write_parts(batches, folder, path, shown)
         n_rows = sum(int(pq.read_metadata(file).num_rows) for file in files)
         if partitioned:

@@ -13,6 +13,7 @@ from fastmf.answering.fitted import Fitted, TrainingCounts
 from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, number, require_integer, require_number, require_number_or_auto
 from fastmf.common.progress import Progress
+from fastmf.common.work_log import logged
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.base import Model
 from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms, biases_of_rows
@@ -78,7 +79,8 @@ class Baseline(Model):
         n_users, n_items, n_ratings = interactions.n_users, interactions.n_items, interactions.n_ratings
         n_bytes = _BYTES_PER_ROW * (n_users + n_items) + _BYTES_PER_RATING * n_ratings
         sizes = f"{n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
-        with needing(n_bytes, f"training {type(self).__name__} ({sizes})"):
+        work = f"training {type(self).__name__} ({sizes})"
+        with logged(work), needing(n_bytes, work):
             interactions.lay_out(self.n_threads)
             with self._in_progress() as show:
                 self._keep(self._run(interactions, held_out, list(callbacks), show))

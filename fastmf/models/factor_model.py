@@ -15,6 +15,7 @@ from fastmf.backend import Kernels, get_backend
 from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, require_integer, require_number_or_auto
 from fastmf.common.progress import Progress
+from fastmf.common.work_log import logged
 from fastmf.errors import named
 from fastmf.models.advice import advise_on_data, advise_on_fit
 from fastmf.models.base import Model
@@ -123,7 +124,8 @@ class FactorModel(Model):
         """
         interactions = as_training_part(ratings)
         held_out = as_held_out_part(validation, self.patience)
-        with self._needing_memory(interactions.n_users, interactions.n_items, interactions.n_ratings):
+        sizes = interactions.n_users, interactions.n_items, interactions.n_ratings
+        with logged(self._work_in_words(*sizes)), self._needing_memory(*sizes):
             interactions.lay_out(self.n_threads)
             # A copy has learned nothing: whether it is implicit is what its parameters say.
             advise_on_data(dataclasses.replace(self), interactions, held_out)
@@ -165,8 +167,11 @@ class FactorModel(Model):
         """Return a context in which want of memory is an error that says about how much the fit needs."""
         copies = self.factor_copies + (self.patience is not None)
         n_bytes = 4 * (n_users + n_items) * (self.n_factors + 2) * copies + _BYTES_PER_RATING * n_ratings
+        return needing(n_bytes, self._work_in_words(n_users, n_items, n_ratings))
+
+    def _work_in_words(self, n_users: int, n_items: int, n_ratings: int) -> str:
         sizes = f"{self.n_factors} factors of {n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
-        return needing(n_bytes, f"training {type(self).__name__} ({sizes})")
+        return f"training {type(self).__name__} ({sizes})"
 
     def _train(
         self, trainer: Trainer, fitted: Fitted, held_out: Interactions | None, callbacks: Iterable[Callback]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fastmf.common.work_log import LOG
 from fastmf.errors import ModelError
 from fastmf.keeping.model_directory import inspect, read
 from fastmf.keeping.regular_files import damaged
@@ -59,6 +60,8 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
     except (LookupError, TypeError, ValueError, StopIteration) as error:
         patience = fitted.trained_with.get("patience", stored.parameters.get("patience"))
         raise damaged(path, f"its history lacks what patience={patience!r} needs") from error
+    sizes = type(model).__name__, fitted.n_users, fitted.n_items
+    LOG.info("loaded %s of %d users and %d items from %s", *sizes, path)
     return model
 
 

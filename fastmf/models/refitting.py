@@ -1,11 +1,12 @@
 """Training again on everything, once a validation set has told for how long."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastmf.errors import ParameterError
 from fastmf.models.advice import silent
 from fastmf.models.base import Model
-from fastmf.models.training import Record, best_record
+from fastmf.models.training import Callback, Record, best_record
 
 
 def best_validated(model: Model) -> Record:
@@ -32,7 +33,7 @@ def _validated(model: Model) -> list[Record]:
     return history if any(key.partition("@")[0] == name for key in (history or [{}])[0]) else []
 
 
-def refit(model: Model, ratings: Any) -> Model:
+def refit(model: Model, ratings: Any, *, callbacks: Iterable[Callback] = ()) -> Model:
     """Train a copy of a model again: on all ratings, for as many epochs as were best on the validation set.
 
     Parameters
@@ -41,6 +42,8 @@ def refit(model: Model, ratings: Any) -> Model:
         Fitted. It stays as it is.
     ratings : Interactions, table or SciPy sparse matrix
         All ratings: those that the model was trained on and those that it was validated on.
+    callbacks : iterable of callable
+        As those of `fit`.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def refit(model: Model, ratings: Any) -> Model:
         if _validated(model):
             params["n_epochs"] = int(best_validated(model)["epoch"])
     with silent():
-        again = type(model)(**params).fit(ratings)
+        again = type(model)(**params).fit(ratings, callbacks=callbacks)
     records = [{**record, "refit": True} for record in again.history]
     again.restore(again.fitted, model.history + records)
     return again

@@ -10,6 +10,7 @@ import pyarrow as pa
 from fastmf.common.lazy import compute_once, state_without_locks
 from fastmf.common.memory import needing
 from fastmf.common.parameters import require_choice
+from fastmf.common.work_log import logged
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading import checks, ids
 from fastmf.reading.columns import IDS, RATINGS, TIMES, Column, Kind, Names, Place
@@ -361,7 +362,8 @@ def read_parquet(
         files.type_of(name, kind, f"; name another with {named(parameter)}=...")
     label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
     source = _Source(label, files.count_rows(), lambda name, kind: None if name is None else files.read(name, kind))
-    return _build(source, names, duplicates)
+    with logged(f"reading {source.n_rows:,} ratings from {label}"):
+        return _build(source, names, duplicates)
 
 
 class _Source(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import fastmf
+from fastmf.common.machine import peak_bytes
 from fastmf_bench import libmf
 from fastmf_bench.contest import Contestant
-from fastmf_bench.pace import Pace, Task, peak_bytes
+from fastmf_bench.pace import Pace, Task
 from fastmf_bench.problems import SHAPES, Problem, Shape, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
