@@ -152,7 +152,7 @@ def _parse_around(
             return parser.parse_args(given, argparse.Namespace(**vars(namespace)))
         except _WrongCall as error:
             errors.append(str(error))
-    raise _WrongCall(errors[0] if errors[-1].startswith("unrecognized") else errors[-1])
+    raise _WrongCall(errors[-1] if errors[0].startswith("the following arguments are required") else errors[0])
 
 
 def _fail(message: str) -> Never:
@@ -164,8 +164,8 @@ def _read(path: str, command: str, parser: argparse.ArgumentParser) -> Configura
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     for name in tables:
         if name not in COMMANDS:
-            near = _nearest(name, {known: known for known in COMMANDS})
-            raise ParameterError(f"[{name}] in {path} is no command that takes a configuration{near}")
+            near = _nearest(name, {known: known for known in COMMANDS}) or "one of " + ", ".join(COMMANDS)
+            raise ParameterError(f"[{name}] in {path} is no command that takes a configuration; expected {near}")
     configured = Configuration(path, {}, {})
     _add(configured, {key: value for key, value in content.items() if key not in tables}, command, parser)
     of_command = Configuration(path, {}, {})
@@ -192,8 +192,10 @@ def _add(configured: Configuration, given: dict[str, Any], command: str, parser:
         if action is None:
             meant = {other.dest.replace("_", "-"): name for name, other in actions.items()}
             near = _nearest(key.replace("_", "-"), meant | {name: name for name in actions})
+            expected = f"{near}, or another that" if near else "one that"
             raise ParameterError(
-                f"{key} in {configured.path} is no option of {command}{near}; `fastmf {command} --help` lists them"
+                f"{key} in {configured.path} is no option of {command}; expected {expected} `fastmf {command} --help` "
+                "lists"
             )
         if action.dest in configured.values:
             other = configured.keys[action.dest]
@@ -205,9 +207,9 @@ def _add(configured: Configuration, given: dict[str, Any], command: str, parser:
 
 
 def _nearest(name: str, meant: dict[str, str]) -> str:
-    """Suggest what a mistyped name stands for, by the meaning of each known name."""
+    """Return what a mistyped name may stand for, by the meaning of each known name; else an empty word."""
     found = difflib.get_close_matches(name, list(meant), n=1, cutoff=0.5)
-    return f"; did you mean {meant[found[0]]}?" if found else ""
+    return meant[found[0]] if found else ""
 
 
 _OFF = object()

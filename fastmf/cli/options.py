@@ -70,7 +70,7 @@ def option_of(parser: argparse.ArgumentParser, parameter: str) -> str | None:
     return next((names[-1] for names in options if names), None)
 
 
-NOT_OF_THE_RUN = ("help", "debug", "config", "print_config", "log")
+NOT_OF_THE_RUN = ("help", "debug", "config", "print_config")
 """Options that say nothing of what is done."""
 
 

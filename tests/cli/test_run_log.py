@@ -34,7 +34,7 @@ def test_train_logs_options_data_epochs_and_metrics(
     options = start["options"]
     assert options["ratings"] == [str(data.ratings)]
     assert (options["factors"], options["no-biases"], options["seed"], options["refit"]) == (4, True, 0, True)
-    assert not {"log", "debug", "no-rating-column", "patience", "quiet", "checkpoint"} & set(options)
+    assert not {"debug", "config", "no-rating-column", "patience", "quiet", "checkpoint"} & set(options)
     result = json.loads(done.stdout)
     n_ratings = {"n_ratings": result["n_ratings"], "validation": result["validation"]}
     assert {name: sizes[name] for name in ("event", *n_ratings)} == {"event": "data", **n_ratings}
