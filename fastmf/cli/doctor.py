@@ -13,6 +13,10 @@ from typing import Any
 
 from fastmf.cli.options import add_output_options, print_result
 
+VARIABLES = ("FASTMF_CACHE_DIR", "FASTMF_PLAIN_LOOPS")
+"""The environment variables of fastmf: `docs/environment.md` says what they mean."""
+_PREFIX = "FASTMF_"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -21,7 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Collect the facts and print them."""
-    print_result({**_versions(), **_threads(), **_cache(), "inner loops": _inner_loops(), "gpu": _gpu()}, parsed.json)
+    print_result(
+        {
+            **_versions(),
+            **_threads(),
+            **_cache(),
+            "inner loops": _inner_loops(),
+            "gpu": _gpu(),
+            "environment": _environment(),
+        },
+        parsed.json,
+    )
     return 0
 
 
@@ -76,6 +90,16 @@ def _cache() -> dict[str, Any]:
     if obstacle is not None:
         where = f"{where} (read-only)" if n_stored else f"off: {obstacle}"
     return {"kernel cache": where, "kernels cached": n_stored}
+
+
+def _environment() -> str:
+    """Say which variables of fastmf are set, also those that a slip of the pen has made of them."""
+    found = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_PREFIX)}
+    words = (
+        f"{name}={value!r}" + ("" if name in VARIABLES else " (not a variable of the library)")
+        for name, value in found.items()
+    )
+    return ", ".join(words) or "nothing is set"
 
 
 def _inner_loops() -> str:

@@ -183,7 +183,7 @@ def test_print_config_does_nothing_else(call_fastmf: Callable[..., Done], conten
 
 
 REFUSED = {
-    "factor = 8": "factor in run.toml is no option of train; expected factors, or another that `fastmf train --help` lists",
+    "factor = 8": "factor in run.toml is no option of train; expected factors, or another that `fastmf train --help`",
     "n_factors = 8": "n_factors in run.toml is no option of train; expected factors, or another",
     "zzz = 8": "zzz in run.toml is no option of train; expected one that `fastmf train --help` lists",
     "help = true": "help in run.toml is no option of train",

@@ -63,6 +63,18 @@ def test_doctor_says_why_there_is_no_vector_code(variable: str, told: str, run_f
     assert json.loads(done.stdout)["inner loops"] == told
 
 
+def test_doctor_shows_the_variables_that_are_set(run_fastmf: Callable[..., Done]) -> None:
+    change = "for name in list(os.environ): name.startswith('FASTMF_') and os.environ.pop(name)"
+    of_run = "os.environ |= {'FASTMF_CACHE_DIR': '', 'FASTMF_Cache': 'x'}"
+
+    told = [
+        json.loads(run_fastmf("doctor", "--json", prelude=f"import os\n{text}").stdout) for text in (change, of_run)
+    ]
+
+    assert told[0]["environment"] == "nothing is set"
+    assert "FASTMF_CACHE_DIR='', FASTMF_Cache='x' (not a variable of the library)" in told[1]["environment"]
+
+
 def test_doctor_knows_a_read_only_cache(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call_fastmf: Callable[..., Done]
 ) -> None:
