@@ -99,8 +99,7 @@ def to_toml(parsed: argparse.Namespace) -> str:
     output = "recs.parquet"
     k = 10
     strict = true
-    user-column = "user_id"
-    cold = "skip"
+    ...
     device = "cpu"
     """
     options = resolved_options(parsed)
