@@ -8,6 +8,8 @@ from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
 TRIES = 16
 """How often a column that a row does not have is drawn, before there is taken to be none."""
+GOLDEN_RATIO = 0.6180339887498949
+"""Its multiples, without their whole parts, lie in [0, 1) more evenly than random numbers, however many there are."""
 
 
 class Fixed(NamedTuple):
@@ -58,7 +60,7 @@ class Descent(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """How columns that a row does not have are drawn.
+    """How columns that a row does not have are drawn, one after the other at even distances.
 
     Attributes
     ----------

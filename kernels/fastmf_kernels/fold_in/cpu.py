@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmf_kernels._jit import device, inlined, kernel, run_tasks
 from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
-from fastmf_kernels.fold_in.arrays import TRIES, Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels.fold_in.arrays import GOLDEN_RATIO, TRIES, Descent, Draws, Fixed, Folded, Rivals
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.panels import WIDTH
 from fastmf_kernels.linalg.rows import (
@@ -194,7 +194,7 @@ def _walk_ratings(problem: _Problem, first: int, last: int, order: Int32Array, m
     fixed, descent = problem.fixed, problem.descent
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(0)
+        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
         base = hold_row(problem.bases, np.uint64(r) * width, problem.panels)
         row, state = _begin(problem, r)
         average = row
@@ -227,7 +227,8 @@ def _walk_choices(problem: _Problem, first: int, last: int, order: Int32Array, m
     fixed, descent = problem.fixed, problem.descent
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(0)
+        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
+        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -239,7 +240,7 @@ def _walk_choices(problem: _Problem, first: int, last: int, order: Int32Array, m
                 for d in range(n_draws + 1):
                     drawn = np.int64(problem.indices[start + np.uint64(order[n])])
                     if d > 0:
-                        drawn, _, counter = _draw(draws.cumulative, problem.indices, start, stop, descent.key, counter)
+                        drawn, _, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
                     if drawn >= 0:
                         column = np.uint64(drawn)
                         score = _alone(row, state, fixed, column) + fixed.biases[column]
@@ -257,7 +258,8 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, order: Int32Array
     fixed, descent = problem.fixed, problem.descent
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(0)
+        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
+        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -267,7 +269,7 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, order: Int32Array
             for n in range(stop - start):
                 chosen = np.uint64(problem.indices[start + np.uint64(order[n])])
                 for _ in range(_n_draws(draws.counts[r], n, stop - start)):
-                    found, _, counter = _draw(draws.cumulative, problem.indices, start, stop, descent.key, counter)
+                    found, _, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
                     if found >= 0:
                         drawn = np.uint64(found)
                         behind = _alone(row, state, fixed, drawn) + fixed.biases[drawn]
@@ -285,7 +287,8 @@ def _walk_item_pairs(problem: _Problem, first: int, last: int, order: Int32Array
     fixed, descent = problem.fixed, problem.descent
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(0)
+        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
+        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -299,11 +302,9 @@ def _walk_item_pairs(problem: _Problem, first: int, last: int, order: Int32Array
                 for d in range(rivals.n_negatives + n_draws):
                     if d < rivals.n_negatives:
                         user = chosen
-                        rival, _, counter = _draw(rivals.cumulative, rivals.indices, begin, end, descent.key, counter)
+                        rival, _, n_drawn = _draw(rivals.cumulative, rivals.indices, begin, end, offset, n_drawn)
                     else:
-                        user, position, counter = _draw(
-                            draws.cumulative, problem.indices, start, stop, descent.key, counter
-                        )
+                        user, position, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
                         rival = np.int64(rivals.indices[np.uint64(position)]) if user >= 0 else np.int64(-1)
                     if rival >= 0:
                         column = np.uint64(user)
@@ -409,17 +410,18 @@ def _shuffle(order: Int32Array, n: Index, key: np.uint64, counter: np.uint64) ->
 
 @device
 def _draw(
-    cumulative: Int64Array, excluded: Int32Array, start: Index, stop: Index, key: np.uint64, counter: np.uint64
-) -> tuple[np.int64, np.int64, np.uint64]:
-    """Draw a column that is not in ``excluded[start:stop]``; returns it, the position, and the counter."""
+    cumulative: Int64Array, excluded: Int32Array, start: Index, stop: Index, offset: float, n_drawn: np.int64
+) -> tuple[np.int64, np.int64, np.int64]:
+    """Draw a column that is not in ``excluded[start:stop]``; returns it, the position, and the number of draws."""
     for _ in range(TRIES):
-        position = np.int64(_share(_hashed(key, counter)) * cumulative[-1])
-        counter += np.uint64(1)
+        n_drawn += np.int64(1)
+        place = offset + np.float64(n_drawn) * GOLDEN_RATIO
+        position = min(np.int64((place - np.floor(place)) * cumulative[-1]), cumulative[-1] - np.int64(1))
         column = np.int64(_first_above(cumulative, 0, len(cumulative), position)) - 1
-        place = _first_above(excluded, np.int64(start), np.int64(stop), column - 1)
-        if place == np.int64(stop) or excluded[place] != column:
-            return column, position, counter
-    return np.int64(-1), np.int64(-1), counter
+        entry = _first_above(excluded, np.int64(start), np.int64(stop), column - 1)
+        if entry == np.int64(stop) or excluded[entry] != column:
+            return column, position, n_drawn
+    return np.int64(-1), np.int64(-1), n_drawn
 
 
 @device

@@ -11,6 +11,10 @@ the pair of a choice i and an item j drawn. The result is the mean of x and of b
 the epochs: the noise of single steps is gone from it (Polyak, Juditsky, "Acceleration of Stochastic Approximation by
 Averaging", SIAM Journal on Control and Optimization 30(4), 1992).
 
+The d-th draw of a row is the fractional part of u + d·φ, with φ the golden ratio and u random: all columns are drawn
+about equally often among however many draws, which makes the result depend less on them (Kuipers, Niederreiter,
+"Uniform Distribution of Sequences", 1974, chapter 2).
+
 The steps of a row do not depend on the other rows. A row without entries stays 0.
 """
 
@@ -19,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
-from fastmf_kernels.fold_in.arrays import TRIES, Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels.fold_in.arrays import GOLDEN_RATIO, TRIES, Descent, Draws, Fixed, Folded, Rivals
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Link
 
@@ -198,7 +202,8 @@ class _Row:
         self.descent, self.scale, self.n_factors = descent, scale, n_factors
         self.x, self.bias, self.accumulator = np.zeros(n_factors), 0.0, 1.0
         self.mean, self.mean_bias, self.n_averaged = np.zeros(n_factors), 0.0, 0
-        self.epoch = self.counter = 0
+        self.epoch = self.counter = self.n_drawn = 0
+        self.offset = self.random()
 
     def random(self) -> float:
         """Return the next number from 0 to just below 1: SplitMix64."""
@@ -212,7 +217,9 @@ class _Row:
     def draw(self, cumulative: Int64Array, excluded: Int32Array) -> tuple[int, int]:
         """Draw a column that is not among some, and return it with the position that was drawn; -1 if none is found."""
         for _ in range(TRIES):
-            position = int(self.random() * cumulative[-1])
+            self.n_drawn += 1
+            place = self.offset + self.n_drawn * GOLDEN_RATIO
+            position = min(int((place - np.floor(place)) * cumulative[-1]), int(cumulative[-1]) - 1)
             column = int(np.searchsorted(cumulative, position, side="right")) - 1
             if column not in excluded:
                 return column, position
