@@ -276,6 +276,14 @@ def test_a_rating_whose_factors_are_no_numbers(name: str) -> None:
         model.fold_in(of_size(model, 3e38))
 
 
+def test_svdpp_without_implicit_factors() -> None:
+    model = fresh("svdpp")
+    del model.fitted.state["item_implicit_factors"]
+    with pytest.raises(DataError, match="train it again"):
+        model.fold_in(TRAIN)
+    assert model.fold_in(TRAIN, "item").factors.any()
+
+
 # Parameters
 
 

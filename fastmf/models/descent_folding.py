@@ -170,8 +170,19 @@ def fold_in_pairs(folding: Folding, rows: CSR) -> tuple[Float32Array, Float32Arr
 
 
 def implicit_sums(folding: Folding, rows: CSR) -> Float32Array:
-    """Return z of SVD++ of users: |N|^-½ Σ y_j over the items j that they have rated, shape (n_users, n_factors)."""
-    y, kernels = folding.fitted.state["item_implicit_factors"], folding.kernels
+    """Return z of SVD++ of users: |N|^-½ Σ y_j over the items j that they have rated, shape (n_users, n_factors).
+
+    Raises
+    ------
+    DataError
+        If the model was saved without y.
+    """
+    y, kernels = folding.fitted.state.get("item_implicit_factors"), folding.kernels
+    if y is None:
+        raise DataError(
+            "this model was saved without the implicit factors of items, and users cannot be folded in without them; "
+            "train it again"
+        )
     width = -(-y.shape[1] // _WIDTH) * _WIDTH
     padded = folding.fitted.kept(("fold in", "implicit"), lambda: in_huge_pages(y, width))
     zeros = np.zeros((len(rows.indptr) - 1, width), np.float32)
