@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fastmf.answering.plain_arrays import require_threads
 from fastmf.answering.scoring import ItemFilter
 from fastmf.common.locks import ProcessLock
 from fastmf.common.parameters import require_integer
+from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError
 from fastmf.models.base import Model
 from fastmf.reading.interactions import Interactions
@@ -83,6 +84,10 @@ class Recommender:
         given = {require_name(name): ids_of(name, items, state.fitted) for name, items in (filters or {}).items()}
         # Requests read this reference once; only threads that hold the lock `_changing` replace it.
         self._state = state.with_filters(given)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be sent to another process."""
+        raise TypeError("a Recommender cannot be pickled; make one in each process, from the path of the model")
 
     @property
     def model(self) -> Model:
@@ -203,7 +208,8 @@ class Recommender:
             Such as "in stock"; it may not start with "not ".
         items : bool array, shape (n_items,), or collection of item ids
             A mask in the order of the ``item_ids`` of the model, or ids. The ids are kept: after `swap` the filter has
-            the same items. Ids that the model does not know are ignored until a model does.
+            the same items. Ids that the model does not know are ignored until a model does. Where another thread may
+            swap the model meanwhile, give ids: a mask is read as one of the model that answers then.
 
         Raises
         ------
@@ -243,8 +249,8 @@ class Recommender:
     def swap(self, model_or_path: Model | PathLike, *, verify: bool = False) -> None:
         """Replace the model while requests run.
 
-        The new model is loaded and laid out as the old one is before requests find it. Requests that have begun are
-        answered by the old one. Where anything fails, the old model stays.
+        The new model is loaded and laid out as the old one is before requests find it; until then both are in memory.
+        Requests that have begun are answered by the old one. Where anything fails, the old model stays.
 
         Parameters
         ----------
@@ -260,15 +266,19 @@ class Recommender:
             If its ids are of another type than those of the filters.
         """
         try:
-            model = open_model(model_or_path, self._n_threads, verify)
-            with self._changing.of_this_process:
-                state = self._state.with_model(model)
-                warm_up(state, min(10, state.fitted.n_items))
-                self._state = state
+            with logged("swapping the model"):
+                self._replace(model_or_path, verify)
         except BaseException:
             self._statistics.add("failed_swaps")
             raise
         self._statistics.add("swaps")
+
+    def _replace(self, model_or_path: Model | PathLike, verify: bool) -> None:
+        model = open_model(model_or_path, self._n_threads, verify)
+        with self._changing.of_this_process:
+            state = self._state.with_model(model)
+            warm_up(state, min(10, state.fitted.n_items))
+            self._state = state
 
     def warmup(self, k: int = 10) -> None:
         """Do now what first requests would do: load kernels, lay items out, read the model's pages.

@@ -80,6 +80,8 @@ class Wishes(NamedTuple):
 def read_request(state: State, users: Any, wishes: Wishes) -> Request:
     """Check a request for users by their ids, whether or not the model knows them."""
     require_choice("cold", wishes.cold, COLD)
+    if users is None:
+        raise ParameterError(f"{named('users')} is None; expected ids: for all users call the model's own recommend")
     fitted = state.fitted
     user_ids = ids.normalise(read_once(users), "users")
     rows = ids.search(fitted.user_ids, user_ids, "users")

@@ -1,6 +1,8 @@
 """`fastmf.Recommender` answers as the model itself does, with filters as a loop over all items would apply them."""
 
+import copy
 import itertools
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,7 @@ ERRORS = {
     "ids of users": ({"users": ["ann"]}, "ids of type large_string, the model's are int64"),
     "ids of a dict": ({"allow": {"ann": [3]}}, "ids of type string"),
     "null": ({"users": [None]}, "null"),
+    "no users": ({"users": None}, "users is None; expected ids: for all users"),
 }
 
 
@@ -433,3 +436,9 @@ def test_many_threads_lose_no_count(model: FactorModel) -> None:
 
     stats = recommender.stats()
     assert (stats["requests"], stats["users"], stats["unknown_users"]) == (800, 1600, 800)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_recommender_stays_in_its_process(copied: Any, recommender: Recommender) -> None:
+    with pytest.raises(TypeError, match="make one in each process, from the path of the model"):
+        copied(recommender)

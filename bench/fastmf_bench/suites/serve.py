@@ -47,18 +47,18 @@ print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
 
 
 def run(session: Session) -> None:
-    """Race single requests on random and on trained factors, then first requests."""
+    """Race single requests on random factors, first requests, and single requests on trained factors."""
     quick = session.options.quick
     random = topk.random_arrays(_USERS, _ITEMS, session.options.seed)
     folder = random.save(session.options.folder / "serve-random")
     for callers in CALLERS[:2] if quick else CALLERS:
         _race(session, RANDOM, folder, callers)
+    _race_first_request(session)
     name, n_users = ("ml-1m", 6040) if quick else ("ml-20m", 10_000)
     with session.noting(name):
         folder = topk.trained(session, session.problem(SHAPES[name]), n_users)
         for callers in CALLERS[:1] if quick else CALLERS:
             _race(session, f"factors trained on {name}", folder, callers)
-    _race_first_request(session)
 
 
 def _race(session: Session, problem: str, folder: str, callers: int) -> None:
