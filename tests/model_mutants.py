@@ -4,6 +4,7 @@ Usage: ``model_mutants.py FOLDER FIRST LAST``. Mutant number n is the same in ev
 the counts; every line before it names the mutant that comes next, so that a crash has a name.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 import fastmf
-from fastmf.errors import FastMFError, ModelError
+from fastmf.errors import FastMFError, ModelError, QualityWarning
 from fastmf.keeping import manifest as manifests
 from fastmf.keeping.manifest import CARD, MANIFEST
 
@@ -301,6 +303,21 @@ def answers(model: Any) -> Answers:
     return Answers(ids, [table["score"].to_numpy(), some.scores, predicted])
 
 
+def use_further(model: Any) -> None:
+    """Call what reads the rest of a directory: state, training ratings, figures of the data. It may refuse."""
+    more = fastmf.testing.power_law(27, 22, 40, n_factors=2, seed=1)
+    uses: list[Callable[[], Any]] = [
+        lambda: model.fold_in(more),
+        lambda: model.recommend_for(more, k=2),
+        lambda: fastmf.evaluate(model, more, k=2),
+    ]
+    if hasattr(model, "partial_fit"):
+        uses.append(lambda: copy.copy(model).set_params(n_epochs=1).partial_fit(more).recommend(k=2))
+    for use in uses:
+        with suppress(FastMFError, NotImplementedError):
+            use()
+
+
 def outcome(folder: Path, original: Answers) -> str:
     try:
         model = fastmf.load(folder)
@@ -312,6 +329,7 @@ def outcome(folder: Path, original: Answers) -> str:
         return "refused at the first use"
     except FastMFError as error:
         return f"refused by {type(error).__name__}"
+    use_further(model)
     if found.agree_with(original):
         return "the same answers"
     if any(np.abs(term).max() > HUGE for term in model.fitted.factors):
@@ -374,10 +392,12 @@ def resident() -> int:
 def main(folder: Path, first: int, last: int) -> None:
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "overflow|invalid value", RuntimeWarning)  # factors may be huge
+    warnings.simplefilter("ignore", QualityWarning)
     originals = {}
     for kind in KINDS:
         make_model(folder / kind, kind)
         originals[kind] = answers(fastmf.load(folder / kind)), contents(folder / kind)
+        use_further(fastmf.load(folder / kind))  # so that nothing is compiled while memory is limited
     counts: Counter[str] = Counter()
     before_all = limit_memory()
     for number in range(first, last):

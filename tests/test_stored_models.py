@@ -238,7 +238,7 @@ def test_checks_on_several_threads_find_what_checks_on_one_do(saved: Path, monke
 
 
 BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
-    "too many users": ({"n_users": 2**31}, "n_users is 2147483648; expected an integer from 0 to 2147483647"),
+    "too many users": ({"n_users": 2**31}, "n_users is 2147483648; expected an integer from 1 to 2147483647"),
     "fewer than none": ({"n_items": -1}, "n_items is -1; expected an integer"),
     "yes": ({"n_factors": True}, "n_factors is True; expected an integer"),
     "a fraction": ({"n_factors": 3.0}, "n_factors is 3.0; expected an integer"),
@@ -249,6 +249,14 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "parameters in a row": ({"parameters": [1]}, "parameters is [1]; expected names and values"),
     "a parameter of 401 digits": ({"parameters": {"regularization": 10**400}}, ""),
     "history of text": ({"history": ["x"]}, "history is ['x']; expected a list of epochs"),
+    "no users": ({"n_users": 0}, "n_users is 0; expected an integer from 1"),
+    "no items": ({"n_items": 0}, "n_items is 0; expected an integer from 1"),
+    "a mean in words": (
+        {"data": {"n_ratings": 1, "mean": "x"}},
+        "expected names and values, with n_ratings, and numbers",
+    ),
+    "more ratings than int64 has": ({"data": {"n_ratings": 2**63}}, "expected names and values, with n_ratings"),
+    "times that are numbers": ({"data": {"n_ratings": 1, "times": [1, 2]}}, "expected names and values"),
     "no data": ({"data": {}}, "data is {}; expected names and values, with n_ratings"),
     "another file": (
         {"files": {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}},
@@ -278,6 +286,26 @@ def test_what_is_no_manifest_is_refused(text: str, saved: Path) -> None:
 
     with pytest.raises(ModelError, match=r"manifest\.json (cannot be read|is not the manifest)"):
         fastmf.load(saved)
+
+
+@pytest.mark.parametrize("data", [{"n_ratings": 160}, {"n_ratings": 160, "mean": None, "deviation": None}])
+@pytest.mark.parametrize("state", [["item_baseline"], []])
+def test_training_goes_on_and_is_measured_without_figures_of_the_data(
+    data: dict[str, Any], state: list[str], tmp_path: Path
+) -> None:
+    ratings = fastmf.testing.power_law(25, 20, 160, n_factors=2, seed=0)
+    fastmf.SGD(n_factors=3, n_epochs=2).fit(ratings).save(tmp_path / "model")
+    content = json.loads((tmp_path / "model" / MANIFEST).read_text())
+    for name in content["state"]:
+        if name not in state:
+            del content["files"][f"{name}.npy"]
+    (tmp_path / "model" / MANIFEST).write_text(json.dumps(content | {"data": data, "state": state}))
+
+    loaded: Any = fastmf.load(tmp_path / "model")
+
+    assert fastmf.evaluate(loaded, ratings, k=3)["rmse"] > 0
+    loaded.partial_fit(ratings).save(tmp_path / "more")
+    assert fastmf.load(tmp_path / "more", verify=True).fitted.data["mean"] is None
 
 
 def test_a_file_that_the_list_leaves_out_is_missed(saved: Path) -> None:

@@ -37,6 +37,7 @@ STORED, ONES, NOT_KEPT = "stored", "ones", "not kept"
 # Indices are int32, and numbers of the manifest become float32.
 _LARGEST_INDEX = 2**31 - 1
 _LARGEST_FLOAT = 3.4e38
+_LARGEST_COUNT = 2**63 - 1
 _STATE = re.compile(r"(user|item)_[a-z_]{1,60}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
@@ -266,8 +267,22 @@ def _is_link(value: object) -> bool:
     return isinstance(value, dict) and all(_is_number(value.get(name)) for name in ("low", "span"))
 
 
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_count(value: object) -> bool:
+    return _is_size(value) and value != 0
+
+
 def _is_data(value: object) -> bool:
-    return isinstance(value, dict) and _is_integer(value.get("n_ratings"))
+    return (
+        isinstance(value, dict)
+        and _is_integer(value.get("n_ratings"), _LARGEST_COUNT)
+        and all(value.get(name) is None or _is_number(value[name]) for name in ("mean", "deviation"))
+        and all(_is_text(value.get(name, "")) for name in ("fingerprint", "source"))
+        and _are_texts(value.get("times", []))
+    )
 
 
 def _is_history(value: object) -> bool:
@@ -294,16 +309,17 @@ def _is_state(value: object) -> bool:
 
 
 _SIZE = (_is_size, f"an integer from 0 to {_LARGEST_INDEX}")
+_COUNT = (_is_count, f"an integer from 1 to {_LARGEST_INDEX}")
 # What each entry must be, and how to say so.
 _ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
     "model": (_is_text, "the name of a class"),
     "parameters": (lambda value: isinstance(value, dict), "names and values"),
     "global_mean": (_is_number, "a finite number"),
     "link": (_is_link, "two finite numbers, low and span"),
-    "n_users": _SIZE,
-    "n_items": _SIZE,
+    "n_users": _COUNT,
+    "n_items": _COUNT,
     "n_factors": _SIZE,
-    "data": (_is_data, "names and values, with n_ratings"),
+    "data": (_is_data, "names and values, with n_ratings, and numbers as mean and deviation"),
     "history": (_is_history, "a list of epochs"),
     "files": (_is_file_list, "the bytes and the sha256 of each file"),
     "created": (_is_text, "a date"),

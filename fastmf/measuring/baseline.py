@@ -47,6 +47,8 @@ def baseline_of(model: Measurable) -> FittedBaseline | None:
         user_biases, mean = np.zeros_like(factors.user_biases), 0.0
         item_biases = (fitted.state[ITEM_BASELINE].astype(np.float64) / n_users).astype(np.float32)
     else:
+        if USER_BASELINE not in fitted.state or fitted.data.get("mean") is None:
+            return None
         user_biases, item_biases = fitted.state[USER_BASELINE], fitted.state[ITEM_BASELINE]
         mean = float(fitted.data["mean"])
     terms = Factors(

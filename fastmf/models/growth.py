@@ -201,9 +201,11 @@ def _seen(fitted: Fitted, users: _Space, items: _Space, more: Interactions) -> t
 def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:
     before, added = fitted.data, describe(more)
     n_ratings = before["n_ratings"] + added["n_ratings"]
-    total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
-    fingerprint = f"{before['fingerprint']}, {added['fingerprint']}"
-    joint: dict[str, object] = {"n_ratings": n_ratings, "mean": total / n_ratings, "fingerprint": fingerprint}
+    fingerprint = f"{before.get('fingerprint')}, {added['fingerprint']}"
+    joint: dict[str, object] = {"n_ratings": n_ratings, "mean": None, "fingerprint": fingerprint}
+    if before.get("mean") is not None:
+        total = before["mean"] * before["n_ratings"] + added["mean"] * added["n_ratings"]
+        joint["mean"] = total / n_ratings
     if times := sorted([*before.get("times", ()), *added.get("times", ())]):
         joint["times"] = [times[0], times[-1]]
     return {**added, **joint, "deviation": trained_deviation(before)}

@@ -73,4 +73,5 @@ def deviation_of(ratings: Interactions) -> float:
 
 def trained_deviation(data: dict[str, Any]) -> float:
     """Return the σ that a fitted model was trained with, given its `Fitted.data`; 1 in models saved without it."""
-    return float(data.get("deviation", 1.0))
+    deviation = data.get("deviation")
+    return 1.0 if deviation is None else float(deviation)
