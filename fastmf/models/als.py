@@ -252,7 +252,7 @@ class _ExplicitTrainer:
         return make_side(rows, self._equations.to_table(factors, biases), strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
-        if self._is_first_epoch and not self.factors.user_factors.any():
+        if self._is_first_epoch and not self._users.home.any():
             self._half_sweep(self._users, self._items)
         self._is_first_epoch = False
         self._half_sweep(self._items, self._users)

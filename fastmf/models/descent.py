@@ -178,7 +178,7 @@ class DescentModel(FactorModel):
         n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
         with self._needing_memory(n_users, n_items, interactions.n_ratings):
             scale = self.init_scale * self._units(trained_deviation(known.data)).factors
-            start, more, whole = grow(known, interactions, scale, self.seed, self.n_threads)
+            start, more, whole, *_ = grow(known, interactions, scale, self.seed, self.n_threads)
             trainer = self._with(chosen)._make_trainer(more, get_backend(self.backend), start)
             if whole is not None:
                 sizes = {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)}

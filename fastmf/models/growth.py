@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.rows import ratings_of_pairs, rows_of_pairs, union
+from fastmf.answering.rows import merged_ratings, union
 from fastmf.errors import DataError
 from fastmf.models.training import describe, first_factors, first_state
 from fastmf.models.units import trained_deviation
@@ -18,6 +18,7 @@ from fastmf.models.warm import warm_part
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
 from fastmf_kernels.topk.arrays import Rows
 
@@ -32,11 +33,15 @@ class Grown(NamedTuple):
     more : Interactions
     whole : Whole or None
         The ids that neither has a rating of are among these; None if there are none.
+    old_users, old_items : int32 arrays
+        Those that had a rating in the model, ascending.
     """
 
     start: Fitted
     more: Interactions
     whole: "Whole | None"
+    old_users: Int32Array
+    old_items: Int32Array
 
 
 class Whole(NamedTuple):
@@ -60,6 +65,13 @@ class Whole(NamedTuple):
         counts[self.users + 1] = np.diff(rows.indptr)
         return Rows(np.cumsum(counts), self.items[rows.indices].astype(np.int32))
 
+    def spread(self, array: Float32Array, side: str) -> Float32Array:
+        """Return an array of users or of items that have ratings with a row for each of all, 0 for the others."""
+        rows, ids = (self.users, self.user_ids) if side == "user" else (self.items, self.item_ids)
+        whole = np.zeros((len(ids), *array.shape[1:]), np.float32)
+        whole[rows] = array
+        return whole
+
 
 class _Space(NamedTuple):
     """The ids of a model and of more ratings merged, and the positions of either among them."""
@@ -77,7 +89,7 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     fitted : Fitted
     ratings : Interactions
     init_scale : float
-        Size of the first factors of new users and items; their first biases are 0.
+        Size of the first factors of new users and items, 0 for none; their first biases are 0.
     seed : int
     n_threads : int, optional
         Number of threads that lay the ratings out; None: all cores.
@@ -113,10 +125,10 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     )
     more.lay_out(n_threads)
     rng, n_factors = np.random.default_rng([seed, len(users.ids), len(items.ids)]), fitted.factors.user_factors.shape[1]
-    old = fitted.factors
+    old, draw = fitted.factors, first_factors if init_scale else _no_factors
     factors = Factors(
-        _spread(old.user_factors, users, first_factors((len(users.ids), n_factors), init_scale, rng)),
-        _spread(old.item_factors, items, first_factors((len(items.ids), n_factors), init_scale, rng)),
+        _spread(old.user_factors, users, draw((len(users.ids), n_factors), init_scale, rng)),
+        _spread(old.item_factors, items, draw((len(items.ids), n_factors), init_scale, rng)),
         _spread(old.user_biases, users, np.zeros(len(users.ids), np.float32)),
         _spread(old.item_biases, items, np.zeros(len(items.ids), np.float32)),
         old.global_mean,
@@ -128,7 +140,11 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     seen, values = _seen(fitted, users, items, more)
     figures, trained_with = _figures(fitted, more), fitted.trained_with
     start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with, values=values)
-    return Grown(start, more, whole)
+    return Grown(start, more, whole, users.of_model, items.of_model)
+
+
+def _no_factors(shape: tuple[int, int], *_: object) -> Float32Array:
+    return np.zeros(shape, np.float32)
 
 
 def _whole(fitted: Fitted, ratings: Interactions) -> Whole | None:
@@ -188,14 +204,14 @@ def _spread(array: Float32Array, space: _Space, target: Float32Array) -> Float32
 
 def _seen(fitted: Fitted, users: _Space, items: _Space, more: Interactions) -> tuple[Rows, Float32Array | None]:
     """Return the ratings of both, of which a new one replaces an old one; no values if the model has kept none."""
-    rows = users.of_model[np.repeat(np.arange(len(users.of_model)), np.diff(fitted.seen.indptr))]
-    columns = items.of_model[fitted.seen.indices]
-    sizes = more.n_users, more.n_items
-    if fitted.values is not None:
-        all_rows, all_columns = np.concatenate([rows, more.users]), np.concatenate([columns, more.items])
-        return ratings_of_pairs(all_rows, all_columns, np.concatenate([fitted.values, more.ratings]), *sizes)
-    before = rows_of_pairs(rows, columns, *sizes)
-    return union(before, Rows(more.by_user.indptr, more.by_user.indices), more.n_items), None
+    # Merging keeps ids in their order, so rows and columns of the model stay in theirs.
+    counts = np.zeros(more.n_users + 1, np.int64)
+    counts[users.of_model + 1] = np.diff(fitted.seen.indptr)
+    before = Rows(np.cumsum(counts), items.of_model[fitted.seen.indices])
+    if fitted.values is None:
+        return union(before, Rows(more.by_user.indptr, more.by_user.indices), more.n_items), None
+    indptr, indices, values = merged_ratings(CSR(*before, fitted.values), more.by_user, more.n_items)
+    return Rows(indptr, indices), values
 
 
 def _figures(fitted: Fitted, more: Interactions) -> dict[str, object]:

@@ -29,7 +29,7 @@ def best_validated(model: Model) -> Record:
 def _validated(model: Model) -> list[Record]:
     """Return the records of the last fit with a validation set; empty if it had none."""
     name = f"validation_{model.validation_metrics[0]}"
-    history = [record for record in model.history if not record.get("refit")]
+    history = [record for record in model.history if not (record.get("refit") or record.get("partial"))]
     return history if any(key.partition("@")[0] == name for key in (history or [{}])[0]) else []
 
 
