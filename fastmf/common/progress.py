@@ -29,6 +29,8 @@ class Progress:
         False makes it silent.
     with_rate : bool
         Whether to draw the bar and tell how many steps are done in a second: for steps that take about as long.
+    n_done : int
+        How many steps were done before.
 
     Examples
     --------
@@ -37,15 +39,21 @@ class Progress:
     ...         progress.advance(1, "train_rmse 0.91")
     """
 
-    def __init__(self, label: str, total: int, unit: str, shown: bool, with_rate: bool = True) -> None:
+    def __init__(self, label: str, total: int, unit: str, shown: bool, with_rate: bool = True, n_done: int = 0) -> None:
         self._label, self._total, self._unit, self._shown = label, total, unit, shown
-        self._done = 0
+        self._done = n_done
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar: tqdm[Never] | None = None
         if shown and sys.stderr.isatty():
             layout = None if with_rate else _WITHOUT_RATE
             self._bar = tqdm(
-                total=total, desc=label, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, bar_format=layout
+                total=total,
+                desc=label,
+                unit=f" {unit}",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                bar_format=layout,
+                initial=n_done,
             )
 
     def advance(self, steps: int, note: str = "") -> None:

@@ -23,10 +23,11 @@ from fastmf.models.least_squares import (
     make_exact_solver,
     make_side,
     make_solver,
+    moved,
     other_side,
     require_solver,
 )
-from fastmf.models.training import Record, Trainer
+from fastmf.models.training import Record, Trainer, TrainerState
 from fastmf.models.units import deviation_of, make_units, trained_deviation
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
@@ -252,7 +253,7 @@ class _ExplicitTrainer:
         return make_side(rows, self._equations.to_table(factors, biases), strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
-        if self._is_first_epoch and not self._users.home.any():
+        if self._is_first_epoch and not self._users.home.any(axis=1).all():
             self._half_sweep(self._users, self._items)
         self._is_first_epoch = False
         self._half_sweep(self._items, self._users)
@@ -271,6 +272,25 @@ class _ExplicitTrainer:
             p, q, user_biases, item_biases, _ = self.factors
             for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
                 factors[:], biases[:] = self._equations.from_table(home)
+
+    def from_host(self) -> None:
+        if self._model.biases:
+            p, q, user_biases, item_biases, _ = self.factors
+            for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
+                home[:] = self._equations.to_table(factors, biases)
+        self._move()
+
+    def checkpoint(self) -> TrainerState:
+        for side in (self._users, self._items):
+            self._kernels.to_host(side.table, side.home)
+        return TrainerState({"user_table": self._users.home, "item_table": self._items.home}, {})
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        self._is_first_epoch = False
+        self._move()
+
+    def _move(self) -> None:
+        self._users, self._items = (moved(side, self._kernels, self._solver) for side in (self._users, self._items))
 
     def _half_sweep(self, side: Side, fixed: Side) -> None:
         if self._model.biases:

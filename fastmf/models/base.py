@@ -83,7 +83,16 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
     @abstractmethod
-    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
+    def fit(
+        self,
+        ratings: Any,
+        *,
+        validation: Interactions | None = None,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: PathLike | None = None,
+        checkpoint_every: int = 1,
+        start: "Model | None" = None,
+    ) -> Self:
         """Train on ratings."""
 
     def baseline_model(self) -> "Model":

@@ -1,15 +1,16 @@
 """Models without factors, which others are compared with: biases of users and items, and popularity."""
 
+import dataclasses
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Never, Self
+from typing import Any, ClassVar, Never, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
-from fastmf.answering.fitted import Fitted, TrainingCounts
+from fastmf.answering.fitted import Fitted
 from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, number, require_integer, require_number, require_number_or_auto
 from fastmf.common.progress import Progress
@@ -17,12 +18,16 @@ from fastmf.common.work_log import logged
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.base import Model
 from fastmf.models.bias_terms import MOST_SWEEPS, BiasSweeps, Strengths, bias_terms, biases_of_rows
+from fastmf.models.checkpointing import Reached, Run, checkpointed, ending
 from fastmf.models.folding import objective, objective_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
+from fastmf.models.starting import as_start, known_items, known_users
 from fastmf.models.training import (
     Callback,
     Record,
+    Resumable,
+    TrainerState,
     as_held_out_part,
     as_training_part,
     describe,
@@ -30,6 +35,7 @@ from fastmf.models.training import (
     require_chosen,
 )
 from fastmf.reading.interactions import Interactions
+from fastmf.reading.parquet import PathLike
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, make_link
@@ -45,12 +51,24 @@ _DIGITS = 6
 _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-class _Epoch(NamedTuple):
-    """The state of a fit after an epoch: the model, its training metrics, and the parameters chosen so far."""
+class BaselineTrainer(Resumable, Protocol):
+    """One run of training of a model without factors."""
 
-    factors: Factors
-    metrics: Record
-    chosen: Chosen
+    def begin(self, ratings: Interactions, start: Fitted) -> None:
+        """Begin at what a fitted model has learned, where that helps."""
+
+    def run_epoch(self) -> Record:
+        """Go over the data once, and return the training metrics of the epoch."""
+
+    def factors(self) -> Factors:
+        """Return the terms of the prediction as they are now."""
+
+    def chosen(self) -> Chosen:
+        """Return the parameters chosen so far."""
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether a further epoch would change little."""
 
 
 class Baseline(Model):
@@ -69,55 +87,79 @@ class Baseline(Model):
         return np.zeros((len(biases), 0), np.float32), biases.astype(np.float32)
 
     @abstractmethod
-    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
-        """Check the data and yield a state after each epoch."""
+    def _make_trainer(self, ratings: Interactions) -> BaselineTrainer:
+        """Check the data, and get ready for the first epoch."""
 
-    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
-        """Train on ratings. Parameters and errors are those of `fastmf.models.FactorModel.fit`."""
+    def fit(
+        self,
+        ratings: Any,
+        *,
+        validation: Interactions | None = None,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: PathLike | None = None,
+        checkpoint_every: int = 1,
+        start: Model | None = None,
+    ) -> Self:
+        """Train on ratings. Parameters and errors are those of `fastmf.models.FactorModel.fit`.
+
+        `Bias` begins its sweeps at the biases of ``start``, and at the strengths that it has chosen. `Popularity` is
+        counted in one epoch, on which ``start`` has no influence.
+        """
         interactions = as_training_part(ratings)
         held_out = as_held_out_part(validation, None)
+        run = Run(held_out, list(callbacks), as_start(self, start))
         n_users, n_items, n_ratings = interactions.n_users, interactions.n_items, interactions.n_ratings
         n_bytes = _BYTES_PER_ROW * (n_users + n_items) + _BYTES_PER_RATING * n_ratings
         sizes = f"{n_users:,} users and {n_items:,} items, and {n_ratings:,} ratings"
         work = f"training {type(self).__name__} ({sizes})"
-        with logged(work), needing(n_bytes, work):
+        with (
+            logged(work),
+            needing(n_bytes, work),
+            checkpointed(self, interactions, run, checkpoint, checkpoint_every) as run,
+        ):
             interactions.lay_out(self.n_threads)
             with self._in_progress() as show:
-                self._keep(self._run(interactions, held_out, list(callbacks), show))
+                self._keep(self._run(interactions, run, show))
         return self
 
-    def _run(
-        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], show: Any
-    ) -> Learned:
-        seen = Rows(*ratings.by_user[:2])
-        data, counts = describe(ratings), TrainingCounts(seen, ratings.n_items)
-        history: list[Record] = []
+    def _run(self, ratings: Interactions, run: Run, show: Callable[[Learned], None]) -> Learned:
+        trainer = self._make_trainer(ratings)
+        if run.start is not None:
+            trainer.begin(ratings, run.start)
+        history, _, ended = run.resume(trainer)
         n_epochs = getattr(self, "n_epochs", 1)
-        started = time.perf_counter()
-        with Progress(type(self).__name__, n_epochs, "epoch", self.verbose) as progress:
-            for number, epoch in enumerate(self._epochs(ratings), start=1):
-                fitted = Fitted(
-                    epoch.factors,
-                    make_link(None),
-                    ratings.user_ids,
-                    ratings.item_ids,
-                    seen,
-                    data,
-                    trained_with=self._trained_with(epoch.chosen),
-                    counts=counts,
-                    values=ratings.by_user.values,
-                )
+        fitted = self._make_fitted(ratings, trainer)
+        with Progress(type(self).__name__, n_epochs, "epoch", self.verbose, n_done=len(history)) as progress:
+            for epoch in range(len(history) + 1, 1 if ended else n_epochs + 1):
+                started = time.perf_counter()
+                metrics = trainer.run_epoch()
+                terms, trained_with = trainer.factors(), self._trained_with(trainer.chosen())
+                fitted = dataclasses.replace(fitted, factors=terms, trained_with=trained_with)
                 show(Learned(fitted, history))
-                record = {"epoch": number, "seconds": time.perf_counter() - started, **epoch.metrics}
-                if held_out is not None:
-                    record |= self._validate(held_out)
+                record = {"epoch": epoch, "seconds": time.perf_counter() - started, **metrics}
+                if run.held_out is not None:
+                    record |= self._validate(run.held_out)
                 history.append(record)
                 progress.advance(1, in_one_line(record))
-                answers = [callback(self, record) for callback in callbacks]
-                if any(answers):
+                is_over, ended = ending([callback(self, record) for callback in run.callbacks])
+                if trainer.has_converged:
+                    is_over, ended = True, "converged"
+                run.save(trainer, Reached(history, ended=ended), {}, is_over or epoch == n_epochs)
+                if is_over:
                     break
-                started = time.perf_counter()
         return Learned(fitted, history)
+
+    def _make_fitted(self, ratings: Interactions, trainer: BaselineTrainer) -> Fitted:
+        return Fitted(
+            trainer.factors(),
+            make_link(None),
+            ratings.user_ids,
+            ratings.item_ids,
+            Rows(*ratings.by_user[:2]),
+            describe(ratings),
+            trained_with=self._trained_with(trainer.chosen()),
+            values=ratings.by_user.values,
+        )
 
     def similar_items(self, item_ids: Any, k: int = 10) -> Never:
         """Refuse: items without factors cannot be compared.
@@ -218,16 +260,34 @@ class Bias(Baseline):
         strength = strengths["regularization" if side == "user" else "item_regularization"]
         return biases_of_rows(rows, float(factors.global_mean), others, number(strength))
 
-    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
-        given = (None if value == AUTO else number(value) for value in (self.regularization, self.item_regularization))
-        sweeps = BiasSweeps(ratings, *given)
-        for _ in range(self.n_epochs):
-            sweeps.run()
-            terms = sweeps.terms()
-            factors = _without_factors(terms.user_biases, terms.item_biases, terms.mean)
-            yield _Epoch(factors, {"train_rmse": sweeps.error}, self._chosen_of(terms.strengths))
-            if sweeps.has_converged:
-                return
+    def _make_trainer(self, ratings: Interactions) -> BaselineTrainer:
+        return _BiasTrainer(self, ratings)
+
+
+class _BiasTrainer:
+    def __init__(self, model: Bias, ratings: Interactions) -> None:
+        strengths = model.regularization, model.item_regularization
+        given = (None if value == AUTO else number(value) for value in strengths)
+        self._model, self._sweeps = model, BiasSweeps(ratings, *given)
+        self.checkpoint, self.resume = self._sweeps.checkpoint, self._sweeps.resume
+
+    def begin(self, ratings: Interactions, start: Fitted) -> None:
+        self._sweeps.begin((known_users(ratings, start), known_items(ratings, start)), start)
+
+    def run_epoch(self) -> Record:
+        self._sweeps.run()
+        return {"train_rmse": self._sweeps.error}
+
+    def factors(self) -> Factors:
+        terms = self._sweeps.terms()
+        return _without_factors(terms.user_biases, terms.item_biases, terms.mean)
+
+    def chosen(self) -> Chosen:
+        return self._model._chosen_of(self._sweeps.strengths)
+
+    @property
+    def has_converged(self) -> bool:
+        return self._sweeps.has_converged
 
 
 @dataclass(kw_only=True, eq=False)
@@ -290,16 +350,44 @@ class Popularity(Baseline):
         before = np.concatenate([[0], np.cumsum(rows.values > 0)])[rows.indptr]
         return np.diff(before) / max(1, int(np.count_nonzero(~fitted.counts.is_cold_user)))
 
-    def _epochs(self, ratings: Interactions) -> Iterator[_Epoch]:
+    def _make_trainer(self, ratings: Interactions) -> BaselineTrainer:
         require_chosen(ratings)
+        return _PopularityTrainer(self, ratings)
+
+    def _shares(self, ratings: Interactions) -> Float64Array:
+        """Return r̂ of each item."""
         is_chosen = ratings.ratings > 0
         n_users = int(np.count_nonzero(np.diff(ratings.by_user.indptr)))
         if self.half_life is None:
-            shares = np.bincount(ratings.items, is_chosen, ratings.n_items) / n_users
-        else:
-            half_lives = _ages_in_days(ratings, is_chosen) / self.half_life
-            shares = _shares_of_age(ratings.items[is_chosen], half_lives[is_chosen], ratings.n_items, n_users)
-        yield _Epoch(_without_factors(np.zeros(ratings.n_users), shares, 0.0), {}, {})
+            return np.asarray(np.bincount(ratings.items, is_chosen, ratings.n_items) / n_users)
+        half_lives = _ages_in_days(ratings, is_chosen) / self.half_life
+        return _shares_of_age(ratings.items[is_chosen], half_lives[is_chosen], ratings.n_items, n_users)
+
+
+class _PopularityTrainer:
+    has_converged = False
+
+    def __init__(self, model: Popularity, ratings: Interactions) -> None:
+        self._model, self._ratings, self._shares = model, ratings, np.zeros(ratings.n_items)
+
+    def begin(self, ratings: Interactions, start: Fitted) -> None:
+        """Do nothing: shares are counted, whatever was there before."""
+
+    def run_epoch(self) -> Record:
+        self._shares[:] = self._model._shares(self._ratings)
+        return {}
+
+    def factors(self) -> Factors:
+        return _without_factors(np.zeros(self._ratings.n_users), self._shares, 0.0)
+
+    def chosen(self) -> Chosen:
+        return {}
+
+    def checkpoint(self) -> TrainerState:
+        return TrainerState({"shares": self._shares}, {})
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        """Do nothing: the shares are all there is."""
 
 
 Model.baselines.update(explicit=Bias, implicit=Popularity)

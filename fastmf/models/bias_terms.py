@@ -8,12 +8,15 @@ Estimation Rule and Its Competitors", JASA 68(341), 1973; Searle, Casella, McCul
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmf.answering.fitted import Fitted
 from fastmf.common.lazy import compute_once
 from fastmf.measuring.baseline import ITEM_BASELINE, USER_BASELINE
+from fastmf.models.starting import Known
+from fastmf.models.training import TrainerState, finite_number
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
@@ -166,6 +169,41 @@ class BiasSweeps:
         self._shift()
         self._update()
         self.has_converged = self._is_close_to(*before)
+
+    def begin(self, known: tuple[Known, Known], start: Fitted) -> None:
+        """Begin at the biases of a fitted model, and at the strengths that it has chosen.
+
+        Parameters
+        ----------
+        known : (users, items)
+            The rows of the model that are known here.
+        start : Fitted
+        """
+        users, items = known
+        self.user_biases[users.here] = start.factors.user_biases[users.there]
+        self.item_biases[items.here] = start.factors.item_biases[items.there]
+        chosen = start.trained_with.get("chosen", {})
+        learned = chosen.get("regularization"), chosen.get("item_regularization")
+        self.strengths = Strengths(
+            *(
+                now if before is None or given is not None else float(before)
+                for given, before, now in zip(self._given, learned, self.strengths, strict=True)
+            )
+        )
+
+    def checkpoint(self) -> TrainerState:
+        """Return what sweeps change."""
+        numbers = {"noise": self._noise, "error": self.error, "has_converged": self.has_converged}
+        arrays = {"user_biases": self.user_biases, "item_biases": self.item_biases}
+        return TrainerState(arrays, numbers | self.strengths._asdict())
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        """Go on from the state in the arrays of `checkpoint`."""
+        noise, error, *strengths = (finite_number(numbers[name]) for name in ("noise", "error", *Strengths._fields))
+        if min(noise, error, *strengths) < 0:
+            raise ValueError("a variance or a strength is below 0")
+        self._noise, self.error, self.strengths = noise, error, Strengths(*strengths)
+        self.has_converged = bool(numbers["has_converged"])
 
     def terms(self) -> BiasTerms:
         """Return the biases as they are now; the next sweep changes those of the users in place."""

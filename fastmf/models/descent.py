@@ -1,7 +1,6 @@
 """Parameters, steps and the continued fit of models that are trained by stochastic gradient descent."""
 
 import dataclasses
-import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,26 +12,21 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
 from fastmf.common.parameters import AUTO, number, require_number, require_number_or_auto
 from fastmf.errors import DivergenceError, ParameterError, named
+from fastmf.models.checkpointing import Run
 from fastmf.models.explicit_strengths import SCALING, require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.growth import grow
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import (
     Callback,
-    Record,
     Trainer,
     as_held_out_part,
     as_training_part,
-    diverged,
-    first_factors,
 )
-from fastmf.models.units import Units, deviation_of, trained_deviation
+from fastmf.models.units import Units, trained_deviation
 from fastmf.models.warm import WarmPart, WarmTrainer
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Int32Array
-from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.sgd.arrays import RowSteps, Step, first_row_steps
-from fastmf_kernels.sgd.schedule import Grid, make_blocks, shuffled_strata
 from fastmf_kernels.topk.arrays import Rows
 
 # A bias is one number and takes the whole error of a rating; factors share it. Of steps of 0.01 to 0.1 for biases, with
@@ -45,20 +39,9 @@ _CONSTANT_RATE = 0.01
 _BIAS_REGULARIZATION = 0.02
 # A step size that was chosen, and with which training diverges, becomes so much smaller, so many times at most.
 _SMALLER, _MOST_RESTARTS = 0.25, 3
-# Training errors that rise by some percent do no harm; steps that are too large raise them by more.
-_LARGEST_RISE = 1.1
-# Errors below this share of the ratings' deviation rise and fall by rounding.
-_ROUNDING = 0.01
-# Errors this many times as large as before the first step, after more than an epoch: scores have run away, and the
-# sigmoid of a rating range keeps errors from rising any further.
-_WORSE_THAN_NOTHING = 1.5
-# A rating range that is this many times as wide as the ratings it is for is a mistake.
-_TOO_WIDE = 10
 # The largest strength that kernels get: it shrinks rows to 0. A larger one may not be a float32 number.
 _STRONGEST = 1e30
 _NO_UNITS = Units()
-# Names in a model directory, and the fields of `RowSteps` that they keep.
-_STATE = {"user_squares": "user_accumulator", "item_squares": "item_accumulator"}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -252,121 +235,21 @@ class DescentModel(FactorModel):
                     "set it back, or call fit"
                 )
 
-    def _fit(
-        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], given: Chosen
-    ) -> None:
+    def _fit(self, ratings: Interactions, run: Run) -> None:
         """Train from the start, with a smaller step size if the one that was chosen is too large."""
-        n_restarts = _MOST_RESTARTS if self.learning_rate == AUTO else 0
-        for _ in range(n_restarts):
+        most_restarts = _MOST_RESTARTS if self.learning_rate == AUTO else 0
+        while run.n_restarts < most_restarts:
             try:
-                super()._fit(ratings, held_out, callbacks, given)
+                super()._fit(ratings, run)
             except DivergenceError:
-                chosen = self.choose_parameters(ratings) | given
-                given = {"learning_rate": _SMALLER * float(chosen["learning_rate"])}
+                chosen = self.choose_parameters(ratings) | (run.given or {})
+                run = run.again({"learning_rate": _SMALLER * float(chosen["learning_rate"])})
             else:
                 return
-        super()._fit(ratings, held_out, callbacks, given)
+        super()._fit(ratings, run)
 
     def _blame_for_divergence(self) -> str:
         return blame_for_divergence(self._number("learning_rate"), self.adaptive)
-
-
-class DescentTrainer:
-    """Base of the trainers of these models: ratings in blocks, factors, and the steps of rows."""
-
-    def __init__(
-        self,
-        model: DescentModel,
-        ratings: Interactions,
-        kernels: Kernels,
-        start: Fitted | None,
-        link: Link,
-        mean_score: float,
-        grid: Grid,
-    ) -> None:
-        self.link = link
-        self._units = model._units(deviation_of(ratings) if start is None else trained_deviation(start.data))
-        self._model, self._ratings, self._rng, self._epoch = model, ratings, np.random.default_rng(model.seed), 0
-        n_users, n_items, by_user = ratings.n_users, ratings.n_items, ratings.by_user
-        self._grid, self._blocks = grid, make_blocks(by_user, n_items, grid, kernels.group_by, model.n_threads)
-        rows = make_row_steps(model, Rows(*by_user[:2]) if start is None else start.seen, n_items)
-        if start is None:
-            scale = model.init_scale * self._units.factors
-            self.factors = Factors(
-                first_factors((n_users, model.n_factors), scale, self._rng),
-                first_factors((n_items, model.n_factors), scale, self._rng),
-                np.zeros(n_users, np.float32),
-                np.zeros(n_items, np.float32),
-                np.float32(mean_score),
-            )
-        else:
-            self.factors = start.factors
-            rows = rows._replace(**{of: start.state[name] for name, of in _STATE.items() if name in start.state})
-        self._rows = rows
-        self.state = {name: getattr(rows, of) for name, of in _STATE.items()}
-        self._lowest_error = math.inf
-        self._error_before = self._error_of(float(self.factors.global_mean)) * (1 + model.init_scale**2)
-        self._is_new = start is None
-        self._centre()
-
-    def _centre(self) -> None:
-        """Let kernels work on ratings around 0: float32 numbers are too coarse for small differences of large ones."""
-        if self.link.span:
-            offset, self._centred = self.link.low, self.factors
-        else:
-            offset, self._centred = self.factors.global_mean, self.factors._replace(global_mean=np.float32(0))
-        self._centred_link = Link(np.float32(0), self.link.span)
-        np.subtract(self._blocks.ratings, np.float32(offset), out=self._blocks.ratings)
-
-    def _error_of(self, score: float) -> float:
-        """Return the root mean squared error of one score for all ratings, whose deviation counts as σ at least."""
-        values = self._ratings.ratings
-        low, span = float(self.link.low), float(self.link.span)
-        r_hat = low + span * (1 + math.tanh(score / 2)) / 2 if span else score
-        spread = max(deviation_of(self._ratings), self._units.deviation)
-        return math.hypot(spread, float(values.mean(dtype=np.float64)) - r_hat)
-
-    def to_host(self) -> None:
-        """Do nothing: kernels change the factors in place. Trainers with tables on a device override it."""
-
-    def _error(self, squared_error: float) -> Record:
-        """Return the training error of an epoch.
-
-        Raises
-        ------
-        DivergenceError
-            If it has risen so much that steps must be too large.
-        """
-        error = math.sqrt(squared_error / self._ratings.n_ratings)
-        if error > max(_LARGEST_RISE * self._lowest_error, _ROUNDING * self._units.deviation):
-            rise = f"train_rmse rose from {self._lowest_error:.4g} to {error:.4g}"
-            raise diverged(self._epoch, f"{rise} with {self._blame()}")
-        before = self._error_before
-        if self._is_new and self._epoch >= min(2, self._model.n_epochs) and error > _WORSE_THAN_NOTHING * before:
-            raise diverged(
-                self._epoch, f"train_rmse is {error:.4g}, and was {before:.4g} at first, with {self._blame()}"
-            )
-        self._lowest_error = min(error, self._lowest_error)
-        return {"train_rmse": error}
-
-    def _blame(self) -> str:
-        """Name the parameter at fault: a rating range that is far too wide, or the step size."""
-        least, largest = float(self._ratings.ratings.min()), float(self._ratings.ratings.max())
-        if self.link.span <= _TOO_WIDE * (largest - least):
-            return blame_for_divergence(number(self._model.learning_rate), self._model.adaptive)
-        low, high = float(self.link.low), float(self.link.low + self.link.span)
-        return (
-            f"{named('rating_range')}=({low:g}, {high:g}), while ratings go from {least:g} to {largest:g}; give the "
-            "range that they have"
-        )
-
-    def _next_epoch(self) -> tuple[Step, Int32Array]:
-        """Return the step sizes of an epoch and the order of its blocks."""
-        return self._next_step(), shuffled_strata(self._grid, self._rng)
-
-    def _next_step(self) -> Step:
-        self._epoch += 1
-        return make_step(self._model, self._epoch - 1, self._units)
 
 
 def choose_learning_rate(model: DescentModel, where_chosen: float, where_given: float) -> Chosen:

@@ -19,8 +19,10 @@ from fastmf.common.work_log import logged
 from fastmf.errors import named
 from fastmf.models.advice import advise_on_data, advise_on_fit
 from fastmf.models.base import Model
+from fastmf.models.checkpointing import Reached, Run, checkpointed, ending
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
+from fastmf.models.starting import as_start, begin
 from fastmf.models.training import (
     Callback,
     Record,
@@ -33,6 +35,7 @@ from fastmf.models.training import (
 )
 from fastmf.models.warm import WarmTrainer, warm_part
 from fastmf.reading.interactions import Interactions
+from fastmf.reading.parquet import PathLike
 
 # The ratings as sparse rows of users and of items, and as the blocks or tasks of a trainer.
 _BYTES_PER_RATING = 28
@@ -84,10 +87,23 @@ class FactorModel(Model):
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
         """Check the data, lay it out as sparse rows, and draw the first factors."""
 
-    def fit(self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()) -> Self:
+    def fit(
+        self,
+        ratings: Any,
+        *,
+        validation: Interactions | None = None,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: PathLike | None = None,
+        checkpoint_every: int = 1,
+        start: Model | None = None,
+    ) -> Self:
         """Train on ratings.
 
         Other threads may use the model meanwhile: they get the answers of the fit before, until this one is done.
+
+        With ``checkpoint``, a fit that was killed at any moment goes on when it is called again, and gives the bits
+        of one that was not. Callbacks see the epochs that follow. A checkpoint of a finished fit gives the model at
+        once; with a larger ``n_epochs``, training goes on.
 
         Parameters
         ----------
@@ -99,7 +115,17 @@ class FactorModel(Model):
             ``validation_``.
         callbacks : iterable of callable
             Each is called after every epoch as ``callback(model, record)``, with the last entry of `history`. If one
-            returns a true value, training stops there.
+            returns a true value, training stops there; after the word ``"pause"``, the same call goes on from the
+            checkpoint.
+        checkpoint : path-like, optional
+            Directory for what a fit needs to go on, which is replaced as a whole. Where it has a checkpoint, training
+            goes on from there.
+        checkpoint_every : int
+            Epochs from one checkpoint to the next, at least 1. There is one after the last epoch in any case.
+        start : Model, optional
+            A fitted model of the same class, with as many factors: training begins at its factors and biases, and at
+            the step sizes that it has reached, matched by outside ids. What it does not know begins as in any fit, and
+            what ``ratings`` do not have is gone. Strengths and the baseline are those of ``ratings``.
 
         Returns
         -------
@@ -108,9 +134,12 @@ class FactorModel(Model):
         Raises
         ------
         DataError
-            If the ratings do not suit the model.
+            If the ratings do not suit the model, or the checkpoint is of other ratings.
         ParameterError
-            If ``patience`` is set and there is no validation set.
+            If ``patience`` is set and there is no validation set. If the checkpoint is of another model, of other
+            parameters or another start, or of more epochs. If ``start`` is of another kind.
+        ModelError, OutputError
+            If the checkpoint is damaged; if one cannot be written. The one before is untouched then.
         DivergenceError
             If factors stop being finite. The model then is as it was before.
         OutOfMemoryError
@@ -121,24 +150,39 @@ class FactorModel(Model):
         QualityWarning
             If the ratings do not suit the model, or the fit has failed or ended too early: not of fewer than 1,000
             ratings, and only where it is certain.
+
+        Examples
+        --------
+        >>> import fastmf
+        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
+        >>> first = fastmf.ALS(n_factors=4, n_epochs=5).fit(ratings)
+        >>> more = fastmf.ALS(n_factors=4, n_epochs=1).fit(ratings, start=first)
+        >>> more.history[0]["objective"] <= first.history[-1]["objective"]
+        True
         """
         interactions = as_training_part(ratings)
         held_out = as_held_out_part(validation, self.patience)
+        run = Run(held_out, list(callbacks), as_start(self, start))
         sizes = interactions.n_users, interactions.n_items, interactions.n_ratings
-        with logged(self._work_in_words(*sizes)), self._needing_memory(*sizes):
+        with (
+            logged(self._work_in_words(*sizes)),
+            self._needing_memory(*sizes),
+            checkpointed(self, interactions, run, checkpoint, checkpoint_every) as run,
+        ):
             interactions.lay_out(self.n_threads)
             # A copy has learned nothing: whether it is implicit is what its parameters say.
             advise_on_data(dataclasses.replace(self), interactions, held_out)
-            self._fit(interactions, held_out, list(callbacks), {})
+            self._fit(interactions, run)
         advise_on_fit(self, held_out)
         return self
 
-    def _fit(
-        self, ratings: Interactions, held_out: Interactions | None, callbacks: list[Callback], given: Chosen
-    ) -> None:
-        """Train from the start; ``given`` stands in the place of some of what is chosen."""
-        trainer, chosen = self._make_warm_trainer(ratings, given)
-        self._train(trainer, make_fitted(trainer, ratings, self._trained_with(chosen)), held_out, callbacks)
+    def _fit(self, ratings: Interactions, run: Run) -> None:
+        """Train from the start, or from a checkpoint on."""
+        trainer, chosen = self._make_warm_trainer(ratings, run.given or {})
+        if run.start is not None:
+            begin(trainer, ratings, run.start, nonnegative=getattr(self, "nonnegative", False))
+        with self._in_progress() as show:
+            self._keep(self._run(trainer, make_fitted(trainer, ratings, self._trained_with(chosen)), run, show))
 
     def _make_warm_trainer(self, ratings: Interactions, given: Chosen) -> tuple[Trainer, Chosen]:
         """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""
@@ -178,21 +222,15 @@ class FactorModel(Model):
     ) -> Self:
         """Run epochs. The trainer changes the arrays of ``fitted`` in place."""
         with self._in_progress() as show:
-            self._keep(self._run(trainer, fitted, held_out, list(callbacks), show))
+            self._keep(self._run(trainer, fitted, Run(held_out, list(callbacks)), show))
         return self
 
-    def _run(
-        self,
-        trainer: Trainer,
-        fitted: Fitted,
-        held_out: Interactions | None,
-        callbacks: list[Callback],
-        show: Callable[[Learned], None],
-    ) -> Learned:
-        history: list[Record] = []
-        best = fitted
-        with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose) as progress:
-            for epoch in range(1, self.n_epochs + 1):
+    def _run(self, trainer: Trainer, fitted: Fitted, run: Run, show: Callable[[Learned], None]) -> Learned:
+        held_out, callbacks, chosen = run.held_out, run.callbacks, fitted.trained_with.get("chosen", {})
+        history, best, ended = self._resumed(trainer, fitted, run)
+        epochs = range(len(history) + 1, 1 if ended else self.n_epochs + 1)
+        with Progress(type(self).__name__, self.n_epochs, "epoch", self.verbose, n_done=len(history)) as progress:
+            for epoch in epochs:
                 started = time.perf_counter()
                 metrics = trainer.run_epoch()
                 if held_out is not None or callbacks or epoch == self.n_epochs:
@@ -205,13 +243,26 @@ class FactorModel(Model):
                     record |= self._validate(held_out)
                 history.append(record)
                 progress.advance(1, in_one_line(record))
-                answers = [callback(self, record) for callback in callbacks]
+                is_over, ended = ending([callback(self, record) for callback in callbacks])
+                is_best = True
                 if self.patience and self.best_epoch:
-                    best = fitted.copy() if self.best_epoch == epoch else best
-                    answers.append(epoch - self.best_epoch >= self.patience)
-                if any(answers):
+                    is_best = self.best_epoch == epoch
+                    best = fitted.copy() if is_best else best
+                    if epoch - self.best_epoch >= self.patience:
+                        is_over, ended = True, "patience"
+                reached = Reached(history, None if is_best else best, ended)
+                run.save(trainer, reached, chosen, is_over or epoch == self.n_epochs)
+                if is_over:
                     break
         return Learned(dataclasses.replace(best), history)
+
+    def _resumed(self, trainer: Trainer, fitted: Fitted, run: Run) -> tuple[list[Record], Fitted, str]:
+        """Go on from the checkpoint, if there is one; return the history, the best model, and why it is over."""
+        history, _, ended = run.resume(trainer)
+        if not history or run.checkpoints is None:
+            return history, fitted, ended
+        trainer.to_host()
+        return history, run.checkpoints.best_of(fitted) if self.patience else fitted, ended
 
     def _require_progress(self, record: Record) -> None:
         if not self.fitted.is_finite() or not all(np.isfinite(value) for value in record.values()):

@@ -20,10 +20,18 @@ from fastmf.models.least_squares import (
     make_exact_solver,
     make_side,
     make_solver,
+    moved,
     other_side,
     require_solver,
 )
-from fastmf.models.training import Record, Trainer, popularity_state, require_chosen
+from fastmf.models.training import (
+    Record,
+    Trainer,
+    TrainerState,
+    finite_number,
+    popularity_state,
+    require_chosen,
+)
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als.arrays import Table, Weighting
@@ -297,7 +305,7 @@ class _ImplicitTrainer:
         return make_side(rows, factors, strengths, self._kernels, self._solver)
 
     def run_epoch(self) -> Record:
-        if self._is_first_epoch and not self._users.home.any():
+        if self._is_first_epoch and not self._users.home.any(axis=1).all():
             self._half_sweep(self._users, self._items)
         self._is_first_epoch = False
         self._half_sweep(self._items, self._users)
@@ -311,6 +319,20 @@ class _ImplicitTrainer:
     def to_host(self) -> None:
         for side in (self._users, self._items):
             self._kernels.to_host(side.table, side.home)
+
+    def from_host(self) -> None:
+        self._users, self._items = (moved(side, self._kernels, self._solver) for side in (self._users, self._items))
+
+    def checkpoint(self) -> TrainerState:
+        self.to_host()
+        return TrainerState(
+            {"user_table": self._users.home, "item_table": self._items.home}, {"first_size": self._first_size}
+        )
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        self._is_first_epoch = False
+        self._first_size = finite_number(numbers["first_size"])
+        self.from_host()
 
     def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
         biases = self.factors.item_biases if side is self._users else self.factors.user_biases
@@ -339,7 +361,4 @@ class _ImplicitTrainer:
         if 0 < size < _COLLAPSED**2 * self._first_size:
             for side in (self._users, self._items):
                 side.home.fill(0)
-            self._users, self._items = (
-                side._replace(table=self._kernels.to_device(side.home, self._solver))
-                for side in (self._users, self._items)
-            )
+            self.from_host()

@@ -49,6 +49,11 @@ def make_side(rows: CSR, factors: Float32Array, strengths: Float64Array, kernels
     return Side(rows, factors, kernels.to_device(factors, solver), strengths, strengths.astype(np.float32))
 
 
+def moved(side: Side, kernels: Kernels, solver: Solver) -> Side:
+    """Move the factors of a side to the device again, after they were changed on the host."""
+    return side._replace(table=kernels.to_device(side.home, solver))
+
+
 class FixedSide(NamedTuple):
     """The side that stays as it is while rows of the other side are solved.
 

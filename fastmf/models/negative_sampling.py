@@ -7,7 +7,8 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import difference, rows_of_pairs
 from fastmf.backend import Kernels
-from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
+from fastmf.models.descent import DescentModel, choose_learning_rate
+from fastmf.models.descent_training import DescentTrainer
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import Record, popularity_state, require_chosen
 from fastmf.reading.interactions import Interactions

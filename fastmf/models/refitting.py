@@ -7,6 +7,7 @@ from fastmf.errors import ParameterError
 from fastmf.models.advice import silent
 from fastmf.models.base import Model
 from fastmf.models.training import Callback, Record, best_record
+from fastmf.reading.parquet import PathLike
 
 
 def best_validated(model: Model) -> Record:
@@ -33,7 +34,14 @@ def _validated(model: Model) -> list[Record]:
     return history if any(key.partition("@")[0] == name for key in (history or [{}])[0]) else []
 
 
-def refit(model: Model, ratings: Any, *, callbacks: Iterable[Callback] = ()) -> Model:
+def refit(
+    model: Model,
+    ratings: Any,
+    *,
+    callbacks: Iterable[Callback] = (),
+    checkpoint: PathLike | None = None,
+    checkpoint_every: int = 1,
+) -> Model:
     """Train a copy of a model again: on all ratings, for as many epochs as were best on the validation set.
 
     Parameters
@@ -42,8 +50,8 @@ def refit(model: Model, ratings: Any, *, callbacks: Iterable[Callback] = ()) -> 
         Fitted. It stays as it is.
     ratings : Interactions, table or SciPy sparse matrix
         All ratings: those that the model was trained on and those that it was validated on.
-    callbacks : iterable of callable
-        As those of `fit`.
+    callbacks, checkpoint, checkpoint_every
+        As in `fit`. The directory is another one than that of the fit before.
 
     Returns
     -------
@@ -56,7 +64,7 @@ def refit(model: Model, ratings: Any, *, callbacks: Iterable[Callback] = ()) -> 
     ------
     NotFittedError
         If the model was not fitted.
-    DataError, DivergenceError, OutOfMemoryError
+    DataError, DivergenceError, OutOfMemoryError, ParameterError, ModelError, OutputError
         As `fit`.
 
     Examples
@@ -75,7 +83,8 @@ def refit(model: Model, ratings: Any, *, callbacks: Iterable[Callback] = ()) -> 
         if _validated(model):
             params["n_epochs"] = int(best_validated(model)["epoch"])
     with silent():
-        again = type(model)(**params).fit(ratings, callbacks=callbacks)
+        again = type(model)(**params)
+        again.fit(ratings, callbacks=callbacks, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
     records = [{**record, "refit": True} for record in again.history]
     again.restore(again.fitted, model.history + records)
     return again

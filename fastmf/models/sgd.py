@@ -9,8 +9,9 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
-from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate
+from fastmf.models.descent import DescentModel, choose_learning_rate
 from fastmf.models.descent_folding import Folding, as_trained, fold_in_choices, fold_in_ratings
+from fastmf.models.descent_training import DescentTrainer
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
@@ -199,7 +200,12 @@ class _SquaredTrainer(DescentTrainer):
         if start is None:
             self.state |= baseline_state(ratings)
         self._kernels = kernels
+        self._storage = model.storage
         self._state = kernels.training_to_device(self._blocks, self._centred, self._rows, model.storage)
+
+    def _reload(self) -> None:
+        del self._state  # its tables make room for the next
+        self._state = self._kernels.training_to_device(self._blocks, self._centred, self._rows, self._storage)
 
     def run_epoch(self) -> Record:
         (blocks, factors, rows), (step, strata) = self._state, self._next_epoch()

@@ -9,12 +9,13 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
-from fastmf.models.descent import DescentModel, DescentTrainer, choose_learning_rate, make_strength
+from fastmf.models.descent import DescentModel, choose_learning_rate, make_strength
 from fastmf.models.descent_folding import Folding, as_trained, fold_in_ratings, implicit_sums
+from fastmf.models.descent_training import DescentTrainer
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
-from fastmf.models.training import Record, Trainer
+from fastmf.models.training import Record, Trainer, TrainerState
 from fastmf.models.units import Units, make_units
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._memory import in_huge_pages
@@ -180,7 +181,22 @@ class _SVDppTrainer(DescentTrainer):
         squared_error = self._kernels.run_svdpp_epoch(
             self._rated, blocks, waves, self._apart, implicit, link, step, self._rows, n_threads
         )
-        self._kernels.add_implicit(
-            self._rated, self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors, n_threads
-        )
+        self._add_implicit()
         return self._error(squared_error)
+
+    def checkpoint(self) -> TrainerState:
+        """Return what moves, with p_u in the place of the user factors, and y_j."""
+        arrays, numbers = super().checkpoint()
+        arrays |= {
+            "user_factors": self._apart.user_factors,
+            "item_implicit_factors": self._implicit.item_factors,
+            "item_implicit_squares": self._implicit.item_accumulator,
+        }
+        return TrainerState(arrays, numbers)
+
+    def _reload(self) -> None:
+        self._add_implicit()
+
+    def _add_implicit(self) -> None:
+        alone, implicit, both = self._apart.user_factors, self._implicit.item_factors, self.factors.user_factors
+        self._kernels.add_implicit(self._rated, alone, implicit, both, self._model.n_threads)

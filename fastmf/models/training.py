@@ -1,10 +1,12 @@
 """The parts of a training run that all models share."""
 
+import math
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import DataError, DivergenceError, ParameterError, named
@@ -23,7 +25,38 @@ Record = dict[str, Any]
 Callback = Callable[[Any, Record], object]
 
 
-class Trainer(Protocol):
+class TrainerState(NamedTuple):
+    """Everything that the epochs of a trainer change.
+
+    Attributes
+    ----------
+    arrays : dict of str to float32 or float64 array
+        The arrays themselves, as the trainer holds them on the host.
+    numbers : dict
+        Finite numbers, truth values, None, and dicts of them.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    numbers: dict[str, Any]
+
+
+class Resumable(Protocol):
+    """A training that can be interrupted after an epoch, and go on in another process with the same bits."""
+
+    def checkpoint(self) -> TrainerState:
+        """Return the state after the last epoch, copied from the device if there is one."""
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        """Go on from a state whose arrays were written to those of `checkpoint`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the numbers are not those of such a state.
+        """
+
+
+class Trainer(Resumable, Protocol):
     """One run of training, which improves the factors epoch by epoch, in place.
 
     ``state`` holds what a continued fit needs beside the factors: float32 arrays with a row for each user or item.
@@ -39,6 +72,9 @@ class Trainer(Protocol):
 
     def to_host(self) -> None:
         """Copy the factors and the state from the device, where kernels have changed them; a no-op on the CPU."""
+
+    def from_host(self) -> None:
+        """Begin at the factors and the state as they are on the host, where somebody has changed them."""
 
 
 def as_training_part(ratings: Any) -> Interactions:
@@ -125,6 +161,19 @@ def first_factors(shape: tuple[int, int], scale: float, rng: np.random.Generator
     factors = rng.standard_normal(shape, dtype=np.float32)
     factors *= np.float32(scale / np.sqrt(shape[1]))
     return in_huge_pages(factors, shape[1])
+
+
+def finite_number(value: Any) -> float:
+    """Return a number of a `TrainerState`.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
 
 
 def first_state(name: str, shape: tuple[int, ...]) -> Float32Array:

@@ -5,12 +5,12 @@ in training: a model learns the same from a split in memory as from the same par
 back, where such ids are gone.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmf.common.lazy import compute_once
-from fastmf.models.training import Record, Trainer, first_state
+from fastmf.models.training import Record, Trainer, TrainerState, first_state
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
@@ -104,6 +104,25 @@ class WarmTrainer:
         """Copy factors and state from the device to the rows of all users and items."""
         self._trainer.to_host()
         self._spread()
+
+    def from_host(self) -> None:
+        """Let the trainer begin at the rows of the users and items that have ratings."""
+        learned, (p, q, user_biases, item_biases, _) = self._trainer.factors, self.factors
+        learned.user_factors[:], learned.item_factors[:] = p[self._users], q[self._items]
+        learned.user_biases[:], learned.item_biases[:] = user_biases[self._users], item_biases[self._items]
+        for name, array in self._trainer.state.items():
+            array[:] = self.state[name][self._users if name.startswith("user_") else self._items]
+        self._trainer.from_host()
+        self._spread()
+
+    def checkpoint(self) -> TrainerState:
+        """Return the state of the trainer."""
+        return self._trainer.checkpoint()
+
+    def resume(self, numbers: dict[str, Any]) -> None:
+        """Let the trainer go on from the state in the arrays of `checkpoint`."""
+        self._trainer.resume(numbers)
+        self.to_host()
 
     def _spread(self) -> None:
         """Copy what the trainer has learned to the rows of all users and items."""
