@@ -10,7 +10,18 @@ then trains on everything.
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from fastmf.cli.checkpoint_options import (
+    REFIT,
+    add_checkpoint_options,
+    checkpointing,
+    how_to_go_on,
+    load_start,
+    note_refit_goes_on,
+    note_saved_early,
+    require_free,
+)
 from fastmf.cli.configuration import add_config_options
+from fastmf.cli.interruptions import Request, letting_epochs_end
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
 from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_result
 from fastmf.cli.validation import Parts, add_validation_options, described, is_asked_for, read_parts, require_consistent
@@ -37,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     add_validation_options(parser)
+    add_checkpoint_options(parser)
     add_column_options(parser)
     add_parameter_options(parser)
     add_run_options(parser)
@@ -46,6 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Train, save, and print the metrics of the epoch whose factors were kept."""
+    try:
+        return _run(parsed)
+    except KeyboardInterrupt as error:
+        error.add_note(how_to_go_on(parsed))
+        raise
+
+
+def _run(parsed: argparse.Namespace) -> int:
     from fastmf.cli.model_options import choose_model, make_candidates
     from fastmf.keeping.model_directory import require_replaceable
     from fastmf.measuring.beside_baseline import beside_baseline
@@ -55,25 +75,34 @@ def run(parsed: argparse.Namespace) -> int:
     for model in candidates.values():
         _require_validation_for_patience(model, parsed)
     require_replaceable(parsed.output, parsed.overwrite)
+    require_free(parsed)
+    start = load_start(candidates, parsed)
     parts = read_parts(parsed)
     log_data(parts.train, parsed, **described(parts, parsed))
-    model = choose_model(candidates, parts.train, parsed)
-    model.fit(parts.train, validation=parts.validation, callbacks=callbacks_of(parsed))
-    result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **_kept(model, parsed)}
-    result["seconds"] = sum(record["seconds"] for record in model.history)
-    baseline = _baseline(model, parts)
-    shown = beside_baseline(result | baseline, model.is_implicit)
-    details = {"model_class": type(model).__name__, **baseline, **described(parts, parsed), "history": model.history}
-    if parsed.refit:
-        model, details["refit"] = _refit(model, parts, parsed)
+    trained = choose_model(candidates, parts.train, parsed)
+    with letting_epochs_end(parsed.keep_on_interrupt) as request:
+        how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed)}
+        trained.fit(parts.train, validation=parts.validation, start=start, **how)
+        baseline = _baseline(trained, parts)
+        refitted = _refit(trained, parts, parsed, request) if parsed.refit and not request.was_made else None
+    model = trained if refitted is None else refitted
+    kept = _kept(trained, is_refitted=refitted is not None)
+    result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **kept}
+    result["seconds"] = sum(record["seconds"] for record in trained.history)
+    details = {"model_class": type(model).__name__, **baseline, **described(parts, parsed), "history": trained.history}
+    if refitted is not None:
+        details["refit"] = _described(refitted, len(trained.history), parsed)
     if model.chosen:
         note(f"chose {_in_words(model.chosen)} from the data", parsed)
     source = {"files": parsed.ratings, **baseline}
     model.save(parsed.output, overwrite=parsed.overwrite, source=source, factor_dtype=parsed.factor_dtype)
+    if request.was_made:
+        note_saved_early(model, len(model.history) - (0 if refitted is None else len(trained.history)), parsed)
     details |= {"chosen": model.chosen, "warnings": parsed.warned}
     log_result(result | {name: details[name] for name in details if name != "history"}, parsed)
+    shown = beside_baseline(result | baseline, model.is_implicit)
     print_result(result | details if parsed.json else shown, parsed.json)
-    return 0
+    return request.status
 
 
 def _require_validation_for_patience(model: "Model", parsed: argparse.Namespace) -> None:
@@ -86,12 +115,12 @@ def _require_validation_for_patience(model: "Model", parsed: argparse.Namespace)
         )
 
 
-def _kept(model: "Model", parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the record of the epoch that counts: the best one, if it was kept or is trained for again, or the last."""
+def _kept(model: "Model", is_refitted: bool) -> dict[str, Any]:
+    """Return the record of the epoch that counts: the best one, if it was kept or trained for again, or the last."""
     from fastmf.models.refitting import best_validated
     from fastmf.models.training import kept_record
 
-    if parsed.refit:
+    if is_refitted:
         return best_validated(model)
     return kept_record(model.history, model.best_epoch)
 
@@ -108,17 +137,22 @@ def _baseline(model: "Model", parts: Parts) -> dict[str, Any]:
     return {name.replace("baseline_", "baseline_validation_"): value for name, value in metrics.items()}
 
 
-def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
-    """Train again on everything; return the model, and what was done, for programs."""
+def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace, request: Request) -> "Model":
+    """Train again on everything."""
     import fastmf
 
-    n_before = len(model.history)
-    model = fastmf.refit(model, parts.whole, callbacks=callbacks_of(parsed))
+    note_refit_goes_on(parsed)
+    callbacks = [*callbacks_of(parsed), *request.callbacks]
+    return fastmf.refit(model, parts.whole, callbacks=callbacks, **checkpointing(parsed, REFIT))
+
+
+def _described(model: "Model", n_before: int, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Say for how long and on what a model was trained again; return it for programs."""
     history = model.history[n_before:]
     n_ratings = model.fitted.data["n_ratings"]
     epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
     note(f"trained again for {epochs} on all {n_ratings:,} ratings; this model is saved", parsed)
-    return model, {"n_epochs": len(history), "n_ratings": n_ratings, "history": history}
+    return {"n_epochs": len(history), "n_ratings": n_ratings, "history": history}
 
 
 def _in_words(chosen: "Chosen") -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ _READ_ATTEMPTS = 50
 _SWAP_SECONDS = 0.002
 
 Arrays = dict[str, npt.NDArray[Any]]
+T = TypeVar("T")
 
 
 class Checkpoint(NamedTuple):
@@ -125,18 +126,35 @@ def read(directory: PathLike) -> Checkpoint | None:
     OutputError
         If ``directory`` is no path of this machine.
     """
-    folder = state_folder(directory)
+    return _read_unchanged(state_folder(directory), _read)
+
+
+def read_content(directory: PathLike) -> dict[str, Any] | None:
+    """Read ``checkpoint.json`` alone; None if there is no checkpoint.
+
+    Raises
+    ------
+    ModelError, OutputExistsError, OutputError
+        As `read`.
+    """
+    return _read_unchanged(state_folder(directory), _read_content)
+
+
+def _read_unchanged(folder: Path, read_from: Callable[[Path], T]) -> T | None:
+    """Read a checkpoint, or a part of it, that was not replaced meanwhile."""
     for _ in range(_READ_ATTEMPTS):
         version = _version(folder)
         if version is None:
             if _is_something(folder):
+                if _version(folder) is not None:
+                    continue
                 raise OutputExistsError(
                     f"{folder} exists and has no {CONTENT}: it is not a checkpoint, or an incomplete one; remove it, "
                     "or choose another directory"
                 )
             return None
         try:
-            checkpoint = _read(folder)
+            found = read_from(folder)
         except (ModelError, OSError, RecursionError) as error:
             if _version(folder) != version:
                 continue
@@ -144,7 +162,7 @@ def read(directory: PathLike) -> Checkpoint | None:
                 raise
             raise damaged(folder, error) from error
         if _version(folder) == version:
-            return checkpoint
+            return found
     raise ModelError(f"{folder} was replaced {_READ_ATTEMPTS} times while it was read; try again when that is over")
 
 
@@ -155,13 +173,17 @@ def damaged(path: Path, reason: object) -> ModelError:
 
 def _version(folder: Path) -> tuple[int, int] | None:
     """Tell the checkpoint that is there now from those that replace it; None if there is none."""
+    n_missed = 0
     for _ in range(_READ_ATTEMPTS):
         try:
             status = os.stat(folder / CONTENT)
         except (FileNotFoundError, NotADirectoryError):
-            if not is_being_replaced(folder):
+            if is_being_replaced(folder):
+                time.sleep(_SWAP_SECONDS)
+            elif n_missed:
                 return None
-            time.sleep(_SWAP_SECONDS)
+            else:
+                n_missed += 1  # the new one may have come meanwhile
         else:
             return status.st_ino, status.st_mtime_ns
     return None
@@ -175,6 +197,13 @@ def _is_something(folder: Path) -> bool:
 
 
 def _read(folder: Path) -> Checkpoint:
+    content = _read_content(folder)
+    _require_no_others(folder, set(content["files"]))
+    arrays = {name: _read_array(folder / f"{name}.npy", entry) for name, entry in content["files"].items()}
+    return Checkpoint(folder, content, arrays)
+
+
+def _read_content(folder: Path) -> dict[str, Any]:
     path = folder / CONTENT
     content = _read_json(path)
     if content.get("format") != FORMAT:
@@ -191,9 +220,7 @@ def _read(folder: Path) -> Checkpoint:
     for name, (is_right, expected) in _ENTRIES.items():
         if name not in content or not is_right(content[name]):
             raise damaged(path, f"{name} is {_short(content.get(name))}; expected {expected}")
-    _require_no_others(folder, set(content["files"]))
-    arrays = {name: _read_array(folder / f"{name}.npy", entry) for name, entry in content["files"].items()}
-    return Checkpoint(folder, content, arrays)
+    return content
 
 
 def _read_json(path: Path) -> dict[str, Any]:

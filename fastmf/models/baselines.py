@@ -126,8 +126,8 @@ class Baseline(Model):
         trainer = self._make_trainer(ratings)
         if run.start is not None:
             trainer.begin(ratings, run.start)
-        history, _, ended = run.resume(trainer)
         n_epochs = getattr(self, "n_epochs", 1)
+        history, _, ended = run.resume(trainer, n_epochs, self.verbose)
         fitted = self._make_fitted(ratings, trainer)
         with Progress(type(self).__name__, n_epochs, "epoch", self.verbose, n_done=len(history)) as progress:
             for epoch in range(len(history) + 1, 1 if ended else n_epochs + 1):

@@ -6,6 +6,7 @@ ratings and parameters, and how a trainer gets back to where it was.
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from fastmf.common.files import local_path, naming
 from fastmf.common.json_text import to_json
 from fastmf.common.leftovers import locked
 from fastmf.common.parameters import require_integer
-from fastmf.errors import DataError, OutputError, ParameterError, named
+from fastmf.errors import DataError, FastMFError, OutputError, ParameterError, named
 from fastmf.keeping import checkpoints
 from fastmf.keeping.checkpoints import CONTENT, Checkpoint, damaged
 from fastmf.models.fingerprints import difference, fingerprint_of, fingerprint_of_start
@@ -37,6 +38,12 @@ _FREE_PARAMETERS = ("n_threads", "verbose", "n_epochs")
 # Nothing more is learned by going on, however many epochs are asked for.
 _FINAL = ("patience", "converged")
 _BEST = "best_"
+# What a fit is made of, in words, and which error it is if it differs.
+_DATA: tuple[tuple[str, str, type[FastMFError]], ...] = (
+    ("ratings", "ratings", DataError),
+    ("validation", "ratings to validate on", DataError),
+    ("start", "factors to begin at", ParameterError),
+)
 _ADVICE = f"or use another directory for {named('checkpoint')}"
 
 
@@ -195,9 +202,15 @@ class Run(NamedTuple):
         afresh = self.checkpoints.afresh() if self.checkpoints else None
         return self._replace(checkpoints=afresh, given=given, n_restarts=self.n_restarts + 1)
 
-    def resume(self, trainer: Resumable) -> Reached:
-        """Bring a trainer to the state of the checkpoint, if there is one."""
-        return self.checkpoints.resume(trainer) if self.checkpoints else Reached([])
+    def resume(self, trainer: Resumable, n_epochs: int, verbose: bool) -> Reached:
+        """Bring a trainer to the state of the checkpoint, if there is one; ``verbose`` says so."""
+        reached = self.checkpoints.resume(trainer) if self.checkpoints else Reached([])
+        n_done = len(reached.history)
+        if verbose and n_done:
+            is_over = reached.ended or n_done == n_epochs
+            how = f"all {n_done} epochs were done before" if is_over else f"going on after epoch {n_done} of {n_epochs}"
+            print(how, file=sys.stderr)
+        return reached
 
     def save(self, trainer: Resumable, reached: Reached, chosen: Chosen, is_last: bool) -> None:
         """Write a checkpoint, if one is wanted after this epoch."""
@@ -285,22 +298,15 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
             f"{there} was made with a parameter {unknown[0]!r}, which this version of fastmf does not have; "
             f"{_ADVICE[3:]}"
         )
-    for name, what, kind in (
-        ("ratings", "ratings", DataError),
-        ("validation", "validation ratings", DataError),
-        ("start", "start", ParameterError),
-    ):
+    for name, what, kind in _DATA:
         now = identity[name]
-        if (now is None) != (before[name] is None):
-            given, expected = ("none", "with") if now is None else ("some", "without")
-            raise kind(f"{named(name)}: {there} was made {expected} {what}, and there are {given}; {_again(what)}")
+        if now is None and before[name] is not None:
+            raise kind(f"{there} was made with {what}, and there is no {named(name)} now; give it, {_ADVICE}")
+        if now is not None and before[name] is None:
+            raise kind(f"{there} was made without {what}, and {named(name)} is given now; leave it out, {_ADVICE}")
         other = None if now is None else difference(before[name], now)
         if other is not None:
-            raise kind(f"{named(name)}: the {what} are not those of {there}: they have {other}; {_again(what)}")
-
-
-def _again(what: str) -> str:
-    return f"give the {what} of before, {_ADVICE}"
+            raise kind(f"{there} was made with other {what}: now {named(name)} has {other}; give the same, {_ADVICE}")
 
 
 def _require_sound(found: Checkpoint, model: "Model", run: Run) -> None:

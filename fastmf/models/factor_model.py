@@ -258,7 +258,7 @@ class FactorModel(Model):
 
     def _resumed(self, trainer: Trainer, fitted: Fitted, run: Run) -> tuple[list[Record], Fitted, str]:
         """Go on from the checkpoint, if there is one; return the history, the best model, and why it is over."""
-        history, _, ended = run.resume(trainer)
+        history, _, ended = run.resume(trainer, self.n_epochs, self.verbose)
         if not history or run.checkpoints is None:
             return history, fitted, ended
         trainer.to_host()

@@ -12,6 +12,8 @@ from fastmf.answering.fitted import Fitted
 from fastmf.reading.interactions import Interactions
 
 Fingerprint = dict[str, Any]
+# What may also differ in order.
+_IN_ORDER = ("pairs", "values", "times")
 
 
 def fingerprint_of(ratings: Interactions) -> Fingerprint:
@@ -46,12 +48,14 @@ def fingerprint_of_start(start: Fitted) -> Fingerprint:
 
 
 def difference(before: Fingerprint, now: Fingerprint) -> str | None:
-    """Say in what two fingerprints differ first: "30 users, and had 25", or "other user ids"; None if in nothing."""
+    """Say what the second has that the first had not: "30 users, not 25", or "other user ids"; None if nothing."""
     for name, value in now.items():
         if name.startswith("n_") and before.get(name) != value:
-            return f"{value:,} {name.removeprefix('n_')}, and had {before.get(name)}"
+            return f"{value:,} {name.removeprefix('n_')}, not {before.get(name)}"
     other = next((name for name, value in now.items() if before.get(name) != value), None)
-    return None if other is None else f"other {other}, or the same in another order"
+    if other in _IN_ORDER:
+        return f"other {other}, or the same in another order"
+    return None if other is None else f"other {other}"
 
 
 def digest_of_ids(ids: pa.Array) -> str:
