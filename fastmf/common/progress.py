@@ -79,3 +79,10 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def show_line(text: str, shown: bool) -> None:
+    """Tell a line on the work to `logging`, and print it to standard error if asked to."""
+    LOG.info(text)
+    if shown:
+        print(text, file=sys.stderr)

@@ -6,7 +6,6 @@ ratings and parameters, and how a trainer gets back to where it was.
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from fastmf.common.files import local_path, naming
 from fastmf.common.json_text import to_json
 from fastmf.common.leftovers import locked
 from fastmf.common.parameters import require_integer
+from fastmf.common.progress import show_line
 from fastmf.errors import DataError, FastMFError, OutputError, ParameterError, named
 from fastmf.keeping import checkpoints
 from fastmf.keeping.checkpoints import CONTENT, Checkpoint, damaged
@@ -206,10 +206,10 @@ class Run(NamedTuple):
         """Bring a trainer to the state of the checkpoint, if there is one; ``verbose`` says so."""
         reached = self.checkpoints.resume(trainer) if self.checkpoints else Reached([])
         n_done = len(reached.history)
-        if verbose and n_done:
+        if n_done:
             is_over = reached.ended or n_done == n_epochs
             how = f"all {n_done} epochs were done before" if is_over else f"going on after epoch {n_done} of {n_epochs}"
-            print(how, file=sys.stderr)
+            show_line(how, verbose)
         return reached
 
     def save(self, trainer: Resumable, reached: Reached, chosen: Chosen, is_last: bool) -> None:
