@@ -16,9 +16,8 @@ from fastmf.answering import scoring
 from fastmf.cli import main
 from fastmf.errors import DataError, ModelError, NotFittedError, OutputExistsError, ParameterError
 from fastmf.models import MODELS
-from fastmf.models.newcomers import AnswersNewcomers
 
-KINDS = [kind for kind in MODELS.values() if kind._fold_in is not AnswersNewcomers._fold_in]
+KINDS = list(MODELS.values())
 each_kind = pytest.mark.parametrize("kind", KINDS)
 TRAIN = testing.power_law(60, 40, 700, n_factors=3, seed=0)
 NEW = 1000
@@ -253,6 +252,27 @@ def test_a_model_without_its_ratings_answers_newcomers_alone() -> None:
     mixed = Interactions.from_arrays([NEW, 3, 5], item_ids([1, 2, 3]), [5, 4, 3])
     with pytest.raises(ModelError, match=r"saved without its training ratings, and knows 2 of these users \(3, 5\)"):
         model.recommend_for(mixed)
+
+
+def test_a_model_of_another_library_knows_what_people_bring_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 3)).astype(np.float32) for n in (9, 40))
+    figures = {"factors": 3, "regularization": 0.1, "iterations": 5, "use_cg": False, "dtype": "float32", "alpha": 2.0}
+    np.savez(tmp_path / "als.npz", user_factors=users, item_factors=items, **figures)
+    model = fastmf.import_implicit(tmp_path / "als.npz")
+    people = Interactions.from_arrays([3, 3, 77], [5, 6, 5], [1, 2, 1])
+
+    found = model.recommend_for(people, k=4)
+
+    assert found.users.tolist() == [3, -1]
+    assert not set(found.items[0].tolist()) & {5, 6}
+    # Hu, Koren and Volinsky: c = 1 + 2r on the two items, 1 on all others.
+    wide, confidence = items.astype(np.float64), np.array([2.0, 4.0])
+    matrix = wide.T @ wide + (wide[[5, 6]].T * confidence) @ wide[[5, 6]] + model.regularization * np.eye(3)
+    expected = np.linalg.solve(matrix, wide[[5, 6]].T @ (1 + confidence))
+    np.testing.assert_allclose(model.fold_in(people).factors[0], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="comes from another library"):
+        model.partial_fit(people)
 
 
 def test_the_model_stays_as_it_was() -> None:

@@ -85,6 +85,7 @@ class AnswersNewcomers(LearnedState):
         matched = match(fitted, as_interactions(interactions, "interactions"), side)
         return FoldedIn(matched.ids, *self._fold_in(fitted, matched.rows, side))
 
+    @abstractmethod
     def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
         """Solve rows of users (or items) with the other side fixed.
 
@@ -102,7 +103,6 @@ class AnswersNewcomers(LearnedState):
         biases : float32 array, shape (n_rows,)
             Both 0 in a row without ratings.
         """
-        raise NotImplementedError
 
     def recommend_for(
         self,
@@ -117,7 +117,7 @@ class AnswersNewcomers(LearnedState):
         """Find the k best items of people from their ratings, whether or not the model knows these people.
 
         Factors are those of `fold_in`. For a user whom the model knows, his training ratings count as well, unless
-        there is a new one of the same item.
+        there is a new one of the same item. A model that comes from another library has none of these.
 
         Parameters
         ----------
@@ -247,7 +247,7 @@ def _with_training_ratings(fitted: Fitted, rows: CSR, places: Int32Array, user_i
     """Return rows with the training ratings of the users that the model knows, where the rows have no newer ones."""
     known = np.flatnonzero(places >= 0)
     known = known[~fitted.counts.are_cold(places[known])]
-    if not len(known):
+    if not len(known) or not fitted.counts.are_known:
         return rows
     if fitted.values is None:
         shown = ", ".join(map(repr, user_ids.take(pa.array(known[:_SHOWN])).to_pylist()))

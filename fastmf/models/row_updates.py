@@ -53,9 +53,10 @@ def join(known: Fitted, ratings: Interactions, kernels: Kernels, n_threads: int 
     Raises
     ------
     DataError
-        If the model was saved without its training ratings, or ids are of another type.
+        If the model has no training ratings: it was saved without them, or comes from another library. If ids are of
+        another type.
     """
-    if known.values is None:
+    if known.values is None and known.counts.are_known:
         raise DataError(
             "the model was saved without its training ratings, which its rows are solved from; call fit with all "
             "ratings"

@@ -45,6 +45,11 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
     model.recommend(k=5, allow=each)
     model.recommend(k=5, deny=each)
     model.recommend(users[:2], k=5, allow=dict.fromkeys(users[:2], items), deny=each)
+    for people in (test, test.take(np.flatnonzero(test.users == 0))):
+        for side in ("user", "item"):
+            model.fold_in(people, side=side)
+        for exclude, cold in itertools.product(("seen", None, test), ("skip", "popular")):
+            model.recommend_for(people, k=3, exclude=exclude, cold=cold, deny=items[:2])
     model.similar_items(items[:2], 3)
     model.similar_users(users[:2], 3)
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
@@ -71,8 +76,10 @@ def save_and_ask(model: Any, test: fastmf.Interactions) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model")
         model.recommend_to_parquet(f"{folder}/recs.parquet", k=3)
+        model.recommend_to_parquet(f"{folder}/newcomers.parquet", k=3, interactions=test)
         for n_threads in (None, 1):
             ask(fastmf.load(f"{folder}/model").set_params(n_threads=n_threads), test)
+        fastmf.load(f"{folder}/model").partial_fit(test, validation=test)
         ask_a_recommender(fastmf.load(f"{folder}/model"), test)
 
 
