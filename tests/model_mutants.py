@@ -310,11 +310,10 @@ def use_further(model: Any) -> None:
         lambda: model.fold_in(more),
         lambda: model.recommend_for(more, k=2),
         lambda: fastmf.evaluate(model, more, k=2),
+        lambda: copy.copy(model).set_params(n_epochs=1).partial_fit(more).recommend(k=2),
     ]
-    if hasattr(model, "partial_fit"):
-        uses.append(lambda: copy.copy(model).set_params(n_epochs=1).partial_fit(more).recommend(k=2))
     for use in uses:
-        with suppress(FastMFError, NotImplementedError):
+        with suppress(FastMFError):
             use()
 
 

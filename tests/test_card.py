@@ -80,6 +80,9 @@ def test_a_card_may_be_edited_removed_and_is_replaced(ratings: fastmf.Interactio
     (tmp_path / "model" / CARD).unlink()
     fastmf.load(tmp_path / "model", verify=True)
     assert main(["info", str(tmp_path / "model")]) == 0
+    (tmp_path / "model" / CARD).mkdir()
+    with pytest.raises(fastmf.errors.OutputExistsError, match=r"would delete them: card\.md/"):
+        model.save(tmp_path / "model", overwrite=True)
 
 
 def test_what_others_have_named_cannot_write_markup(ratings: fastmf.Interactions, tmp_path: Path) -> None:

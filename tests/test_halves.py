@@ -106,7 +106,7 @@ def test_a_loaded_model_of_halves_can_be_copied_and_saved_again(duplicate: Any, 
     assert content == (tmp_path / "halves" / "user_factors.npy").read_bytes()
 
 
-@pytest.mark.parametrize("kind", [fastmf.SGD, fastmf.SVDpp, fastmf.BPR])
+@pytest.mark.parametrize("kind", MODEL_CLASSES)
 def test_training_goes_on_from_halves(kind: Any, ratings: fastmf.Interactions, tmp_path: Path) -> None:
     more = fastmf.Interactions.from_arrays([1, 2, 900], [3, 4, 5], [4, 2, 5])
     kind(n_factors=3, n_epochs=2).fit(ratings).save(tmp_path / "model", factor_dtype="float16")

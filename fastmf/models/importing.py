@@ -48,7 +48,9 @@ def import_implicit(path: PathLike, user_ids: Any = None, item_ids: Any = None) 
 
     The file has no training ratings. So ``exclude="seen"`` leaves nothing out, nobody is cold, and the model cannot be
     trained further. A user without ratings, whose row of BPR or of the logistic model is 0, gets the items with the
-    largest biases, where implicit gives any.
+    largest biases, where implicit gives any. `fold_in` and `recommend_for` take people that the model does not know,
+    and minimise what the model of fastmf minimises: in `ImplicitALS` an observed cell weighs 1 + alpha·r, in implicit
+    alpha·r; and L2 strengths of logistic models are counted by rating here, and by row there.
 
     Parameters
     ----------
@@ -193,7 +195,8 @@ def _logistic_terms(path: Path, arrays: Arrays, users: Float32Array, items: Floa
     _require_ones(path, "user_factors", users, -2)
     _require_ones(path, "item_factors", items, -1)
     n_negatives = max(1, int(_scalar(path, arrays, "neg_prop", 30)))
-    model = SGD(loss="logistic", n_negatives=n_negatives, **_common(path, arrays))
+    rate = _scalar(path, arrays, "learning_rate", 1.0)
+    model = SGD(loss="logistic", n_negatives=n_negatives, learning_rate=rate, **_common(path, arrays))
     link = Link(np.float32(0), np.float32(1))
     return _Terms(model, link, users[:, :-2], items[:, :-2], users[:, -1], items[:, -2])
 
