@@ -4,7 +4,7 @@ Start it (needs ``pip install fastapi uvicorn``), and ask:
 
     MODEL=model FILTERS=filters.json uvicorn --app-dir examples fastapi_app:app --port 8000
     curl 'localhost:8000/recommend/alice?k=5&filter=in%20stock'
-    curl localhost:8000/recommend_for -H 'Content-Type: application/json' -d '{"history": {"tea": 1, "milk": 2}, "k": 5}'
+    curl localhost:8000/recommend_for -H 'Content-Type: application/json' -d '{"history": {"tea": 1}, "k": 5}'
 
 FILTERS, which may be left out, is a JSON object of names and lists of item ids. After a new model has taken the place
 of the old one, ``curl -X POST localhost:8000/swap`` takes it up while requests run.
