@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import get_backend
 from fastmf.common.parameters import AUTO
+from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_share
 from fastmf.models.factor_model import FactorModel
@@ -113,7 +114,8 @@ class AlternatingModel(FactorModel):
         held_out = as_held_out_part(validation, None)
         model = self._unchanged(known)
         sizes = (known.n_users + interactions.n_users, known.n_items + interactions.n_items)
-        with self._needing_memory(*sizes, len(known.seen.indices) + interactions.n_ratings):
+        work = f"partial fit of {type(self).__name__} ({interactions.n_ratings:,} ratings)"
+        with logged(work), self._needing_memory(*sizes, len(known.seen.indices) + interactions.n_ratings):
             started, kernels = time.perf_counter(), get_backend(self.backend)
             joined = join(known, interactions, kernels, self.n_threads)
             drift = Drift(joined, self.is_implicit, kernels, self.n_threads)

@@ -11,6 +11,7 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels, get_backend
 from fastmf.common.parameters import AUTO, number, require_number, require_number_or_auto
+from fastmf.common.work_log import logged
 from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.models.checkpointing import Run
 from fastmf.models.explicit_strengths import SCALING, require_strengths, scales_of
@@ -159,7 +160,8 @@ class DescentModel(FactorModel):
         chosen = self._chosen_before(known, interactions)
         # At least so many: which users and items are new is found out on the way.
         n_users, n_items = max(known.n_users, interactions.n_users), max(known.n_items, interactions.n_items)
-        with self._needing_memory(n_users, n_items, interactions.n_ratings):
+        work = f"partial fit of {type(self).__name__} ({interactions.n_ratings:,} ratings)"
+        with logged(work), self._needing_memory(n_users, n_items, interactions.n_ratings):
             scale = self.init_scale * self._units(trained_deviation(known.data)).factors
             start, more, whole, *_ = grow(known, interactions, scale, self.seed, self.n_threads)
             trainer = self._with(chosen)._make_trainer(more, get_backend(self.backend), start)
