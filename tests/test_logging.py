@@ -80,3 +80,23 @@ logging.getLogger("fastmf").error("not even an error, without a handler")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_partial_fits_and_swaps_are_told(
+    ratings: fastmf.Interactions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = fastmf.SGD(**SMALL).fit(ratings)
+    recommender = fastmf.Recommender(model)
+    model.save(tmp_path / "model")
+    caplog.clear()
+
+    with caplog.at_level(logging.INFO, "fastmf"):
+        for fitted in (model, fastmf.ALS(**SMALL).fit(ratings)):
+            fitted.partial_fit(ratings)
+        recommender.swap(tmp_path / "model")
+
+    begun = [record.getMessage() for record in caplog.records if record.getMessage().endswith(": begins")]
+    assert f"partial fit of SGD ({ratings.n_ratings} ratings): begins" in begun
+    assert f"partial fit of ALS ({ratings.n_ratings} ratings): begins" in begun
+    assert begun[-1] == "swapping the model: begins"
+    assert caplog.records[-1].getMessage().startswith("swapping the model: done in ")
