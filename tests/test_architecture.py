@@ -71,6 +71,14 @@ def test_there_is_something_to_look_at() -> None:
     assert not any(node.level for _, node in NODES if isinstance(node, ast.ImportFrom))  # none is relative
 
 
+def test_the_map_names_every_layer() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+    layers = {path.name for path in (ROOT / "fastmf").iterdir() if (path / "__init__.py").exists()}
+    assert {"cli", "models"} <= layers
+    assert {name for name in layers if f"`{name}/`" not in text} == set()
+
+
 def test_imports_keep_to_the_layers() -> None:
     """What rests on what is in pyproject.toml; imports inside of functions count."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCE_ROOTS.values()))}
