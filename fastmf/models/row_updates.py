@@ -84,6 +84,8 @@ def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_thre
     for side in ("user", *("item", "user") * _ROUNDS):
         vectors, biases, places, rows = sides[side]
         fixed = equations.against(factors, side, kernels, n_threads)
+        # A copy: a GPU keeps offsets from one half sweep to the next, and these change in place between two.
+        fixed = fixed._replace(offsets=fixed.offsets.copy())
         vectors[places], biases[places] = equations.solve(rows, fixed, side, kernels, n_threads)
 
 

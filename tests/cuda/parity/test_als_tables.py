@@ -223,6 +223,24 @@ def test_models_train_on_tables(solver: str, name: str, kernels: Kernels) -> Non
             np.testing.assert_allclose(record[figure], known[figure], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_models_fold_in_and_go_on(name: str, kernels: Kernels) -> None:
+    (model, parameters), ratings = MODELS[name], made_ratings(12, 9, 0.4)
+    more = fastmf.Interactions.from_arrays(np.append(ratings.user_ids[:2], 500), [*ratings.item_ids[:2].to_pylist(), 0])
+    fitted, expected = (
+        model(n_epochs=2, regularization=0.5, backend=backend, n_factors=4, **parameters).fit(ratings)
+        for backend in ("cuda", "reference")
+    )
+    for side in ("user", "item"):
+        folded, known = (each.fold_in(ratings, side=side) for each in (fitted, expected))
+        np.testing.assert_allclose(folded.factors, known.factors, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(folded.biases, known.biases, rtol=0, atol=1e-5)
+    for each in (fitted, expected):
+        each.partial_fit(more)
+    for part in ("user_factors", "item_factors", "user_biases", "item_biases"):
+        np.testing.assert_allclose(getattr(fitted, part), getattr(expected, part), rtol=0, atol=1e-5)
+
+
 def test_factors_come_home_when_somebody_looks(kernels: Kernels) -> None:
     seen: list[Float32Array] = []
     model = fastmf.ALS(n_factors=4, n_epochs=2, backend="cuda")
