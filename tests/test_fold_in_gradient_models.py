@@ -12,6 +12,7 @@ import fastmf
 from fastmf import BPR, SGD, Interactions, SVDpp, testing
 from fastmf.errors import DataError, NotFittedError, ParameterError
 from fastmf.models.descent import DescentModel
+from fastmf.models.fit_steps import epochs_to_fold_in
 from fastmf.models.folding import FoldedIn
 
 SHAPE: dict[str, Any] = {"n_factors": 8, "n_epochs": 10, "n_threads": 1}
@@ -297,13 +298,17 @@ def test_before_fit(name: str) -> None:
 def test_the_parameters_of_the_fit_count() -> None:
     model = fresh("sgd")
     expected = model.fold_in(TRAIN).factors
-    model.set_params(rating_range=(1, 5), loss="squared", biases=False, regularization=7.0)
+    model.set_params(rating_range=(1, 5), biases=False, regularization=7.0, n_epochs=1, learning_rate_decay=0.5)
     np.testing.assert_array_equal(model.fold_in(TRAIN).factors, expected)
 
 
-def test_a_parameter_that_was_given_cannot_become_auto() -> None:
+def test_a_parameter_that_was_given_becomes_auto() -> None:
     model = fresh("sgd", regularization=0.1)
+    expected = model.fold_in(TRAIN).factors
     model.set_params(regularization="auto")
+    np.testing.assert_array_equal(model.fold_in(TRAIN).factors, expected)
+    # As models were saved before fits kept what they were given.
+    del model.fitted.trained_with["objective"]
     with pytest.raises(ParameterError, match="regularization"):
         model.fold_in(TRAIN)
 
@@ -315,9 +320,8 @@ def test_as_many_epochs_as_were_best() -> None:
     assert best is not None
     assert best < 40
     found = model.fold_in(TRAIN).factors
-    model.patience = None
     model.fitted.trained_with["patience"] = None
-    model.n_epochs = best
+    model.fitted.trained_with["objective"]["n_epochs"] = best
     np.testing.assert_array_equal(found, model.fold_in(TRAIN).factors)
 
 
@@ -332,7 +336,9 @@ def test_another_seed_takes_other_steps() -> None:
 @pytest.mark.parametrize("name", ["sgd", "svdpp", "bpr"])
 def test_after_partial_fit(name: str) -> None:
     model = fresh(name, part(TRAIN, TRAIN.users < 200))
+    model.set_params(n_epochs=1)
     model.partial_fit(part(TRAIN, TRAIN.users >= 200))
+    assert epochs_to_fold_in(model.fitted, model.get_params(), model.best_epoch) == SHAPE["n_epochs"]
     folded = model.fold_in(TRAIN)
     assert folded.factors.shape == model.user_factors.shape
     assert folded.factors.any(axis=1).all()

@@ -6,7 +6,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
-from fastmf.models.descent_folding import Folding, as_trained, fold_in_pairs
+from fastmf.models.descent_folding import as_trained, fold_in_pairs, folding_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.training import Trainer
@@ -85,7 +85,7 @@ class BPR(DescentModel):
         return choose_for_ranking(self)
 
     def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
-        return fold_in_pairs(Folding(as_trained(self, fitted), fitted, side, self.best_epoch or self.n_epochs), rows)
+        return fold_in_pairs(folding_of(self, as_trained(self, fitted), fitted, side), rows)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         return SampledTrainer(

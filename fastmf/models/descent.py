@@ -16,6 +16,7 @@ from fastmf.errors import DivergenceError, ParameterError, named
 from fastmf.models.checkpointing import Run
 from fastmf.models.explicit_strengths import SCALING, require_strengths, scales_of
 from fastmf.models.factor_model import FactorModel
+from fastmf.models.fit_steps import EPOCHS_BEFORE, epochs_to_fold_in, kept_steps
 from fastmf.models.growth import grow
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import (
@@ -176,11 +177,13 @@ class DescentModel(FactorModel):
                     data=start.data | sizes,
                 )
             trained_with = start.trained_with | self._with(chosen)._trained_with(chosen)
+            trained_with |= {EPOCHS_BEFORE: epochs_to_fold_in(known, self.get_params(), self.best_epoch)}
             fitted = dataclasses.replace(start, factors=trainer.factors, state=trainer.state, trained_with=trained_with)
             return self._train(trainer, fitted, held_out, callbacks)
 
     def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
-        return super()._trained_with(chosen) | {SCALING: self._scaling()}
+        kept = super()._trained_with(chosen) | kept_steps(self.get_params(), chosen)
+        return kept | {SCALING: self._scaling()}
 
     def _chosen_before(self, known: Fitted, ratings: Interactions) -> Chosen:
         """Return what the fit before has chosen for the parameters that are open, and how rows paid their strengths.

@@ -16,6 +16,7 @@ from fastmf.backend import Kernels, get_backend
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.descent import DescentModel, make_step
 from fastmf.models.explicit_strengths import SCALING, scales_of
+from fastmf.models.fit_steps import epochs_to_fold_in, steps_of
 from fastmf.models.units import trained_deviation
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
@@ -40,7 +41,7 @@ class Folding(NamedTuple):
     side : {"user", "item"}
         What the rows are.
     n_epochs : int
-        How often a row goes over its ratings: as often as the fit was allowed to or, with ``patience``, as was best.
+        How often a row goes over its ratings.
     """
 
     model: DescentModel
@@ -95,17 +96,23 @@ class Folding(NamedTuple):
         return self.fitted.kept(("fold in", kernels.name, of), lambda: kernels.fix(factors, biases))
 
 
+def folding_of(model: DescentModel, trained: DescentModel, fitted: Fitted, side: str) -> Folding:
+    """Return what rows are folded into, given a model and what `as_trained` makes of it."""
+    return Folding(trained, fitted, side, epochs_to_fold_in(fitted, model.get_params(), model.best_epoch))
+
+
 def as_trained(model: M, fitted: Fitted) -> M:
     """Return an unfitted model with the parameters of the fit, and the numbers that it chose for ``"auto"``.
 
     Raises
     ------
     ParameterError
-        If a parameter is ``"auto"`` that was a number in the fit.
+        If a parameter is ``"auto"`` and the model was saved before fits kept the numbers that they were given.
     """
     before, given = fitted.trained_with, model.get_params()
+    given |= steps_of(fitted, given)
     fixed = {name: before[name] for name in (*model.fixed_parameters, SCALING) if name in before}
-    trained = type(model)(**{**given, **before.get("chosen", {}), **fixed})
+    trained = type(model)(**{**given, **fixed})
     for name in trained._open_parameters():
         raise ParameterError(
             f"{named(name)} is {given[name]!r}, and was a number in the fit; expected that number, to fold in with it"

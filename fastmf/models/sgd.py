@@ -10,7 +10,7 @@ from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, choose_learning_rate
-from fastmf.models.descent_folding import Folding, as_trained, fold_in_choices, fold_in_ratings
+from fastmf.models.descent_folding import as_trained, fold_in_choices, fold_in_ratings, folding_of
 from fastmf.models.descent_training import DescentTrainer
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
@@ -175,7 +175,7 @@ class SGD(DescentModel):
 
     def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
         trained = as_trained(self, fitted)
-        folding = Folding(trained, fitted, side, self.best_epoch or self.n_epochs)
+        folding = folding_of(self, trained, fitted, side)
         if trained.loss == "logistic":
             return fold_in_choices(folding, rows)
         require_within(rows.values, trained.rating_range)

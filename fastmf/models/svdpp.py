@@ -10,7 +10,7 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, choose_learning_rate, make_strength
-from fastmf.models.descent_folding import Folding, as_trained, fold_in_ratings, implicit_sums
+from fastmf.models.descent_folding import as_trained, fold_in_ratings, folding_of, implicit_sums
 from fastmf.models.descent_training import DescentTrainer
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
@@ -139,7 +139,7 @@ class SVDpp(DescentModel):
     def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
         trained = as_trained(self, fitted)
         require_within(rows.values, trained.rating_range)
-        folding = Folding(trained, fitted, side, self.best_epoch or self.n_epochs)
+        folding = folding_of(self, trained, fitted, side)
         # An item meets the users as the prediction has them, p_u + z_u; only a user has a z of its own.
         return fold_in_ratings(folding, rows, implicit_sums(folding, rows) if side == "user" else None)
 
