@@ -170,6 +170,32 @@ def test_what_the_parameters_say_is_verified(saved: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("trained_with", "message"),
+    [
+        ({"chosen": {"bytes": 3}}, "trained_with has 'bytes', which is no parameter of SGD"),
+        ({"chosen": {"learning_rate": "x"}}, "learning_rate is 'x'"),
+        ({"chosen": [1]}, "trained_with has 1, which is no parameter of SGD"),
+        ({"chosen": 3}, "'int' object is not iterable"),
+        ({"objective": {"regularization": -1}}, "regularization is -1"),
+        ({"loss": []}, "loss is ()"),
+        ({"rating_range": [2, 1]}, "rating_range"),
+    ],
+)
+def test_what_a_fit_has_kept_of_its_parameters_is_checked(
+    trained_with: dict[str, Any], message: str, saved: Path
+) -> None:
+    before = json.loads((saved / MANIFEST).read_text())["trained_with"]
+    change(saved, trained_with=before | {"novelty": 1, "chosen": {"regularization": None}})
+    fastmf.load(saved)
+    change(saved, trained_with=before | trained_with)
+
+    with pytest.raises(ModelError) as error:
+        fastmf.load(saved)
+
+    assert message in str(error.value)
+
+
 def test_links_are_followed_but_not_verified_where_they_lead_out(saved: Path, tmp_path: Path) -> None:
     (saved / "item_factors.npy").rename(tmp_path / "elsewhere.npy")
     (saved / "item_factors.npy").symlink_to("../elsewhere.npy")

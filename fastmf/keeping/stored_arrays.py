@@ -70,6 +70,16 @@ class StoredFitted(Fitted):
             object.__setattr__(self, name, value)
         return value
 
+    @property
+    def n_users(self) -> int:
+        """Number of users; it is known before the contents are checked."""
+        return len(object.__getattribute__(self, "user_ids"))
+
+    @property
+    def n_items(self) -> int:
+        """Number of items; it is known before the contents are checked."""
+        return len(object.__getattribute__(self, "item_ids"))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle as what has been checked, without the files."""
         return partial(Fitted, **{field.name: getattr(self, field.name) for field in fields(Fitted) if field.init}), ()

@@ -1,6 +1,7 @@
 """Loading a model directory: finds the class of the model and restores it."""
 
 import dataclasses
+from typing import Any
 
 from fastmf.common.work_log import LOG
 from fastmf.errors import ModelError
@@ -8,6 +9,7 @@ from fastmf.keeping.model_directory import inspect, read
 from fastmf.keeping.regular_files import damaged
 from fastmf.models import MODELS
 from fastmf.models.base import Model
+from fastmf.models.folding import OBJECTIVE
 from fastmf.reading.parquet import PathLike
 
 
@@ -49,6 +51,7 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
     stored = read(path, verify)
     try:
         model = MODELS[stored.model](**stored.parameters)
+        _require_parameters(model, stored.fitted.trained_with)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise damaged(path, error) from error
     fitted = stored.fitted
@@ -63,6 +66,25 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
     sizes = type(model).__name__, fitted.n_users, fitted.n_items
     LOG.info("loaded %s of %d users and %d items from %s", *sizes, path)
     return model
+
+
+def _require_parameters(model: Model, trained_with: dict[str, Any]) -> None:
+    """Check that what a fit has kept of its parameters are parameters of the model, with values that it takes.
+
+    Numbers that were not finite are None, and are not looked at.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError, ArithmeticError
+    """
+    names = model.get_params().keys()
+    kept: dict[str, Any] = {name: value for name, value in trained_with.items() if name in names}
+    for values in (kept, trained_with.get("chosen", {}), trained_with.get(OBJECTIVE, {})):
+        if unknown := [name for name in values if name not in names]:
+            raise ValueError(f"trained_with has {unknown[0]!r:.80}, which is no parameter of {type(model).__name__}")
+        for name, value in values.items():
+            if value is not None:
+                type(model)(**{name: tuple(value) if isinstance(value, list) else value})
 
 
 def find_damage(path: PathLike) -> list[str]:
