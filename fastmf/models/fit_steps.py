@@ -38,4 +38,7 @@ def epochs_to_fold_in(fitted: Fitted, params: Mapping[str, Any], best_epoch: int
     With ``patience`` that is up to the best epoch. A continued fit, whose rows have gone over other ratings before,
     leaves the number as it was.
     """
-    return int(fitted.trained_with.get(EPOCHS_BEFORE) or best_epoch or steps_of(fitted, params)["n_epochs"])
+    before = fitted.trained_with.get(EPOCHS_BEFORE)
+    if isinstance(before, int) and before >= 1:
+        return before
+    return int(best_epoch or steps_of(fitted, params)["n_epochs"])
