@@ -162,7 +162,8 @@ def test_interrupted_while_training(
     output, errors = end(process, number)
 
     assert (process.returncode, output) == (128 + number, "")
-    assert errors.splitlines()[-1] == f"fastmf train: {SIGNALS[number]}the same call starts afresh"
+    advice = "with --checkpoint DIR it could go on, and with --keep-on-interrupt it would save the epochs that are done"
+    assert errors.splitlines()[-1] == f"fastmf train: {SIGNALS[number]}the same call starts afresh; {advice}"
     assert "Traceback" not in errors
     assert contents() == {}
 
