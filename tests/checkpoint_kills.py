@@ -54,7 +54,7 @@ def train(case: str, directory: Path, kill_at: int | None, result: Path) -> None
     )
     sys.setprofile(None)
     model.save(result / "model")
-    names = sorted(path.name for path in (result / "model").iterdir() if path.suffix != ".json")
+    names = sorted(path.name for path in (result / "model").iterdir() if path.suffix in (".npy", ".arrow"))
     learned = [hashlib.sha256((result / "model" / name).read_bytes()).hexdigest() for name in names]
     history = [{name: value for name, value in record.items() if name != "seconds"} for record in model.history]
     (result / "learned").write_text(json.dumps([names, learned, history, model.chosen, model.best_epoch]))
