@@ -106,6 +106,16 @@ def test_without_biases_rows_pay_for_every_rating(kind: type[FactorModel]) -> No
     assert "bias_regularization" not in model.chosen
 
 
+@each_kind
+def test_without_biases_no_strength_of_theirs_is_chosen(kind: type[FactorModel]) -> None:
+    plain = kind(**SMALL, biases=False, regularization=0.1).fit(RATINGS)
+    model = kind(**SMALL, biases=False, regularization=0.1, bias_regularization="auto").fit(RATINGS)
+
+    assert model.chosen.keys() <= {"learning_rate"}
+    assert model.user_factors.tobytes() == plain.user_factors.tobytes()
+    assert np.isfinite(model.fold_in(RATINGS).factors).all()
+
+
 @pytest.mark.parametrize("kind", [SGD, SVDpp])
 def test_a_rating_range_changes_the_unit_of_strengths(kind: type[Any]) -> None:
     # The mean is the middle of the range, where the sigmoid has the slope ¼: a score of 1 is a rating of 1.

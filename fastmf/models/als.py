@@ -173,12 +173,12 @@ class _Balance(NamedTuple):
     def of(cls, model: ALS, deviation: float) -> "_Balance":
         """Return c² = λσ/√(λ_bu·λ_bi), with which one strength a side serves factors and biases."""
         strength = number(model.regularization)
+        if not model.biases:
+            return cls(math.sqrt(deviation), strength * deviation, strength * deviation)
         of_users = strength if model.bias_regularization is None else number(model.bias_regularization)
         of_items = of_users if model.item_bias_regularization is None else model.item_bias_regularization
         mean = math.sqrt(of_users * of_items)
         square = deviation if of_users == of_items == strength else strength * deviation / mean
-        if not model.biases:
-            return cls(math.sqrt(deviation), strength * deviation, strength * deviation)
         return cls(math.sqrt(square), square * of_users, square * of_items)
 
 

@@ -282,7 +282,9 @@ def make_step(model: DescentModel, epoch: int, units: Units = _NO_UNITS) -> Step
     learning_rate, bias_learning_rate = number(model.learning_rate), model.bias_learning_rate
     if bias_learning_rate is None:
         bias_learning_rate = _BIAS_SHARE * learning_rate
-    user_bias = _BIAS_REGULARIZATION if model.bias_regularization is None else number(model.bias_regularization)
+    user_bias = _BIAS_REGULARIZATION
+    if model.biases and model.bias_regularization is not None:  # without biases nothing is chosen for "auto"
+        user_bias = number(model.bias_regularization)
     slope, score = units.slope, units.score
     rates = (
         learning_rate * decay * slope,
