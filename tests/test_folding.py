@@ -294,6 +294,19 @@ def test_what_cannot_be_folded_in_is_refused() -> None:
         fitted.fold_in(one)
 
 
+@pytest.mark.parametrize("size", [3e38, -3e38])
+@pytest.mark.parametrize(
+    "model", [ALS(regularization=1e-3), ImplicitALS(alpha=5.0, nonnegative=True)], ids=["ALS", "ImplicitALS"]
+)
+def test_ratings_whose_factors_are_no_numbers_are_refused(model: Any, size: float) -> None:
+    ratings = testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
+    model.set_params(n_factors=4).fit(ratings)
+    newcomer = Interactions.from_arrays([1000, 1000], ratings.item_ids[:2], [size, 1])
+    for answer in (model.fold_in, model.recommend_for):
+        with pytest.raises(DataError, match=r"ratings.*3e\+38"):
+            answer(newcomer)
+
+
 def test_ratings_of_nobody_give_no_rows() -> None:
     ratings = testing.power_law(60, 40, 700, n_factors=3, seed=0)
     nobody = ratings.take(np.zeros(0, np.int64))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
+
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import get_backend
 from fastmf.common.parameters import AUTO
@@ -14,7 +16,7 @@ from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_share
 from fastmf.models.factor_model import FactorModel
-from fastmf.models.folding import objective, objective_of
+from fastmf.models.folding import finite, objective, objective_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
 from fastmf.models.least_squares import FixedSide, LeastSquares
@@ -170,4 +172,6 @@ class AlternatingModel(FactorModel):
 
         folding = fitted.kept(("fold-in", side, kernels.name), prepare)
         equations = folding.equations
-        return equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads)
+        with np.errstate(over="ignore", invalid="ignore"):
+            solved = equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads)
+        return finite(*solved, rows)

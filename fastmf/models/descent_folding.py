@@ -17,10 +17,11 @@ from fastmf.errors import DataError, ParameterError, named
 from fastmf.models.descent import DescentModel, make_step
 from fastmf.models.explicit_strengths import SCALING, scales_of
 from fastmf.models.fit_steps import epochs_to_fold_in, steps_of
+from fastmf.models.folding import finite
 from fastmf.models.units import trained_deviation
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Rivals
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
 
@@ -148,7 +149,7 @@ def fold_in_ratings(folding: Folding, rows: CSR, base: Float32Array | None = Non
     terms = folding.descent(), folding.scales(rows)
     with np.errstate(over="ignore", invalid="ignore"):
         folded = folding.kernels.fold_in_ratings(rows, fixed, base, mean, fitted.link, *terms, n_threads)
-    return _finite(folded, rows)
+    return finite(*folded, rows)
 
 
 def fold_in_choices(folding: Folding, rows: CSR) -> tuple[Float32Array, Float32Array]:
@@ -196,16 +197,6 @@ def implicit_sums(folding: Folding, rows: CSR) -> Float32Array:
     sums = np.zeros_like(zeros)
     kernels.add_implicit(rows, zeros, padded, sums, folding.model.n_threads)
     return sums[:, : y.shape[1]]
-
-
-def _finite(folded: Folded, rows: CSR) -> tuple[Float32Array, Float32Array]:
-    if not (np.isfinite(folded.factors).all() and np.isfinite(folded.biases).all()):
-        largest = float(np.abs(rows.values).max())
-        raise DataError(
-            f"the largest of the ratings to fold in is {largest:g} in size, and gives factors that are no float32 "
-            "numbers; expected ratings on the scale of those that the model was trained on"
-        )
-    return folded
 
 
 def _chosen(rows: CSR) -> CSR:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import ratings_of_pairs
+from fastmf.errors import DataError
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array
@@ -104,3 +105,20 @@ def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:
     made, values = ratings_of_pairs(rows[kept], found[kept], ratings.ratings[kept], len(row_ids), len(known_ids))
     unknown = column_ids.take(pa.array(np.unique(columns[~kept])))
     return Matched(row_ids, CSR(*made, values), unknown, int(np.count_nonzero(~kept)))
+
+
+def finite(factors: Float32Array, biases: Float32Array, rows: CSR) -> tuple[Float32Array, Float32Array]:
+    """Return the factors and biases of rows that were folded in.
+
+    Raises
+    ------
+    DataError
+        If the ratings of the rows are so large that these are no float32 numbers.
+    """
+    if not (np.isfinite(factors).all() and np.isfinite(biases).all()):
+        largest = float(np.abs(rows.values).max())
+        raise DataError(
+            f"the largest of the ratings to fold in is {largest:g} in size, and gives factors that are no float32 "
+            "numbers; expected ratings on the scale of those that the model was trained on"
+        )
+    return factors, biases

@@ -69,7 +69,8 @@ class AnswersNewcomers(LearnedState):
         NotFittedError
             Before `fit`.
         ParameterError, DataError
-            If ``side`` is neither; if ids are of another type than those of the model.
+            If ``side`` is neither; if ids are of another type than those of the model; if ratings are so large that
+            factors are no float32 numbers.
 
         Examples
         --------
