@@ -349,6 +349,7 @@ def test_the_command_recommends_for_a_file_of_ratings(tmp_path: Path, capsys: py
         (["--item-column", "film"], "--item-column is for the ratings that --for names; add --for"),
         (["--no-rating-column"], "--no-rating-column is for the ratings that --for names"),
         (["--for", "new.parquet", "--item-column", "film"], "no column 'film'"),
+        (["--for", "new.parquet", "--strict"], "leave --strict out"),
     ],
 )
 def test_the_command_names_its_options(

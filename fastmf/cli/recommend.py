@@ -101,7 +101,7 @@ class _Asked(NamedTuple):
 
 
 def _require_consistent(parsed: argparse.Namespace) -> None:
-    """Check that options of ratings come with ratings.
+    """Check that options of ratings come with ratings, and that of known users without.
 
     Raises
     ------
@@ -118,6 +118,10 @@ def _require_consistent(parsed: argparse.Namespace) -> None:
     }
     for option in (name for name, is_given in given.items() if is_given and parsed.interactions is None):
         raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
+    if parsed.strict and parsed.interactions is not None:
+        raise ParameterError(
+            "--strict refuses users that the model does not know, and --for is there to answer them; leave --strict out"
+        )
 
 
 def _read_ratings(model: Any, parsed: argparse.Namespace) -> _Asked:
