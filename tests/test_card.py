@@ -68,6 +68,22 @@ def test_a_card_tells_of_users_and_items_without_ratings(ratings: fastmf.Interac
     assert "held out" in card
 
 
+def test_a_card_tells_a_partial_fit_and_a_fit_on_everything_from_others(
+    ratings: fastmf.Interactions, tmp_path: Path
+) -> None:
+    train, validation = fastmf.split.random(ratings, test_fraction=0.2, seed=0)
+    model = fastmf.ALS(n_factors=2, n_epochs=3).fit(train, validation=validation)
+    refitted = fastmf.refit(model, ratings)
+    refitted.save(tmp_path / "refitted")
+    model.partial_fit(validation).save(tmp_path / "partial")
+
+    of_all, of_part = ((tmp_path / name / CARD).read_text() for name in ("refitted", "partial"))
+
+    n_epochs = len(refitted.history) - 3
+    assert f"- After the last of {n_epochs} epochs on all ratings, those of validation among them: train rmse" in of_all
+    assert "- After a partial fit, which solved the rows with new ratings: n users refitted" in of_part
+
+
 def test_a_card_may_be_edited_removed_and_is_replaced(ratings: fastmf.Interactions, tmp_path: Path) -> None:
     model = fastmf.ALS(n_factors=2, n_epochs=1).fit(ratings)
     model.save(tmp_path / "model")

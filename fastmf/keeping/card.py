@@ -7,7 +7,7 @@ from typing import Any
 from fastmf.answering.fitted import TrainingCounts
 
 # Numbers of a manifest that say nothing to people.
-_NOT_SHOWN = ("epoch", "seconds")
+_NOT_SHOWN = ("epoch", "seconds", "partial", "refit")
 _MEANINGS = {
     "ImplicitALS": "a preference: near 1 for what the user would choose, near 0 for the rest; it is no probability",
     "BPR": "a number that orders the items of one user; those of two users cannot be compared",
@@ -86,7 +86,7 @@ def _metrics(content: dict[str, Any]) -> str:
     lines = []
     if history:
         last = {name: value for name, value in history[-1].items() if name not in _NOT_SHOWN}
-        lines.append(f"After the last of {len(history)} epochs: {_in_words(last) or 'nothing was measured'}")
+        lines.append(f"{_when(history)}: {_in_words(last) or 'nothing was measured'}")
         patience = content["trained_with"].get("patience")
         if patience:
             lines.append(f"Training had the patience of {patience} epochs: the factors are those of the best epoch")
@@ -96,6 +96,16 @@ def _metrics(content: dict[str, Any]) -> str:
     if baseline:
         lines.append(f"The baseline, a model without factors: {_in_words(baseline)}")
     return _list(lines or ["None were kept"])
+
+
+def _when(history: list[dict[str, Any]]) -> str:
+    """Say what the last record of a history was measured after."""
+    if history[-1].get("partial") is True:
+        return "After a partial fit, which solved the rows with new ratings"
+    if history[-1].get("refit") is True:
+        n_epochs = sum(record.get("refit") is True for record in history)
+        return f"After the last of {n_epochs} epochs on all ratings, those of validation among them"
+    return f"After the last of {len(history)} epochs"
 
 
 def _use() -> str:
