@@ -235,6 +235,13 @@ def test_parameters_that_make_no_sense_are_refused(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("model", [None, 3, fastmf.ALS])
+def test_what_is_no_model_is_refused(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="expected a fitted model, or the path of a model directory"):
+        fastmf.export(model, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_command_knows_all_formats() -> None:
     for format in FORMATS:
         assert make_parser("export").parse_args(["export", "model", "out", "--format", format]).format == format

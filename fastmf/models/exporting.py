@@ -116,6 +116,10 @@ def export(
             f"{named('normalize=True')} and {named('fold_biases=True')} exclude each other: a cosine knows no biases; "
             "give one of them"
         )
+    if not isinstance(model, (Model, str, os.PathLike)):
+        raise ParameterError(
+            f"{named('model')} is a {type(model).__name__}; expected a fitted model, or the path of a model directory"
+        )
     require_installed(format)
     _require_replaceable(path, overwrite)
     loaded = load(model) if isinstance(model, (str, os.PathLike)) else model
