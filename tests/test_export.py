@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import warnings
 from collections.abc import Callable
@@ -325,6 +326,22 @@ def test_an_export_that_fails_leaves_nothing(als: Any, tmp_path: Path, monkeypat
         fastmf.export(als, tmp_path / "new", format="npz")
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out" / "users.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("format", "reason"),
+    [("faiss", "File too large"), ("hnswlib", "less than the index takes"), ("safetensors", "serializing")],
+)
+def test_what_a_library_cannot_write_is_told(format: str, reason: str, als: Any, tmp_path: Path) -> None:
+    pytest.importorskip(format)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(fastmf.errors.OutputError, match=rf"cannot write .*out: .*{reason}.*; make room"):
+            fastmf.export(als, tmp_path / "out", format=format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
 
 
 def test_ids_that_numpy_cannot_store_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The formats that vectors are exported to: each writes files into a directory."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +124,8 @@ def _numpy_ids(ids: pa.Array) -> npt.NDArray[Any]:
 def _write_safetensors(folder: Path, users: Vectors, items: Vectors) -> dict[str, Any]:
     tensors = {"user_vectors": users.vectors, "item_vectors": items.vectors}
     tensors |= {"user_biases": users.biases, "item_biases": items.biases}
-    _load_safetensors().save_file(tensors, folder / "vectors.safetensors")
+    with _as_system_error():
+        _load_safetensors().save_file(tensors, folder / "vectors.safetensors")
     _write_ids(folder / "user_ids.parquet", users.ids)
     _write_ids(folder / "item_ids.parquet", items.ids)
     return {}
@@ -133,7 +135,9 @@ def _write_faiss(folder: Path, users: Vectors, items: Vectors) -> dict[str, Any]
     faiss = _load_faiss()
     index = faiss.IndexFlatIP(items.vectors.shape[1])
     index.add(items.vectors)
-    faiss.write_index(index, str(folder / "items.faiss"))
+    # faiss itself does not say that the end of a file could not be written.
+    with _as_system_error(), open(folder / "items.faiss", "wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     _write_ids(folder / "item_ids.parquet", items.ids)
     write_vectors(folder / "users.parquet", users)
     return {"index": "IndexFlatIP", "measure": "inner product"}
@@ -145,10 +149,24 @@ def _write_hnswlib(folder: Path, users: Vectors, items: Vectors) -> dict[str, An
     index.init_index(max_elements=n_items, **_HNSW)
     # On several threads, the links would depend on which is faster.
     index.add_items(items.vectors, np.arange(n_items), num_threads=1)
-    index.save_index(str(folder / "items.hnsw"))
+    with _as_system_error():
+        index.save_index(str(folder / "items.hnsw"))
+    if (folder / "items.hnsw").stat().st_size != index.index_file_size():  # hnswlib does not say that a write failed
+        raise OSError("hnswlib has written less than the index takes")
     _write_ids(folder / "item_ids.parquet", items.ids)
     write_vectors(folder / "users.parquet", users)
     return {"space": "ip", "dim": n_dimensions, "max_elements": n_items, **_HNSW, **_HNSW_QUERY}
+
+
+@contextmanager
+def _as_system_error() -> Iterator[None]:
+    """Raise what a library says of a file that it cannot write, on a full disk for example, as an OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # each library has its own class, safetensors one that is derived from Exception alone
+        raise OSError(str(error)) from error
 
 
 def _write_ids(path: Path, ids: pa.Array) -> None:
