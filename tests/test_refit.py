@@ -51,6 +51,18 @@ def test_without_validation_the_number_of_epochs_stays() -> None:
     assert len(again.user_ids) == 30
 
 
+def test_refit_begins_where_the_fit_before_did() -> None:
+    ratings = fastmf.testing.power_law(300, 200, 9000)
+    train, validation = fastmf.split.random(ratings, seed=1)
+    start = fastmf.ALS(n_factors=8, n_epochs=10, regularization=0.02).fit(train)
+    model = fastmf.ALS(n_factors=8, n_epochs=5, regularization=0.02).fit(train, validation=validation, start=start)
+
+    final = fastmf.refit(model, ratings, start=start)
+
+    expected = fastmf.ALS(n_factors=8, n_epochs=final.n_epochs, regularization=0.02).fit(ratings, start=start)
+    np.testing.assert_array_equal(final.user_factors, expected.user_factors)
+
+
 def test_a_result_can_be_trained_again() -> None:
     ratings = fastmf.testing.power_law(300, 200, 9000)
     train, validation = fastmf.split.random(ratings, seed=1)

@@ -84,7 +84,7 @@ def _run(parsed: argparse.Namespace) -> int:
         how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed)}
         trained.fit(parts.train, validation=parts.validation, start=start, **how)
         baseline = _baseline(trained, parts)
-        refitted = _refit(trained, parts, parsed, request) if parsed.refit and not request.was_made else None
+        refitted = _refit(trained, start, parts, parsed, request) if parsed.refit and not request.was_made else None
     model = trained if refitted is None else refitted
     kept = _kept(trained, is_refitted=refitted is not None)
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **kept}
@@ -137,13 +137,15 @@ def _baseline(model: "Model", parts: Parts) -> dict[str, Any]:
     return {name.replace("baseline_", "baseline_validation_"): value for name, value in metrics.items()}
 
 
-def _refit(model: "Model", parts: Parts, parsed: argparse.Namespace, request: Request) -> "Model":
-    """Train again on everything."""
+def _refit(
+    model: "Model", start: "Model | None", parts: Parts, parsed: argparse.Namespace, request: Request
+) -> "Model":
+    """Train again on everything, from what the training before began at."""
     import fastmf
 
     note_refit_goes_on(parsed)
     callbacks = [*callbacks_of(parsed), *request.callbacks]
-    return fastmf.refit(model, parts.whole, callbacks=callbacks, **checkpointing(parsed, REFIT))
+    return fastmf.refit(model, parts.whole, callbacks=callbacks, start=start, **checkpointing(parsed, REFIT))
 
 
 def _described(model: "Model", n_before: int, parsed: argparse.Namespace) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def refit(
     callbacks: Iterable[Callback] = (),
     checkpoint: PathLike | None = None,
     checkpoint_every: int = 1,
+    start: Model | None = None,
 ) -> Model:
     """Train a copy of a model again: on all ratings, for as many epochs as were best on the validation set.
 
@@ -52,6 +53,8 @@ def refit(
         All ratings: those that the model was trained on and those that it was validated on.
     callbacks, checkpoint, checkpoint_every
         As in `fit`. The directory is another one than that of the fit before.
+    start : Model, optional
+        As in `fit`. Give what the fit before began at: its number of epochs was best from there on.
 
     Returns
     -------
@@ -84,7 +87,8 @@ def refit(
             params["n_epochs"] = int(best_validated(model)["epoch"])
     with silent():
         again = type(model)(**params)
-        again.fit(ratings, callbacks=callbacks, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+        checkpoints: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+        again.fit(ratings, callbacks=callbacks, start=start, **checkpoints)
     records = [{**record, "refit": True} for record in again.history]
     again.restore(again.fitted, model.history + records)
     return again

@@ -240,6 +240,21 @@ def test_refit_saves_a_model_of_everything_and_shows_the_metrics_of_the_validati
     assert f" on all {len(whole)} ratings" in done.stderr
 
 
+def test_refit_begins_at_the_model_to_start_from(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    train = fastmf.read_parquet(data.ratings)
+    start = fastmf.ALS(n_factors=4, n_epochs=9).fit(train)
+    start.save(tmp_path / "start")
+
+    done = call_fastmf(
+        *("train", data.ratings, "--model", "als", "--output", "model", "--factors", 4, "--epochs", 2),
+        *("--start", "start", "--validation-fraction", 0.2, "--refit", "--json"),
+    )
+
+    best_epoch = json.loads(done.stdout)["epoch"]
+    expected = fastmf.ALS(n_factors=4, n_epochs=best_epoch).fit(train, start=start)
+    np.testing.assert_array_equal(fastmf.load(tmp_path / "model").user_factors, expected.user_factors)
+
+
 def test_refit_reads_everything_before_it_trains(data: Any, call_fastmf: Callable[..., Done]) -> None:
     done = call_fastmf(
         *("train", data.ratings, "--model", "als", "--output", "model", *SMALL),
