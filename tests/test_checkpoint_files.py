@@ -16,6 +16,7 @@ import fastmf
 from fastmf.common import files
 from fastmf.errors import DataError, ModelError, OutputError, OutputExistsError, ParameterError
 from fastmf.keeping import checkpoints
+from fastmf.models.fingerprints import difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastmf.errors.QualityWarning")
 
@@ -84,6 +85,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a word": ({"loss": "logistic"}, ParameterError, r"loss is 'logistic', and .* was made with 'squared'"),
     "seed": ({"seed": 1}, ParameterError, r"seed is 1, and .* was made with 0"),
     "backend": ({"backend": "reference"}, ParameterError, r"backend is 'reference', and .* was made with 'cpu'"),
+    "a switch": (
+        {"biases": False},
+        ParameterError,
+        r"the checkpoint in \S+ was made with biases=True, and now it is False; set biases back",
+    ),
     "patience": ({"patience": 3}, ParameterError, r"patience is 3, and .* was made with 4"),
     "fewer ratings": (
         {"ratings": VALIDATION},
@@ -136,6 +142,17 @@ def test_a_checkpoint_of_another_class_or_start_is_refused(tmp_path: Path) -> No
         fastmf.ImplicitALS(n_factors=3).fit(TRAIN, checkpoint=tmp_path)
     expected = fastmf.ALS(n_factors=3, n_epochs=3).fit(TRAIN, start=first)
     assert bits(model.fit(TRAIN, checkpoint=tmp_path, start=first)) == bits(expected)
+
+
+def test_ratings_held_out_since_a_checkpoint_are_named_first(tmp_path: Path) -> None:
+    fastmf.ALS(n_factors=3, n_epochs=1).fit(WHOLE, checkpoint=tmp_path)
+
+    with pytest.raises(DataError, match="was made without ratings to validate on, and validation is given now; leave"):
+        fastmf.ALS(n_factors=3, n_epochs=2).fit(TRAIN, validation=VALIDATION, checkpoint=tmp_path)
+
+
+def test_large_counts_that_differ_are_written_alike() -> None:
+    assert difference({"n_ratings": 3767}, {"n_ratings": 3390}) == "3,390 ratings, not 3,767"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -289,9 +289,14 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
         )
     for name, value in identity["parameters"].items():
         if name not in before["parameters"] or before["parameters"][name] != value:
+            made_with = before["parameters"].get(name)
+            if isinstance(value, bool):  # an option of the command may stand for False
+                raise ParameterError(
+                    f"{there} was made with {name}={made_with!r}, and now it is {value!r}; set {named(name)} back, "
+                    f"{_ADVICE}"
+                )
             raise ParameterError(
-                f"{named(name)} is {value!r}, and {there} was made with {before['parameters'].get(name)!r}; set it "
-                f"back, {_ADVICE}"
+                f"{named(name)} is {value!r}, and {there} was made with {made_with!r}; set it back, {_ADVICE}"
             )
     if unknown := sorted(before["parameters"].keys() - identity["parameters"].keys()):
         raise ParameterError(
@@ -304,6 +309,8 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
             raise kind(f"{there} was made with {what}, and there is no {named(name)} now; give it, {_ADVICE}")
         if now is not None and before[name] is None:
             raise kind(f"{there} was made without {what}, and {named(name)} is given now; leave it out, {_ADVICE}")
+    for name, what, kind in _DATA:  # now: ratings that lack what is held out differ, too, and tell less
+        now = identity[name]
         other = None if now is None else difference(before[name], now)
         if other is not None:
             raise kind(f"{there} was made with other {what}: now {named(name)} has {other}; give the same, {_ADVICE}")

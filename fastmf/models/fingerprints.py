@@ -51,7 +51,8 @@ def difference(before: Fingerprint, now: Fingerprint) -> str | None:
     """Say what the second has that the first had not: "30 users, not 25", or "other user ids"; None if nothing."""
     for name, value in now.items():
         if name.startswith("n_") and before.get(name) != value:
-            return f"{value:,} {name.removeprefix('n_')}, not {before.get(name)}"
+            was = before.get(name)
+            return f"{value:,} {name.removeprefix('n_')}, not {f'{was:,}' if isinstance(was, int) else was}"
     other = next((name for name, value in now.items() if before.get(name) != value), None)
     if other in _IN_ORDER:
         return f"other {other}, or the same in another order"
