@@ -281,8 +281,21 @@ def test_what_is_no_checkpoint_is_left_alone(state: Path) -> None:
     with pytest.raises(OutputExistsError, match=r"exists and has no checkpoint.json"):
         go_on(state)
     assert state.read_text() == "mine"
-    with pytest.raises(OutputError, match=r"Not a directory|File exists"):
+    with pytest.raises(OutputError, match=r"state is a file; expected a directory"):
         fastmf.ALS(n_factors=2).fit(TRAIN, checkpoint=state)
+
+
+def test_a_file_or_a_model_is_no_directory_for_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    model = fastmf.ALS(n_factors=3, n_epochs=1).fit(TRAIN)
+    model.save(tmp_path / "model")
+
+    with pytest.raises(OutputError, match=r"file is a file; expected a directory for checkpoint"):
+        model.fit(TRAIN, checkpoint=tmp_path / "file")
+    with pytest.raises(OutputExistsError, match=r"model is a model, which .*; use another directory for checkpoint"):
+        model.fit(TRAIN, checkpoint=tmp_path / "model")
+
+    model.save(tmp_path / "model", overwrite=True)
 
 
 def test_other_files_beside_a_checkpoint_stay(state: Path) -> None:

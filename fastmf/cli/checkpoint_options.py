@@ -42,10 +42,10 @@ def require_free(parsed: argparse.Namespace) -> None:
     Raises
     ------
     ParameterError
-        If ``--resume`` or ``--checkpoint-every`` lacks ``--checkpoint``, or the output and the checkpoint are in each
-        other's way.
+        If ``--resume`` or ``--checkpoint-every`` lacks ``--checkpoint``, or the output, the checkpoint and the model to
+        start from are in each other's way.
     OutputExistsError
-        If there is a checkpoint that nobody has asked to go on from.
+        If there is a checkpoint that nobody has asked to go on from, or a file or a model in its place.
     """
     if parsed.checkpoint is None:
         for option, given in (("--resume", parsed.resume), ("--checkpoint-every", parsed.checkpoint_every)):
@@ -55,6 +55,7 @@ def require_free(parsed: argparse.Namespace) -> None:
     from fastmf.keeping import checkpoints
 
     _require_apart(parsed)
+    checkpoints.require_usable(parsed.checkpoint)
     there = [str(folder) for folder in _folders(parsed) if checkpoints.exists(folder)]
     if there and not parsed.resume:
         raise OutputExistsError(
@@ -73,6 +74,11 @@ def _require_apart(parsed: argparse.Namespace) -> None:
         raise ParameterError(
             f"--output {parsed.output} and --checkpoint {parsed.checkpoint} are in each other's way; choose another "
             "directory for one of them"
+        )
+    if parsed.keep_on_interrupt and parsed.start is not None and local_path(parsed.start) == output:
+        raise ParameterError(
+            f"with --keep-on-interrupt, an interruption would replace --start {parsed.start} by --output, and the "
+            "checkpoint needs it to go on; choose another --output"
         )
 
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from fastmf._version import __version__
 from fastmf.common.files import is_being_replaced, local_path, naming, new_directory
 from fastmf.common.json_text import to_json
-from fastmf.errors import FastMFError, ModelError, OutputExistsError
+from fastmf.errors import FastMFError, ModelError, OutputError, OutputExistsError, named
+from fastmf.keeping.manifest import MANIFEST
 from fastmf.keeping.stored_arrays import map_array
 from fastmf.reading.parquet import PathLike
 
@@ -73,6 +74,28 @@ def exists(directory: PathLike) -> bool:
     folder = state_folder(directory)
     with naming(directory):
         return _version(folder) is not None or _is_something(folder)
+
+
+def require_usable(directory: PathLike) -> None:
+    """Check that a directory is one for checkpoints, or may become one.
+
+    Raises
+    ------
+    OutputExistsError
+        If it is a model: with a checkpoint in it, that could not be replaced any more.
+    OutputError
+        If it is a file, or no path of this machine.
+    """
+    path = local_path(directory)
+    with naming(directory):
+        is_file, is_model = path.is_file(), (path / MANIFEST).exists()
+    if is_file:
+        raise OutputError(f"{directory} is a file; expected a directory for {named('checkpoint')}")
+    if is_model and not exists(directory):
+        raise OutputExistsError(
+            f"{directory} is a model, which could not be replaced with a checkpoint in it; use another directory for "
+            f"{named('checkpoint')}"
+        )
 
 
 def write(directory: PathLike, content: dict[str, Any], arrays: Arrays) -> None:

@@ -240,9 +240,9 @@ def checkpointed(model: "Model", ratings: Interactions, run: Run, directory: Any
     DataError
         If the checkpoint is of other ratings.
     ModelError, OutputExistsError
-        If it is damaged; if something else is in its place.
+        If it is damaged; if something else is in its place, or the directory is a model.
     OutputError
-        If the directory cannot be written, or another process trains with it.
+        If the directory is a file, or cannot be written, or another process trains with it.
     """
     require_integer("checkpoint_every", every, minimum=1)
     if directory is None:
@@ -252,6 +252,7 @@ def checkpointed(model: "Model", ratings: Interactions, run: Run, directory: Any
         raise ParameterError(f"{named('checkpoint')} is {directory!r}; expected the path of a directory, or None")
     path = local_path(directory)
     with naming(directory):
+        checkpoints.require_usable(directory)
         path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {directory}: Permission denied; choose another directory")
