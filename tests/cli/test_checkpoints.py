@@ -105,6 +105,10 @@ WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "in the output": (("--checkpoint", "model/kept"), "--output model and --checkpoint model/kept are in each other's"),
     "about the output": (("--checkpoint", "kept", "--output", "kept/state"), "are in each other's way"),
     "every 0th": (("--checkpoint", "kept", "--checkpoint-every", 0), "'0' is not an integer of at least 1"),
+    "a start that an interruption replaces": (
+        ("--start", "{als}", "--output", "{als}", "--overwrite", "--checkpoint", "kept", "--keep-on-interrupt"),
+        "the checkpoint needs it to go on; choose another --output",
+    ),
     "a start of another class": (("--start", "{sgd}"), "--start is of class SGD; expected a fitted model of class ALS"),
     "a start of another size": (
         ("--start", "{als}", "--factors", 5),
@@ -136,10 +140,19 @@ def test_differences_are_named_by_their_options(data: Any, call_fastmf: Callable
     assert "--epochs is 5, and the checkpoint in " in train("--epochs", 5, status=2)
     assert "--factors is 5, and the checkpoint in " in train("--factors", 5, status=2)
     assert "use another directory for --checkpoint" in train("--seed", 1, status=2)
+    assert "was made with biases=True, and now it is False; set --no-biases back" in train("--no-biases", status=2)
     assert "was made with other ratings: now ratings has " in train(ratings=data.test, status=1)
     assert "was made without ratings to validate on, and --validation-fraction is given now" in train(
         "--validation", data.test, status=1
     )
+
+
+def test_a_model_is_no_directory_for_checkpoints(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    words = ("train", "no-such-file.parquet", *ALS, "--output", "model", "--checkpoint", data.models["als"])
+    done = call_fastmf(*words, status=1)
+
+    assert "is a model, which could not be replaced with a checkpoint in it" in done.stderr
+    assert "use another directory for --checkpoint" in done.stderr
 
 
 def test_start_begins_at_a_model(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
