@@ -277,6 +277,7 @@ class Recommender:
         model = open_model(model_or_path, self._n_threads, verify)
         with self._changing.of_this_process:
             state = self._state.with_model(model)
+            # Without filters: those of the old model are laid out, and others would push them out.
             warm_up(state, min(10, state.fitted.n_items))
             self._state = state
 
@@ -298,7 +299,7 @@ class Recommender:
         """
         state = self._state
         require_k(state.fitted, k)
-        warm_up(state, int(k))
+        warm_up(state, int(k), state.filter_ids)
 
     def stats(self) -> dict[str, Any]:
         """Return what was counted since the start, or since `reset_stats`.

@@ -1,6 +1,7 @@
 """What first requests would wait for, done before they come."""
 
 import contextlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,14 +16,16 @@ from fastmf.serving.state import State
 from fastmf_kernels._types import Int32Array
 
 
-def warm_up(state: State, k: int) -> None:
-    """Read every page of the model, lay out each filter, and ask for a user that the model knows and for one that not.
+def warm_up(state: State, k: int, filters: Iterable[str] = ()) -> None:
+    """Read every page of the model, lay out filters, and ask for a user that the model knows and for one that not.
 
     Parameters
     ----------
     state : State
     k : int
         At most the size of the catalogue.
+    filters : iterable of str
+        Names of those to lay out.
     """
     state.touch()
     fitted = state.fitted
@@ -31,7 +34,7 @@ def warm_up(state: State, k: int) -> None:
     request = Request(
         UsersOfModel(fitted), users, fitted.user_ids[:0], k, "popular", NO_FILTER, True, None, None, None, None
     )
-    for wanted in (NO_FILTER, *(frozenset([(name, True)]) for name in state.filter_ids)):
+    for wanted in (NO_FILTER, *(frozenset([(name, True)]) for name in filters)):
         Search(state, request._replace(wanted=wanted)).run()
     Search(state, request._replace(allowed=np.zeros(1, np.int32))).run()
     state.model.predict_indices(warm, np.zeros(len(warm), np.int32))

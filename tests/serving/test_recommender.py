@@ -382,6 +382,18 @@ def test_a_changed_filter_leaves_others_laid_out(model: FactorModel) -> None:
         assert (after.get(key) is before.get(key)) == (not changed)
 
 
+def test_a_swap_leaves_the_combinations_that_were_used_last_laid_out(model: FactorModel) -> None:
+    recommender = Recommender(model, filters=FILTERS, n_combinations=2)
+    recommender.warmup()
+    for names in ("even", ["even", "large"], ["large", "not few"]):
+        recommender.recommend([5], 3, filters=names)
+    before = recommender._state.catalogues.known()
+
+    recommender.swap(model)
+
+    assert recommender._state.catalogues.known() == before
+
+
 def test_warmup_lays_out_what_requests_need(model: FactorModel, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = Recommender(model, filters=FILTERS)
     recommender.warmup(k=3)
