@@ -241,7 +241,7 @@ class Recommender:
         """
         with self._changing.of_this_process:
             state = self._state
-            if name not in state.filter_ids:
+            if not isinstance(name, str) or name not in state.filter_ids:
                 there_are = ", ".join(map(repr, state.filter_ids)) or "none"
                 raise ParameterError(f"there is no filter {name!r}; expected one of those there are: {there_are}")
             self._state = state.with_filters({other: ids for other, ids in state.filter_ids.items() if other != name})

@@ -30,6 +30,8 @@ class State:
         The item ids of each filter.
     capacity : int
         How many combinations of filters stay laid out.
+    earlier : State, optional
+        Of the same model: filters that it has are taken from there, and not looked up again.
 
     Attributes
     ----------
@@ -40,15 +42,22 @@ class State:
     catalogues : Catalogues
     """
 
-    def __init__(self, model: Model, filter_ids: Mapping[str, pa.ChunkedArray], capacity: int) -> None:
+    def __init__(
+        self, model: Model, filter_ids: Mapping[str, pa.ChunkedArray], capacity: int, earlier: "State | None" = None
+    ) -> None:
         self.model, self.fitted, self.kernels = model, model.fitted, get_backend(model.backend)
         self.filter_ids, self._capacity = dict(filter_ids), capacity
-        self.filter_items = {name: resolve(name, given, self.fitted) for name, given in filter_ids.items()}
+        self.filter_items: dict[str, Int32Array] = {
+            name: resolve(name, given, self.fitted)
+            if earlier is None or earlier.filter_ids.get(name) is not given
+            else earlier.filter_items[name]
+            for name, given in filter_ids.items()
+        }
         self.catalogues = Catalogues(capacity, self._make)
 
     def with_filters(self, filter_ids: Mapping[str, pa.ChunkedArray]) -> "State":
         """Return a state of the same model with other filters, in which the same combinations are laid out."""
-        new = State(self.model, filter_ids, self._capacity)
+        new = State(self.model, filter_ids, self._capacity, self)
         names = {*filter_ids, *self.filter_ids}
         changed = {name for name in names if filter_ids.get(name) is not self.filter_ids.get(name)}
         new.catalogues.take_over(self.catalogues, changed)

@@ -382,6 +382,18 @@ def test_a_changed_filter_leaves_others_laid_out(model: FactorModel) -> None:
         assert (after.get(key) is before.get(key)) == (not changed)
 
 
+def test_a_changed_filter_leaves_others_looked_up(model: FactorModel) -> None:
+    """Else each change takes as long as all filters together."""
+    recommender = Recommender(model, filters={"large": FILTERS["large"], "some": FEW})
+    before = recommender._state.filter_items
+
+    recommender.set_filter("some", FEW[:3])
+
+    after = recommender._state.filter_items
+    assert after["large"] is before["large"]
+    assert after["some"].tolist() == FEW[:3]
+
+
 def test_a_swap_leaves_the_combinations_that_were_used_last_laid_out(model: FactorModel) -> None:
     recommender = Recommender(model, filters=FILTERS, n_combinations=2)
     recommender.warmup()
