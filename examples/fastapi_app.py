@@ -51,7 +51,8 @@ app = FastAPI(title="Recommendations", lifespan=lifespan)
 
 
 # Endpoints are plain functions: FastAPI calls them on its threads, and the search releases the interpreter lock.
-@app.get("/recommend/{user}")
+# An id may have slashes in it: ":path".
+@app.get("/recommend/{user:path}")
 def recommend(user: str, k: Count = 10, filters: Names = []) -> dict[str, Any]:  # noqa: B006 - FastAPI copies it
     """Recommend items to a user; one of whom nothing is known gets popular items."""
     model = app.state.recommender.model
@@ -65,13 +66,14 @@ def recommend_for(asked: Newcomer) -> dict[str, Any]:
     """Recommend items to somebody who is no user of the model, by what he has rated."""
     model = app.state.recommender.model
     items = [as_id(item, model.item_ids) for item in asked.history]
-    nobody = as_id("-1", model.user_ids)
-    ratings = fastmf.Interactions.from_arrays([nobody] * len(items), items, list(asked.history.values()))
+    ratings = fastmf.Interactions.from_arrays(
+        [nobody(model.user_ids)] * len(items), items, list(asked.history.values())
+    )
     found = app.state.recommender.recommend_for(ratings, min(asked.k, len(model.item_ids)), filters=asked.filters)
     return {"by_popularity": bool(found.by_popularity[0]), "items": items_of(found.to_arrow())}
 
 
-@app.get("/similar/{item}")
+@app.get("/similar/{item:path}")
 def similar(item: str, k: Count = 10) -> Any:
     """Find items like one."""
     model = app.state.recommender.model
@@ -111,6 +113,14 @@ def as_id(text: str, ids: pa.Array) -> int | str:
         return int(text) if pa.types.is_integer(ids.type) else text
     except ValueError:
         raise UnknownIdError(f"there is no id {text!r}; expected an integer") from None
+
+
+def nobody(ids: pa.Array) -> int | str:
+    """Return an id that no user of the model has: he would be taken for a newcomer."""
+    last = ids[-1].as_py()
+    if isinstance(last, str):
+        return f"{last}+"
+    return int(last + 1 if last < 2**63 - 1 else ids[0].as_py() - 1)
 
 
 def items_of(table: pa.Table) -> Any:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def client(start: Callable[..., Running], model: Any, tmp_path: Path) -> Iterator[Any]:
-    """The service on a port that the system has chosen."""
     (tmp_path / "filters.json").write_text(json.dumps({"few": ["film-000", "film-001", "film-002"]}))
+    with serving(start, MODEL="model", FILTERS="filters.json") as client:
+        yield client
+
+
+@contextmanager
+def serving(start: Callable[..., Running], **environment: str) -> Iterator[Any]:
+    """The service on a port that the system has chosen."""
     words = ("-m", "uvicorn", "--app-dir", EXAMPLES, "fastapi_app:app", "--port", 0)
-    running = start(*words, MODEL="model", FILTERS="filters.json")
+    running = start(*words, **environment)
     assert running.process.stderr is not None
     told = (re.search(r"running on (http://[\d.:]+)", line) for line in running.process.stderr)
     address = next(found[1] for found in told if found)
@@ -63,6 +70,23 @@ def test_the_service(client: Any, model: Any, other_model: Any, tmp_path: Path) 
     found = client.get("/recommend/user-0001", params={"k": 5}).json()
     assert found["items"] == items_of(other_model.recommend(["user-0001"], k=5))
     assert client.get("/stats").json()["swaps"] == 1
+
+
+def test_ids_with_slashes_and_a_newcomer_beside_a_user_of_an_odd_name(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """A newcomer of whom nothing is known gets popular items, not those of a user who happens to have some id."""
+    users, items = ["-1", "-1", "a/b", "a/b", "c"], ["x/1?&", "x/2", "x/2", "x/3", "x/1?&"]
+    model = fastmf.ImplicitALS(n_factors=2, n_epochs=1).fit(fastmf.Interactions.from_arrays(users, items))
+    model.save(tmp_path / "model")
+    with serving(start, MODEL="model") as client:
+        found = client.get("/recommend/a%2Fb").json()
+        assert found == {"user_id": "a/b", "by_popularity": False, "items": items_of(model.recommend(["a/b"], k=3))}
+        similar = client.get("/similar/x%2F1%3F%26").json()
+        assert {item["item_id"] for item in similar} == {"x/2", "x/3"}
+        found = client.post("/recommend_for", json={"history": {"x/unknown": 1}}).json()
+        assert found["by_popularity"] is True
+        assert len(found["items"]) == 3
 
 
 @pytest.mark.parametrize(
