@@ -37,9 +37,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer one request."""
-        url = urlsplit(self.path)
         try:
-            status, answer = 200, self._recommend(dict(parse_qsl(url.query)))
+            status, answer = 200, self._recommend(dict(parse_qsl(urlsplit(self.path).query)))
         except (FastMFError, KeyError, ValueError) as error:
             status, answer = 400, {"error": str(error), "expected": "/recommend?user=ID&k=10"}
         body = json.dumps(answer).encode()
@@ -60,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def start_worker(shared: socket.socket, recommender: fastmf.Recommender) -> int:
-    """Fork a worker, which serves until SIGTERM; return its process id."""
+    """Fork a worker, which serves until SIGTERM or the end of its master; return its process id."""
+    master = os.getpid()
     if process := os.fork():
         return process
     ending: list[int] = []
@@ -71,7 +71,7 @@ def start_worker(shared: socket.socket, recommender: fastmf.Recommender) -> int:
     server = HTTPServer(shared.getsockname(), Handler, bind_and_activate=False)
     server.socket.close()
     server.socket, server.timeout = shared, 0.2  # so often it looks whether it is to end
-    while not ending:
+    while not ending and os.getppid() == master:  # one without a master would keep the port
         server.handle_request()
     os._exit(0)
 

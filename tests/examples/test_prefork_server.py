@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -23,9 +24,12 @@ def running(start: Callable[..., Running], model: Any) -> Running:
 
 
 @pytest.fixture
-def ask(running: Running) -> Callable[..., Any]:
-    port = running.line().split()[-1]
+def port(running: Running) -> str:
+    return running.line().split()[-1]
 
+
+@pytest.fixture
+def ask(port: str) -> Callable[..., Any]:
     def ask_for(query: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/recommend?{query}", timeout=60) as answer:
             return json.load(answer)
@@ -94,3 +98,32 @@ def test_a_new_model_is_taken_up(
     until(the_new_model_answers)
     assert all(answer in (old, new) for answer in answers)
     assert running.end() == 0
+
+
+def test_workers_end_after_a_master_that_is_killed(ask: Callable[..., Any], running: Running) -> None:
+    """Else nothing could be started on their port."""
+    worker = ask("user=user-0001")["process"]
+
+    running.process.kill()
+
+    def has_ended() -> bool:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return True
+        return is_zombie(worker)
+
+    until(has_ended)
+
+
+def is_zombie(process: int) -> bool:
+    """Tell whether a process has ended, though nobody has asked how."""
+    found = Path(f"/proc/{process}/stat")
+    return found.exists() and found.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_an_invalid_address_is_answered(port: str) -> None:
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
+        client.sendall(b"GET http://[ HTTP/1.0\r\n\r\n")
+
+        assert b" 400 " in client.recv(1 << 16).splitlines()[0]
