@@ -56,6 +56,8 @@ class Server(flight.FlightServerBase):  # type: ignore[misc]
         options = _options(descriptor.command or b"{}")
         has_begun = False
         for chunk in reader:
+            if chunk.data is None or "user_id" not in chunk.data.schema.names:
+                raise flight.FlightServerError("a batch has no column 'user_id'; expected the ids of users there")
             table = self._recommend(chunk.data.column("user_id"), options).combine_chunks()
             if not has_begun:
                 writer.begin(table.schema)
@@ -78,7 +80,9 @@ class Server(flight.FlightServerBase):  # type: ignore[misc]
 
     def _recommend(self, users: Any, options: dict[str, Any]) -> pa.Table:
         """Return ``user_id, rank, item_id, score``; users of whom nothing is known get popular items."""
-        k = min(int(options.get("k", 10)), len(self._recommender.model.item_ids))
+        k = options.get("k", 10)
+        if isinstance(k, int):  # the library tells what is wrong with another
+            k = min(k, len(self._recommender.model.item_ids))
         found: pa.Table = _told(self._recommender.recommend, users, k, filters=options.get("filters", ())).to_arrow()
         return found
 

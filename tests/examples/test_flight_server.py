@@ -68,6 +68,8 @@ def test_actions(client: Any, model: Any, other_model: Any, tmp_path: Path) -> N
     [
         (b"users", "is no JSON object"),
         (b'{"users": ["user-0001"], "k": 0}', "k is 0"),
+        (b'{"users": ["user-0001"], "k": "ten"}', "^k is 'ten'; expected an integer"),
+        (b'{"users": ["user-0001"], "k": null}', "^k is None; expected an integer"),
         (b'{"users": [1]}', "user"),
         (b'{"users": ["user-0001"], "filters": ["absent"]}', "absent"),
     ],
@@ -75,3 +77,12 @@ def test_actions(client: Any, model: Any, other_model: Any, tmp_path: Path) -> N
 def test_wrong_requests_are_told_what_is_wrong(ticket: bytes, complaint: str, client: Any) -> None:
     with pytest.raises(pa.ArrowException, match=complaint):
         client.do_get(flight.Ticket(ticket)).read_all()
+
+
+def test_a_batch_without_users_is_told_what_is_wrong(client: Any) -> None:
+    batch = pa.RecordBatch.from_pydict({"user": ["user-0001"]})
+    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"{}"))
+    writer.begin(batch.schema)
+    writer.write_batch(batch)
+    with pytest.raises(pa.ArrowException, match=r"^a batch has no column 'user_id'"):
+        reader.read_chunk()
