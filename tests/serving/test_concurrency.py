@@ -139,6 +139,9 @@ for worker in workers:
 for swap in range(N_SWAPS):
     recommender.set_filter("few", few[swap // 2 % 2])
     recommender.swap(paths[1 - swap % 2])
+    # Quick swaps may all be over before a thread has an answer of either model.
+    while swap < 2 and not failures and paths[1 - swap % 2] not in set().union(*met):
+        ended.wait(0.001)
 ended.set()
 for worker in workers:
     worker.join()
