@@ -71,8 +71,8 @@ def run(sources: list[str], folder: Path, day: Path, settings: dict[str, Any]) -
 
 
 def read_or_write(path: Path, make: Any) -> dict[str, Any]:
-    """Return what a file has; write it first if it is not there, whole or not at all."""
-    if not path.exists():
+    """Return what a file has; write it first if it is not there or empty, whole or not at all."""
+    if not path.exists() or not path.stat().st_size:
         unfinished = path.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(make()))
         unfinished.replace(path)

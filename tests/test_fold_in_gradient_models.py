@@ -1,5 +1,6 @@
 """Newcomers in models of gradient steps: as good as trained factors, on any scale, and whatever they have rated."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,13 @@ def test_after_partial_fit(name: str) -> None:
     folded = model.fold_in(TRAIN)
     assert folded.factors.shape == model.user_factors.shape
     assert folded.factors.any(axis=1).all()
+
+
+def test_a_model_that_claims_endless_epochs_folds_in_at_once() -> None:
+    model = SGD(n_factors=2, n_epochs=2).fit(testing.low_rank(n_users=20, n_items=10, seed=0))
+    claims = {**model.fitted.trained_with, "epochs_before": 10**9}
+    model.restore(dataclasses.replace(model.fitted, trained_with=claims), model.history)
+
+    newcomer = Interactions.from_arrays([1], model.item_ids[:1], [3.0])
+
+    assert np.isfinite(model.fold_in(newcomer).factors).all()

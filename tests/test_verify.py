@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,15 @@ def test_links_are_followed_but_not_verified_where_they_lead_out(saved: Path, tm
     (saved / "item_factors.npy").unlink()
     (tmp_path / "elsewhere.npy").rename(saved / "item_factors.npy")
     fastmf.load(tmp_path / "latest", verify=True)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "card.md"])
+def test_a_manifest_or_card_elsewhere_is_not_verified(name: str, saved: Path, tmp_path: Path) -> None:
+    (saved / name).rename(tmp_path / "elsewhere")
+    (saved / name).symlink_to("../elsewhere")
+
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} is a link that leads out of the model"):
+        fastmf.load(saved, verify=True)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "item_factors.npy", "user_ids.arrow", "seen_indices.npy", "card.md"])

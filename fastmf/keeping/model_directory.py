@@ -317,6 +317,7 @@ def find_damage(folder: Path) -> list[str]:
 
 def _problems_of_files(folder: Path, manifest: Manifest, verify: bool = False) -> Iterator[ModelError]:
     """Compare files with what the manifest says of them: how long they are, and, if ``verify``, every byte."""
+    yield from (_is_link(folder / name) for name in (MANIFEST, CARD) if verify and leads_outside(folder / name, folder))
     for name, expected in manifest.files.items():
         path = folder / name
         if not path.exists():
@@ -326,7 +327,7 @@ def _problems_of_files(folder: Path, manifest: Manifest, verify: bool = False) -
             yield damaged(path, "it is a directory, a pipe or a device; expected a file")
             continue
         if verify and leads_outside(path, folder):
-            yield ModelError(f"{path} is a link that leads out of the model; put a copy of the file in its place")
+            yield _is_link(path)
             continue
         size = os.path.getsize(path)
         if size != expected.n_bytes:
@@ -335,6 +336,10 @@ def _problems_of_files(folder: Path, manifest: Manifest, verify: bool = False) -
             )
         elif verify and _sha256(path) != expected.sha256:
             yield ModelError(f"{path} does not match its checksum: copy the model again or train again")
+
+
+def _is_link(path: Path) -> ModelError:
+    return ModelError(f"{path} is a link that leads out of the model; put a copy of the file in its place")
 
 
 def _is_of_factors(name: str) -> bool:

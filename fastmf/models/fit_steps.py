@@ -18,6 +18,7 @@ _NAMES = (
     "item_bias_regularization",
     "n_negatives",
 )
+_MOST_EPOCHS = 10_000
 EPOCHS_BEFORE = "epochs_before"
 """Name in `Fitted.trained_with`, after a continued fit, of how many epochs a row of the fit before took."""
 
@@ -36,9 +37,10 @@ def epochs_to_fold_in(fitted: Fitted, params: Mapping[str, Any], best_epoch: int
     """Return how often a row that is folded in goes over its ratings: as often as a row of the fit has.
 
     With ``patience`` that is up to the best epoch. A continued fit, whose rows have gone over other ratings before,
-    leaves the number as it was.
+    leaves the number as it was. After very many epochs nothing changes any more, and a model directory from a stranger
+    may claim any number of them.
     """
     before = fitted.trained_with.get(EPOCHS_BEFORE)
-    if isinstance(before, int) and before >= 1:
-        return before
-    return int(best_epoch or steps_of(fitted, params)["n_epochs"])
+    if not (isinstance(before, int) and before >= 1):
+        before = int(best_epoch or steps_of(fitted, params)["n_epochs"])
+    return min(before, _MOST_EPOCHS)
