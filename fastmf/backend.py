@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -117,6 +118,11 @@ def get_backend(name: str) -> Kernels:
     require_choice("backend", name, BACKENDS)
     if name == "cuda":
         _require_device()
+    return _table_of(name)
+
+
+@lru_cache
+def _table_of(name: str) -> Kernels:
     variants: dict[str, Any] = {}
     found: dict[str, Any] = {}
     for kernel, place in _PLACES.items():

@@ -19,7 +19,7 @@ from fastmf.reading.interactions import Interactions
 from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
-from fastmf_kernels.fold_in.arrays import Descent, Draws, Rivals
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Rivals, make_weights
 from fastmf_kernels.negative_sampling.arrays import Sampling
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
@@ -224,7 +224,7 @@ def _fold_rows_in(ratings: Interactions, loss: str, n_factors: int, kernels: Ker
     users = kernels.fix(factors.user_factors, factors.user_biases)
     items = kernels.fix(factors.item_factors, factors.item_biases)
     descent = Descent(4, 0.05, 0.02, 0.9, 1.0, 0.05, 0.03, np.uint64(7))
-    scales, all_items = np.linspace(0.5, 1, n_users, dtype=np.float32), np.arange(n_items + 1)
+    scales, all_items = np.linspace(0.5, 1, n_users, dtype=np.float32), make_weights(np.arange(n_items + 1))
     draws = Draws(all_items, 2 * np.diff(of_users.indptr))
     if loss == "ratings":
         base, link = factors.user_factors, make_link((1.0, 5.0))
@@ -235,7 +235,8 @@ def _fold_rows_in(ratings: Interactions, loss: str, n_factors: int, kernels: Ker
         return [*kernels.fold_in_user_pairs(of_users, items, descent, scales, draws, n_threads)]
     rivals = Rivals(items, of_users.indptr, of_users.indices, all_items, 2)
     of_items = kernels.transpose(of_users, n_items, n_threads)
-    scales, draws = np.linspace(0.5, 1, n_items, dtype=np.float32), Draws(of_users.indptr, np.full(n_items, 20))
+    scales = np.linspace(0.5, 1, n_items, dtype=np.float32)
+    draws = Draws(make_weights(of_users.indptr), np.full(n_items, 20))
     return [*kernels.fold_in_item_pairs(of_items, users, rivals, descent, scales, draws, n_threads)]
 
 

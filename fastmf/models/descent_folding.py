@@ -21,7 +21,7 @@ from fastmf.models.folding import finite
 from fastmf.models.units import trained_deviation
 from fastmf_kernels._memory import in_huge_pages
 from fastmf_kernels._types import Float32Array
-from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Rivals
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Rivals, Weights, make_weights
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
 
@@ -218,18 +218,20 @@ def _draws(folding: Folding, rows: CSR) -> Draws:
     if folding.side == "user":
         return Draws(_warm_items(fitted), n_negatives * np.diff(rows.indptr))
     choices = _choices_of(fitted)
-    n_drawn = round(n_negatives * len(choices.indices) / int(_warm_items(fitted)[-1]))
-    return Draws(choices.indptr, np.full(len(rows.indptr) - 1, n_drawn, np.int64))
+    n_drawn = round(n_negatives * len(choices.indices) / int(_warm_items(fitted).cumulative[-1]))
+    weights = fitted.kept(("fold in", "choices drawn"), lambda: make_weights(choices.indptr))
+    return Draws(weights, np.full(len(rows.indptr) - 1, n_drawn, np.int64))
 
 
 def _n_negatives(model: DescentModel) -> int:
     return int(model.get_params()["n_negatives"])
 
 
-def _warm_items(fitted: Fitted) -> "np.typing.NDArray[np.int64]":
-    """Return how many items with training ratings there are before each item, and in all."""
+def _warm_items(fitted: Fitted) -> Weights:
+    """Return weights of 1 for items with training ratings, and of 0 for others."""
     return fitted.kept(
-        ("fold in", "warm items"), lambda: np.append(0, np.cumsum(fitted.counts.of_items > 0)).astype(np.int64)
+        ("fold in", "warm items"),
+        lambda: make_weights(np.append(0, np.cumsum(fitted.counts.of_items > 0)).astype(np.int64)),
     )
 
 

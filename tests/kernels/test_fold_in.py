@@ -10,7 +10,7 @@ from scipy import optimize
 from fastmf.backend import Kernels, get_backend
 from fastmf_kernels._types import Float64Array
 from fastmf_kernels.fold_in import cpu
-from fastmf_kernels.fold_in.arrays import Descent, Draws, Folded, Rivals
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Folded, Rivals, Weights, make_weights
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link
 from tests.kernels.made import LINKS, make_factors, make_ratings
@@ -32,9 +32,9 @@ class Problem(NamedTuple):
     # For each item, how often it is drawn.
     weights: tuple[int, ...] = ()
 
-    def cumulative(self) -> "np.typing.NDArray[np.int64]":
+    def weights_of_items(self) -> Weights:
         n_items = len(self.factors.item_factors)
-        return np.append(0, np.cumsum(self.weights or np.ones(n_items, np.int64))).astype(np.int64)
+        return make_weights(np.append(0, np.cumsum(self.weights or np.ones(n_items, np.int64))).astype(np.int64))
 
 
 def make_problem(shape: tuple[int, int, int] = (30, 40, 400), n_factors: int = 8) -> Problem:
@@ -56,7 +56,7 @@ def run(kernels: Kernels, loss: str, problem: Problem, n_threads: int | None = N
         rows = get_backend("reference").transpose(ratings, n_items, None) if loss == "item pairs" else ratings
     counts = np.diff(rows.indptr)
     scales = (1 / np.sqrt(1 + counts)).astype(np.float32)
-    draws = Draws(problem.cumulative(), n_negatives * counts + (counts > 0))
+    draws = Draws(problem.weights_of_items(), n_negatives * counts + (counts > 0))
     if loss.startswith("ratings"):
         link, mean = (LINKS["identity"], 2.5) if loss == "ratings" else (LINKS["sigmoid"], 0.4)
         base = np.linspace(-0.3, 0.3, items.n_factors, dtype=np.float32) * np.ones((len(counts), 1), np.float32)
@@ -65,8 +65,8 @@ def run(kernels: Kernels, loss: str, problem: Problem, n_threads: int | None = N
         return kernels.fold_in_choices(rows, items, -0.7, descent, scales, draws, n_threads)
     if loss == "user pairs":
         return kernels.fold_in_user_pairs(rows, items, descent, scales, draws, n_threads)
-    rivals = Rivals(items, ratings.indptr, ratings.indices, problem.cumulative(), n_negatives)
-    draws = Draws(ratings.indptr, np.full(len(counts), 40))
+    rivals = Rivals(items, ratings.indptr, ratings.indices, problem.weights_of_items(), n_negatives)
+    draws = Draws(make_weights(ratings.indptr), np.full(len(counts), 40))
     return kernels.fold_in_item_pairs(rows, users, rivals, descent, scales, draws, n_threads)
 
 
@@ -135,6 +135,36 @@ def test_rows_without_entries_are_0(loss: str, kernels: Kernels, reference: Kern
         assert not folded.factors.any()
         assert not folded.biases.any()
         assert run(variant, loss, make_problem(), rows=nothing).factors.shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    "counts", [[1], [3, 0, 1], [0, 0, 700, 0, 5, 0], [1] * 9, [0, 0], [0] * 50 + [1000] + [0] * 50]
+)
+def test_a_column_is_found_between_two_entries_of_the_guide(counts: list[int]) -> None:
+    weights = make_weights(np.append(0, np.cumsum(counts)))
+    columns = np.repeat(np.arange(len(counts)), counts)
+    near = np.arange(len(columns)) >> weights.shift
+    assert (weights.guide[near] <= columns).all()
+    assert (columns <= weights.guide[near + 1]).all()
+    assert len(weights.guide) <= 2 * len(counts) + 2
+
+
+@pytest.mark.parametrize("loss", LOSSES[2:])
+def test_columns_of_very_different_weights(loss: str, kernels: Kernels, reference: Kernels) -> None:
+    problem = make_problem()._replace(weights=tuple(1 + 500 * (n % 7 == 0) for n in range(40)))
+    assert problem.weights_of_items().shift > 0
+    assert_same(run(kernels, loss, problem), run(reference, loss, problem))
+
+
+@pytest.mark.parametrize("loss", LOSSES[2:])
+@pytest.mark.parametrize("n_items", [63, 64, 65, 200])
+def test_rows_of_every_second_column(n_items: int, loss: str, kernels: Kernels, reference: Kernels) -> None:
+    """The second row draws what the first has, and the other way round."""
+    columns = np.arange(n_items, dtype=np.int32)
+    indices = np.concatenate([columns[0::2], columns[1::2]])
+    ratings = CSR(np.array([0, (n_items + 1) // 2, n_items]), indices, np.ones(n_items, np.float32))
+    problem = Problem(ratings, make_factors(2, n_items, 8))
+    assert_same(run(kernels, loss, problem, 1), run(reference, loss, problem))
 
 
 @pytest.mark.parametrize("loss", LOSSES[2:])
@@ -253,7 +283,7 @@ def test_choices_end_at_the_minimum(loss: str, kernels: Kernels) -> None:
         return float(n_drawn * pairs.mean() + 0.5 * scale * n_drawn * penalty)
 
     rows = CSR(np.array([0, len(chosen)]), chosen.astype(np.int32), np.ones(len(chosen), np.float32))
-    draws, scales = Draws(np.arange(21), np.array([n_drawn])), np.full(1, scale, np.float32)
+    draws, scales = Draws(make_weights(np.arange(21)), np.array([n_drawn])), np.full(1, scale, np.float32)
     fixed = kernels.fix(q, biases)
     if loss == "choices":
         folded = kernels.fold_in_choices(rows, fixed, 0.0, descent, scales, draws, None)
@@ -287,14 +317,14 @@ def test_item_pairs_end_at_the_minimum(kernels: Kernels) -> None:
         penalty = strength * x[:-1] @ x[:-1] + 0.1 * x[-1] ** 2
         return float(errors + 0.5 * scale * (3 * len(users) + n_drawn) * penalty)
 
-    rivals = Rivals(kernels.fix(q, biases), indptr, indices, np.arange(13), 3)
+    rivals = Rivals(kernels.fix(q, biases), indptr, indices, make_weights(np.arange(13)), 3)
     folded = kernels.fold_in_item_pairs(
         CSR(np.array([0, 4]), users.astype(np.int32), np.ones(4, np.float32)),
         kernels.fix(p, np.zeros(12, np.float32)),
         rivals,
         descent,
         np.full(1, scale, np.float32),
-        Draws(indptr, np.array([n_drawn])),
+        Draws(make_weights(indptr), np.array([n_drawn])),
         None,
     )
     expected = minimum(objective, 3)

@@ -59,18 +59,36 @@ class Descent(NamedTuple):
     key: np.uint64
 
 
+class Weights(NamedTuple):
+    """How often each column is drawn: so often as it has positions. `make_weights` makes it.
+
+    Attributes
+    ----------
+    cumulative : int64 array, shape (n_columns + 1,)
+        Column c has the positions from ``cumulative[c]`` to just below ``cumulative[c + 1]``.
+    guide : int32 array
+        The columns of the positions 0, 2ˢ, 2·2ˢ, …, and of the last one: where the search for a column begins and ends.
+    shift : int
+        s.
+    """
+
+    cumulative: Int64Array
+    guide: Int32Array
+    shift: int
+
+
 class Draws(NamedTuple):
     """How columns that a row does not have are drawn, one after the other at even distances.
 
     Attributes
     ----------
-    cumulative : int64 array, shape (n_fixed + 1,)
-        Column c is drawn as often as ``cumulative[c + 1] - cumulative[c]`` says.
+    weights : Weights
+        Of the columns, n_fixed in number.
     counts : int64 array, shape (n_rows,)
         Columns drawn in an epoch of each row.
     """
 
-    cumulative: Int64Array
+    weights: Weights
     counts: Int64Array
 
 
@@ -82,8 +100,8 @@ class Rivals(NamedTuple):
     items : Fixed
     indptr, indices : int64 array, shape (n_users + 1,), and int32 array
         What each user has chosen, ascending.
-    cumulative : int64 array, shape (n_items + 1,)
-        How items that a user has not chosen are drawn, as in `Draws`.
+    weights : Weights
+        How items that a user has not chosen are drawn.
     n_negatives : int
         Items drawn for each user who has chosen the item, in an epoch.
     """
@@ -91,7 +109,7 @@ class Rivals(NamedTuple):
     items: Fixed
     indptr: Int64Array
     indices: Int32Array
-    cumulative: Int64Array
+    weights: Weights
     n_negatives: int
 
 
@@ -106,3 +124,23 @@ class Folded(NamedTuple):
 
     factors: Float32Array
     biases: Float32Array
+
+
+def make_weights(cumulative: Int64Array) -> Weights:
+    """Prepare columns to be drawn.
+
+    The guide has about as many entries as there are columns, so that few columns lie between two of them (Chen, Asau,
+    "On Generating Random Variates from an Empirical Distribution", AIIE Transactions 6(2), 1974).
+
+    Parameters
+    ----------
+    cumulative : int64 array, shape (n_columns + 1,)
+        0, then how many positions the columns have up to each of them.
+    """
+    n_columns, n_positions = len(cumulative) - 1, int(cumulative[-1])
+    shift = 0
+    while n_positions >> shift > 2 * n_columns:
+        shift += 1
+    positions = np.append(np.arange(0, n_positions, 1 << shift), max(n_positions - 1, 0))
+    guide = np.searchsorted(cumulative, positions, side="right") - 1
+    return Weights(cumulative, guide.astype(np.int32), shift)

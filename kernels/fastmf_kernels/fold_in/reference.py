@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
-from fastmf_kernels.fold_in.arrays import GOLDEN_RATIO, TRIES, Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels.fold_in.arrays import GOLDEN_RATIO, TRIES, Descent, Draws, Fixed, Folded, Rivals, Weights
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Link
 
@@ -114,7 +114,7 @@ def fold_in_choices(
         for chosen, n_draws in _choices(row, own, draws.counts[len(made)]):
             row.step(fixed, chosen, 1 - _sigmoid(mean + row.score(fixed, chosen)))
             for _ in range(n_draws):
-                drawn, _position = row.draw(draws.cumulative, own)
+                drawn, _position = row.draw(draws.weights, own)
                 if drawn >= 0:
                     row.step(fixed, drawn, -_sigmoid(mean + row.score(fixed, drawn)))
         made.append((row.mean, row.mean_bias))
@@ -137,7 +137,7 @@ def fold_in_user_pairs(
         own = rows.indices[start:stop]
         for chosen, n_draws in _choices(row, own, draws.counts[len(made)]):
             for _ in range(n_draws):
-                drawn, _position = row.draw(draws.cumulative, own)
+                drawn, _position = row.draw(draws.weights, own)
                 if drawn >= 0:
                     error = _sigmoid(row.score(fixed, drawn) - row.score(fixed, chosen))
                     difference = fixed.factors[chosen].astype(np.float64) - fixed.factors[drawn]
@@ -169,7 +169,7 @@ def fold_in_item_pairs(
         The users.
     rivals : Rivals
     draws : Draws
-        Its ``cumulative`` is ``rivals.indptr``.
+        Its ``weights`` are made of ``rivals.indptr``.
     descent, scales, n_threads
         As in `fold_in_ratings`.
 
@@ -183,11 +183,11 @@ def fold_in_item_pairs(
         for chosen, n_draws in _choices(row, own, draws.counts[len(made)]):
             theirs = rivals.indices[rivals.indptr[chosen] : rivals.indptr[chosen + 1]]
             for _ in range(rivals.n_negatives):
-                drawn, _position = row.draw(rivals.cumulative, theirs)
+                drawn, _position = row.draw(rivals.weights, theirs)
                 if drawn >= 0:
                     row.step(fixed, chosen, _sigmoid(_score(fixed, chosen, rivals, drawn) - row.alone(fixed, chosen)))
             for _ in range(n_draws):
-                user, position = row.draw(draws.cumulative, own)
+                user, position = row.draw(draws.weights, own)
                 if user >= 0:
                     preferred = rivals.indices[position]
                     row.step(fixed, user, -_sigmoid(row.alone(fixed, user) - _score(fixed, user, rivals, preferred)))
@@ -214,8 +214,9 @@ class _Row:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & bits
         return float(((z ^ (z >> 31)) >> 11) * 2.0**-53)
 
-    def draw(self, cumulative: Int64Array, excluded: Int32Array) -> tuple[int, int]:
+    def draw(self, weights: Weights, excluded: Int32Array) -> tuple[int, int]:
         """Draw a column that is not among some, and return it with the position that was drawn; -1 if none is found."""
+        cumulative = weights.cumulative
         for _ in range(TRIES):
             self.n_drawn += 1
             place = self.offset + self.n_drawn * GOLDEN_RATIO

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmf_kernels._jit import device, inlined, kernel, run_tasks
-from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array
-from fastmf_kernels.fold_in.arrays import GOLDEN_RATIO, TRIES, Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels._types import Float32Array, Index, Int32Array, Int64Array, UInt64Array
+from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Folded, Rivals
+from fastmf_kernels.fold_in.cpu.drawing import draw, draw_beside, mark, unmark
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.linalg.panels import WIDTH
 from fastmf_kernels.linalg.rows import (
@@ -106,6 +107,25 @@ class _Rates(NamedTuple):
     weight: np.float32
 
 
+class _Scratch(NamedTuple):
+    """What a thread needs beside its rows.
+
+    Attributes
+    ----------
+    order : int32 array
+        The order of a row's entries.
+    marks : uint64 array
+        A bit for each column, set for those of the row.
+    """
+
+    order: Int32Array
+    marks: UInt64Array
+
+
+def _scratch(n_entries: int, n_columns: int) -> _Scratch:
+    return _Scratch(np.empty(n_entries, np.int32), np.zeros((n_columns >> 6) + 1, np.uint64))
+
+
 def fix(factors: Float32Array, biases: Float32Array) -> Fixed:
     """Make the fixed side; see the reference. A table in whole panels is not copied."""
     panels = factors if factors.shape[1] % WIDTH == 0 and factors.flags.c_contiguous else in_panels(factors)
@@ -182,16 +202,16 @@ def _run(
     cuts = cut_by_count(n_steps, n_parts)
     longest = int(lengths.max(initial=0))
 
-    def walk_part(part: int, order: Int32Array) -> None:
-        walk(problem, cuts[part], cuts[part + 1], order, *terms)
+    def walk_part(part: int, scratch: _Scratch) -> None:
+        walk(problem, cuts[part], cuts[part + 1], scratch, *terms)
 
-    run_tasks(walk_part, n_parts, n_threads, lambda: np.empty(longest, np.int32))
+    run_tasks(walk_part, n_parts, n_threads, lambda: _scratch(longest, len(problem.fixed.biases)))
     return Folded(np.ascontiguousarray(problem.folded[:, : problem.fixed.n_factors]), problem.biases)
 
 
 @kernel
-def _walk_ratings(problem: _Problem, first: int, last: int, order: Int32Array, mean: float, link: Link) -> None:
-    fixed, descent = problem.fixed, problem.descent
+def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, mean: float, link: Link) -> None:
+    fixed, descent, order = problem.fixed, problem.descent, scratch.order
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
         start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
@@ -223,12 +243,13 @@ def _walk_ratings(problem: _Problem, first: int, last: int, order: Int32Array, m
 
 
 @kernel
-def _walk_choices(problem: _Problem, first: int, last: int, order: Int32Array, mean: float, draws: Draws) -> None:
-    fixed, descent = problem.fixed, problem.descent
+def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, mean: float, draws: Draws) -> None:
+    fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
         start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
         offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        mark(marks, problem.indices, start, stop)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -240,7 +261,7 @@ def _walk_choices(problem: _Problem, first: int, last: int, order: Int32Array, m
                 for d in range(n_draws + 1):
                     drawn = np.int64(problem.indices[start + np.uint64(order[n])])
                     if d > 0:
-                        drawn, _, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
+                        drawn, _, n_drawn = draw(draws.weights, marks, offset, n_drawn)
                     if drawn >= 0:
                         column = np.uint64(drawn)
                         score = _alone(row, state, fixed, column) + fixed.biases[column]
@@ -251,15 +272,17 @@ def _walk_choices(problem: _Problem, first: int, last: int, order: Int32Array, m
                             row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column])
                         )
         _store(problem, r, average, state)
+        unmark(marks, problem.indices, start, stop)
 
 
 @kernel
-def _walk_user_pairs(problem: _Problem, first: int, last: int, order: Int32Array, draws: Draws) -> None:
-    fixed, descent = problem.fixed, problem.descent
+def _walk_user_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, draws: Draws) -> None:
+    fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
         start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
         offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        mark(marks, problem.indices, start, stop)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -269,7 +292,7 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, order: Int32Array
             for n in range(stop - start):
                 chosen = np.uint64(problem.indices[start + np.uint64(order[n])])
                 for _ in range(_n_draws(draws.counts[r], n, stop - start)):
-                    found, _, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
+                    found, _, n_drawn = draw(draws.weights, marks, offset, n_drawn)
                     if found >= 0:
                         drawn = np.uint64(found)
                         behind = _alone(row, state, fixed, drawn) + fixed.biases[drawn]
@@ -280,15 +303,17 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, order: Int32Array
                         square = np.float64(fixed.squared_norms[chosen]) + np.float64(fixed.squared_norms[drawn])
                         row, average, state = _move(row, average, y, state, rates, 0.0, error, square)
         _store(problem, r, average, state)
+        unmark(marks, problem.indices, start, stop)
 
 
 @kernel
-def _walk_item_pairs(problem: _Problem, first: int, last: int, order: Int32Array, rivals: Rivals, draws: Draws) -> None:
-    fixed, descent = problem.fixed, problem.descent
+def _walk_item_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, rivals: Rivals, draws: Draws) -> None:
+    fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
         start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
         offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        mark(marks, problem.indices, start, stop)
         row, state = _begin(problem, r)
         average = row
         _begin_order(order, stop - start)
@@ -302,9 +327,9 @@ def _walk_item_pairs(problem: _Problem, first: int, last: int, order: Int32Array
                 for d in range(rivals.n_negatives + n_draws):
                     if d < rivals.n_negatives:
                         user = chosen
-                        rival, _, n_drawn = _draw(rivals.cumulative, rivals.indices, begin, end, offset, n_drawn)
+                        rival, _, n_drawn = draw_beside(rivals.weights, rivals.indices, begin, end, offset, n_drawn)
                     else:
-                        user, position, n_drawn = _draw(draws.cumulative, problem.indices, start, stop, offset, n_drawn)
+                        user, position, n_drawn = draw(draws.weights, marks, offset, n_drawn)
                         rival = np.int64(rivals.indices[np.uint64(position)]) if user >= 0 else np.int64(-1)
                     if rival >= 0:
                         column = np.uint64(user)
@@ -317,6 +342,7 @@ def _walk_item_pairs(problem: _Problem, first: int, last: int, order: Int32Array
                             row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column])
                         )
         _store(problem, r, average, state)
+        unmark(marks, problem.indices, start, stop)
 
 
 @inlined
@@ -406,31 +432,3 @@ def _shuffle(order: Int32Array, n: Index, key: np.uint64, counter: np.uint64) ->
         counter += np.uint64(1)
         order[last], order[other] = order[other], order[last]
     return counter
-
-
-@device
-def _draw(
-    cumulative: Int64Array, excluded: Int32Array, start: Index, stop: Index, offset: float, n_drawn: np.int64
-) -> tuple[np.int64, np.int64, np.int64]:
-    """Draw a column that is not in ``excluded[start:stop]``; returns it, the position, and the number of draws."""
-    for _ in range(TRIES):
-        n_drawn += np.int64(1)
-        place = offset + np.float64(n_drawn) * GOLDEN_RATIO
-        position = min(np.int64((place - np.floor(place)) * cumulative[-1]), cumulative[-1] - np.int64(1))
-        column = np.int64(_first_above(cumulative, 0, len(cumulative), position)) - 1
-        entry = _first_above(excluded, np.int64(start), np.int64(stop), column - 1)
-        if entry == np.int64(stop) or excluded[entry] != column:
-            return column, position, n_drawn
-    return np.int64(-1), np.int64(-1), n_drawn
-
-
-@device
-def _first_above(ascending: Any, low: Index, high: Index, value: Index) -> Index:
-    """Return the place of the first number above a value from ``low`` on, ``high`` if there is none before it."""
-    while low < high:
-        middle = (low + high) // 2
-        if ascending[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
