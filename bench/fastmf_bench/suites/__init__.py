@@ -12,6 +12,7 @@ from fastmf_bench.suites import (
     cuda,
     cuda_tasks,
     defaults,
+    fold_in,
     ingest,
     memory,
     quality,
@@ -68,6 +69,11 @@ SUITES = {
         ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict"),
         "models with default settings beside a baseline and the best of a grid (needs --data)",
     ),
+    fold_in.SUITE: Suite(
+        fold_in.run,
+        ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict", "fold_in"),
+        "users folded in beside the same users in a fit, and continued fits (needs --data)",
+    ),
 }
 
 GPU_SUITES = {
@@ -91,5 +97,6 @@ TASKS: dict[str, Task] = {
     **memory.TASKS,
     **quality.TASKS,
     **defaults.TASKS,
+    **fold_in.TASKS,
     **cuda_tasks.TASKS,
 }
