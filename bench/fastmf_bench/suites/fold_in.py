@@ -153,7 +153,7 @@ def of_model(_: Pace, subject: Subject) -> dict[str, Any]:
     subject = Subject(*subject)
     whole = subject.load()
     train, test = fastmf.split.random(whole, _TEST, seed=subject.seed)
-    model, before = _fit_twice(subject, train)
+    model, before = fit_twice(subject, train)
     after = people.trained(model)
     again = people.folded(model, train)
     users = np.unique(train.users).astype(np.int32)
@@ -174,7 +174,7 @@ def _of_epoch(found: dict[str, float]) -> dict[str, float]:
     return {f"{name}, one epoch before": value for name, value in found.items()}
 
 
-def _fit_twice(subject: Subject, train: Interactions) -> tuple[Model, People]:
+def fit_twice(subject: Subject, train: Interactions) -> tuple[Model, People]:
     """Return a fitted model, and its users with the items as they were one epoch before the last."""
     kept: list[People] = []
 
