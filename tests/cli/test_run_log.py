@@ -87,6 +87,8 @@ def test_another_file_is_not_appended_to(
     assert contents() == before
 
 
+# Background jobs of a shell ignore it.
+HEED_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 INTERRUPTED = """
 import os, signal
 from fastmf.keeping.run_log import RunLog
@@ -106,7 +108,7 @@ def test_an_interrupted_run_says_so_in_its_log(
     name: str, data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]
 ) -> None:
     words = ("train", data.ratings, "--model", "als", "--output", "m", *SMALL, "--log", "run.jsonl")
-    run_fastmf(*words, prelude=INTERRUPTED.format(signal=name), status=128 + getattr(signal, name))
+    run_fastmf(*words, prelude=HEED_CTRL_C + INTERRUPTED.format(signal=name), status=128 + getattr(signal, name))
 
     lines = lines_of(tmp_path / "run.jsonl")
     assert [line["event"] for line in lines] == ["start", "data", "fit", "epoch", "end"]
