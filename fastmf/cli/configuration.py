@@ -31,11 +31,14 @@ class Configuration(NamedTuple):
         The value of each argument, by its destination.
     keys : dict of str to str
         How the file names these arguments.
+    shared : frozenset of str
+        Those that stand at the top, for any command.
     """
 
     path: str
     values: dict[str, Any]
     keys: dict[str, str]
+    shared: frozenset[str] = frozenset()
 
 
 class _WrongCall(Exception):  # noqa: N818 - it is no error where another reading of the call is right
@@ -84,6 +87,21 @@ def parse(
         setattr(parsed, name, value)
     parsed.configuration = configured._replace(values=taken, keys={name: configured.keys[name] for name in taken})
     return parsed
+
+
+def is_shared(parsed: argparse.Namespace, destination: str) -> bool:
+    """Whether an argument is there because a configuration has it at the top, where it is for any command.
+
+    This call may have no use for it.
+
+    Examples
+    --------
+    >>> parsed = argparse.Namespace(configuration=Configuration("run.toml", {"seed": 1}, {}, frozenset(["seed"])))
+    >>> is_shared(parsed, "seed"), is_shared(parsed, "output")
+    (True, False)
+    """
+    configured: Configuration | None = parsed.configuration
+    return configured is not None and destination in configured.values and destination in configured.shared
 
 
 def to_toml(parsed: argparse.Namespace) -> str:
@@ -169,7 +187,8 @@ def _read(path: str, command: str, parser: argparse.ArgumentParser) -> Configura
     _add(configured, {key: value for key, value in content.items() if key not in tables}, command, parser)
     of_command = Configuration(path, {}, {})
     _add(of_command, tables.get(command, {}), command, parser)
-    return Configuration(path, configured.values | of_command.values, configured.keys | of_command.keys)
+    shared = frozenset(configured.values.keys() - of_command.values.keys())
+    return Configuration(path, configured.values | of_command.values, configured.keys | of_command.keys, shared)
 
 
 def _load(path: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ counted, and left out.
 import argparse
 from typing import Any, NamedTuple
 
-from fastmf.cli.configuration import add_config_options
+from fastmf.cli.configuration import add_config_options, is_shared
 from fastmf.cli.options import (
     add_cold_option,
     add_column_options,
@@ -110,14 +110,15 @@ def _require_consistent(parsed: argparse.Namespace) -> None:
     from fastmf.errors import ParameterError
 
     given = {
-        "--item-column": parsed.item_column != "item_id",
-        "--rating-column": parsed.rating_column not in ("rating", None),
-        "--no-rating-column": parsed.rating_column is None,
-        "--timestamp-column": parsed.timestamp_column is not None,
-        "--duplicates": parsed.duplicates != "error",
+        "--item-column": ("item_column", parsed.item_column != "item_id"),
+        "--rating-column": ("rating_column", parsed.rating_column not in ("rating", None)),
+        "--no-rating-column": ("rating_column", parsed.rating_column is None),
+        "--timestamp-column": ("timestamp_column", parsed.timestamp_column is not None),
+        "--duplicates": ("duplicates", parsed.duplicates != "error"),
     }
-    for option in (name for name, is_given in given.items() if is_given and parsed.interactions is None):
-        raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
+    for option, (destination, is_given) in given.items():
+        if is_given and parsed.interactions is None and not is_shared(parsed, destination):
+            raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
     if parsed.strict and parsed.interactions is not None:
         raise ParameterError(
             "--strict refuses users that the model does not know, and --for is there to answer them; leave --strict out"

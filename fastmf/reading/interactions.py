@@ -359,7 +359,7 @@ def read_parquet(
     names = Names(user, item, rating, timestamp)
     files = ParquetFiles(path)
     for parameter, name, kind in names.kinds():
-        files.type_of(name, kind, f"; name another with {named(parameter)}=...")
+        files.type_of(name, kind, f"; set {named(parameter)} to another")
     label = files.files[0] if len(files.files) == 1 else f"{len(files.files)} files, the first {files.files[0]}"
     source = _Source(label, files.count_rows(), lambda name, kind: None if name is None else files.read(name, kind))
     with logged(f"reading {source.n_rows:,} ratings from {label}"):

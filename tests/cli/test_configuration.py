@@ -260,3 +260,35 @@ def test_a_wrong_call_is_told_as_without_a_file(
 
 def test_only_some_commands_have_a_configuration(call_fastmf: Callable[..., Done]) -> None:
     assert "unrecognized arguments: --config" in call_fastmf("info", "x", "--config", "run.toml", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "status"),
+    [
+        ('timestamp-column = "time"\nno-rating-column = true\nduplicates = "sum"', [], 0),
+        ('timestamp-column = "time"', ["--item-column", "film"], 2),
+        ('timestamp-column = "time"', ["--timestamp-column", "when"], 2),
+        ('[recommend]\ntimestamp-column = "time"', [], 2),
+        ('timestamp-column = "time"\n[recommend]\ntimestamp-column = "when"', [], 2),
+    ],
+)
+def test_what_stands_at_the_top_may_have_no_use_in_a_call(
+    text: str, words: list[str], status: int, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    call = ("recommend", data.models["als"], "--config", "run.toml", "--output", "z", "--quiet")
+
+    done = call_fastmf(*call, *words, status=status)
+
+    assert (tmp_path / "z").exists() is (status == 0)
+    assert ("is for the ratings that --for names; add --for" in done.stderr) is (status == 2)
+
+
+def test_a_column_that_is_missing_is_named_by_its_key(
+    data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    (tmp_path / "run.toml").write_text('timestamp-column = "time"')
+
+    done = call_fastmf("train", data.ratings, "--model", "als", "--output", "m", "--config", "run.toml", status=1)
+
+    assert done.stderr.endswith("; set timestamp-column in run.toml to another\n")

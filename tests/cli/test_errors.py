@@ -47,7 +47,7 @@ def parquet_with_a_broken_page() -> bytes:
 BAD_RATINGS: dict[str, tuple[pa.Table | bytes | None, tuple[str, ...]]] = {
     "missing column": (
         table(rating=None, stars=(1, 2, 3)),
-        ("no column 'rating'; the columns are 'user_id', 'item_id', 'stars'", "name another with --rating-column=..."),
+        ("no column 'rating'; the columns are 'user_id', 'item_id', 'stars'", "set --rating-column to another"),
     ),
     "null": (
         table(user_id=(1, None, None)),
