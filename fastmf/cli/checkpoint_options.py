@@ -16,6 +16,10 @@ REFIT = "refit"
 """Where the training of --refit has its checkpoints, below the directory of the others."""
 
 
+INTERRUPTED = "interrupted"
+"""What marks a result, and the last epoch of a model, where a signal has ended the training."""
+
+
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a training goes on, and from what it begins."""
     group = parser.add_argument_group("interruptions")
@@ -115,9 +119,10 @@ def note_saved_early(model: "Model", n_done: int, parsed: argparse.Namespace) ->
 def how_to_go_on(parsed: argparse.Namespace) -> str:
     """Say what an interrupted call has left, and what would go on from there."""
     if parsed.checkpoint is None:
+        saves = ", and with --keep-on-interrupt it would save the epochs that are done"
         return (
-            "the same call starts afresh; with --checkpoint DIR it could go on, and with --keep-on-interrupt it would "
-            "save the epochs that are done"
+            "the same call starts afresh; with --checkpoint DIR it could go on"
+            f"{'' if parsed.keep_on_interrupt else saves}"
         )
     call = "the same call" if parsed.resume else "the same call with --resume"
     for below, what in ((REFIT, " of the training on all ratings"), ("", "")):

@@ -46,6 +46,12 @@ def log_data(ratings: "Interactions", parsed: argparse.Namespace, **more: Any) -
         parsed.run_log.write("data", **sizes, **more)
 
 
+def log_interruption(parsed: argparse.Namespace) -> None:
+    """Let the last line of the log say that a signal has ended the run, which has a result all the same."""
+    if parsed.run_log is not None:
+        parsed.run_log.status = "interrupted"
+
+
 def log_result(result: dict[str, Any], parsed: argparse.Namespace) -> None:
     """Let the last line of the log say what the run has given."""
     if parsed.run_log is not None:

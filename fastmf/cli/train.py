@@ -11,6 +11,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from fastmf.cli.checkpoint_options import (
+    INTERRUPTED,
     REFIT,
     add_checkpoint_options,
     checkpointing,
@@ -23,7 +24,7 @@ from fastmf.cli.checkpoint_options import (
 from fastmf.cli.configuration import add_config_options
 from fastmf.cli.interruptions import Request, letting_epochs_end
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
-from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_result
+from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_interruption, log_result
 from fastmf.cli.validation import Parts, add_validation_options, described, is_asked_for, read_parts, require_consistent
 from fastmf.errors import ParameterError
 
@@ -84,8 +85,12 @@ def _run(parsed: argparse.Namespace) -> int:
         how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed)}
         trained.fit(parts.train, validation=parts.validation, start=start, **how)
         baseline = _baseline(trained, parts)
+        if not request.was_made:
+            _note_stop(trained, parsed)
         refitted = _refit(trained, start, parts, parsed, request) if parsed.refit and not request.was_made else None
     model = trained if refitted is None else refitted
+    if request.was_made:
+        model.history[-1][INTERRUPTED] = True
     kept = _kept(trained, is_refitted=refitted is not None)
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **kept}
     result["seconds"] = sum(record["seconds"] for record in trained.history)
@@ -97,10 +102,15 @@ def _run(parsed: argparse.Namespace) -> int:
     source = {"files": parsed.ratings, **baseline}
     model.save(parsed.output, overwrite=parsed.overwrite, source=source, factor_dtype=parsed.factor_dtype)
     if request.was_made:
+        result[INTERRUPTED] = True
         note_saved_early(model, len(model.history) - (0 if refitted is None else len(trained.history)), parsed)
     details |= {"chosen": model.chosen, "warnings": parsed.warned}
     log_result(result | {name: details[name] for name in details if name != "history"}, parsed)
+    if request.was_made:
+        log_interruption(parsed)
     shown = beside_baseline(result | baseline, model.is_implicit)
+    if refitted is not None:
+        shown["saved"] = _saved(details["refit"])
     print_result(result | details if parsed.json else shown, parsed.json)
     return request.status
 
@@ -123,6 +133,16 @@ def _kept(model: "Model", is_refitted: bool) -> dict[str, Any]:
     if is_refitted:
         return best_validated(model)
     return kept_record(model.history, model.best_epoch)
+
+
+def _note_stop(model: "Model", parsed: argparse.Namespace) -> None:
+    """Say after which epoch a lack of progress has ended training, and which epoch was the best."""
+    patience, best = getattr(model, "patience", None), model.best_epoch
+    n_done = len(model.history)
+    if patience is None or best is None or n_done - best < patience or n_done == getattr(model, "n_epochs", n_done):
+        return
+    kept = "was the best" if parsed.refit else "is kept"
+    note(f"stopped after epoch {n_done}: no better for {_epochs(n_done - best)}; epoch {best} {kept}", parsed)
 
 
 def _baseline(model: "Model", parts: Parts) -> dict[str, Any]:
@@ -152,9 +172,17 @@ def _described(model: "Model", n_before: int, parsed: argparse.Namespace) -> dic
     """Say for how long and on what a model was trained again; return it for programs."""
     history = model.history[n_before:]
     n_ratings = model.fitted.data["n_ratings"]
-    epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-    note(f"trained again for {epochs} on all {n_ratings:,} ratings; this model is saved", parsed)
+    note(f"trained again for {_epochs(len(history))} on all {n_ratings:,} ratings; this model is saved", parsed)
     return {"n_epochs": len(history), "n_ratings": n_ratings, "history": history}
+
+
+def _saved(refit: dict[str, Any]) -> str:
+    """Say what was saved in place of the model that the metrics are of."""
+    return f"trained again, {_epochs(refit['n_epochs'])}, {refit['n_ratings']:,} ratings"
+
+
+def _epochs(n: int) -> str:
+    return "1 epoch" if n == 1 else f"{n:,} epochs"
 
 
 def _in_words(chosen: "Chosen") -> str:

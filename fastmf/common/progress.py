@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Never
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from fastmf.common.work_log import LOG
 
 _SECONDS_BETWEEN_LINES = 5.0
+_WITHOUT_BAR, _SHORTEST_BAR = "{l_bar}{r_bar}", 1
 # A line without bar and rate leaves room for a long note in 80 columns.
 _WITHOUT_RATE = "{desc}: {n_fmt}/{total_fmt}{unit}s [{elapsed}{postfix}]"
 
@@ -56,16 +58,36 @@ class Progress:
                 initial=n_done,
             )
 
-    def advance(self, steps: int, note: str = "") -> None:
-        """Count ``steps`` more, with a note on how it goes."""
+    def advance(self, steps: int, note: str = "", shorter: Sequence[str] = ()) -> None:
+        """Count ``steps`` more, with a note on how it goes.
+
+        Parameters
+        ----------
+        steps : int
+        note : str
+        shorter : sequence of str
+            Notes for terminals that are too narrow for it; the first one that fits is shown, else the last one.
+        """
         self._done += steps
         LOG.debug("%s: %d/%d %ss %s", self._label, self._done, self._total, self._unit, note)
         if self._bar is not None:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(self._fitting(self._bar, [note, *shorter], steps), refresh=False)
             self._bar.update(steps)
         elif self._shown and self._line_is_due():
             self._last_line = time.monotonic()
             print(f"{self._label}: {self._done}/{self._total} {self._unit}s {note}".rstrip(), file=sys.stderr)
+
+    def _fitting(self, bar: "tqdm[Never]", notes: list[str], steps: int) -> str:
+        """Return the first note that fits beside a bar of no length, after so many more steps; else the last one."""
+        values = bar.format_dict
+        width, n_done, layout = values["ncols"], values["n"] + steps, values["bar_format"] or _WITHOUT_BAR
+        if not width:  # it is not known
+            return notes[0]
+        for note in notes:
+            line = tqdm.format_meter(**{**values, "ncols": None, "n": n_done, "postfix": note, "bar_format": layout})
+            if len(line) + _SHORTEST_BAR <= width:
+                return note
+        return notes[-1]
 
     def _line_is_due(self) -> bool:
         few = self._total <= 100

@@ -7,7 +7,7 @@ from typing import Any
 from fastmf.answering.fitted import TrainingCounts
 
 # Numbers of a manifest that say nothing to people.
-_NOT_SHOWN = ("epoch", "seconds", "partial", "refit")
+_NOT_SHOWN = ("epoch", "seconds", "partial", "refit", "interrupted")
 _MEANINGS = {
     "ImplicitALS": "a preference: near 1 for what the user would choose, near 0 for the rest; it is no probability",
     "BPR": "a number that orders the items of one user; those of two users cannot be compared",
@@ -87,6 +87,8 @@ def _metrics(content: dict[str, Any]) -> str:
     if history:
         last = {name: value for name, value in history[-1].items() if name not in _NOT_SHOWN}
         lines.append(f"{_when(history)}: {_in_words(last) or 'nothing was measured'}")
+        if history[-1].get("interrupted") is True:
+            lines.append(_interruption(content))
         patience = content["trained_with"].get("patience")
         if patience:
             lines.append(f"Training had the patience of {patience} epochs: the factors are those of the best epoch")
@@ -106,6 +108,18 @@ def _when(history: list[dict[str, Any]]) -> str:
         n_epochs = sum(record.get("refit") is True for record in history)
         return f"After the last of {n_epochs} epochs on all ratings, those of validation among them"
     return f"After the last of {len(history)} epochs"
+
+
+def _interruption(content: dict[str, Any]) -> str:
+    """Say after how many of its epochs a training was interrupted."""
+    history, n_epochs = content["history"], content["parameters"].get("n_epochs", 1)
+    last = history[-1]
+    n_done = sum(record.get("refit") is True for record in history) if last.get("refit") is True else len(history)
+    return f"Training was interrupted after {n_done:,} of {_number_of(n_epochs)} epochs"
+
+
+def _number_of(n_epochs: Any) -> str:
+    return f"{n_epochs:,}" if isinstance(n_epochs, int) else _plain(n_epochs)
 
 
 def _use() -> str:

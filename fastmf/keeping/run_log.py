@@ -44,10 +44,13 @@ class RunLog:
     ----------
     result : dict
         What the last line says of a run that is done.
+    status : str
+        How such a run has ended: ``done``, unless somebody says otherwise.
     """
 
     def __init__(self, path: PathLike, **details: Any) -> None:
         self.result: dict[str, Any] = {}
+        self.status = "done"
         self._path = output_path(path)
         self._run = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
@@ -119,7 +122,7 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            self.end(result=self.result)
+            self.end(self.status, result=self.result)
         else:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self.end(status, error={"type": type(error).__name__, "message": str(error)})

@@ -31,6 +31,7 @@ from fastmf.models.training import (
     as_held_out_part,
     as_training_part,
     describe,
+    in_narrower_lines,
     in_one_line,
     require_chosen,
 )
@@ -140,7 +141,7 @@ class Baseline(Model):
                 if run.held_out is not None:
                     record |= self._validate(run.held_out)
                 history.append(record)
-                progress.advance(1, in_one_line(record))
+                progress.advance(1, in_one_line(record), in_narrower_lines(record))
                 is_over, ended = ending([callback(self, record) for callback in run.callbacks])
                 if trainer.has_converged:
                     is_over, ended = True, "converged"

@@ -30,6 +30,7 @@ from fastmf.models.training import (
     as_held_out_part,
     as_training_part,
     diverged,
+    in_narrower_lines,
     in_one_line,
     make_fitted,
 )
@@ -242,7 +243,7 @@ class FactorModel(Model):
                 if held_out is not None:
                     record |= self._validate(held_out)
                 history.append(record)
-                progress.advance(1, in_one_line(record))
+                progress.advance(1, in_one_line(record), in_narrower_lines(record))
                 is_over, ended = ending([callback(self, record) for callback in callbacks])
                 is_best = True
                 if self.patience and self.best_epoch:

@@ -181,10 +181,24 @@ def first_state(name: str, shape: tuple[int, ...]) -> Float32Array:
     return np.full(shape, 1 if name.endswith("squares") else 0, np.float32)
 
 
-def in_one_line(record: Record) -> str:
+def in_one_line(record: Record, left_out: tuple[str, ...] = ()) -> str:
     """Write the metrics of an epoch as progress shows them."""
-    shown = [name for name in record if name not in ("epoch", "seconds")] + ["seconds"]
+    shown = [name for name in record if name not in ("epoch", "seconds", *left_out)]
+    shown += [name for name in ("seconds",) if name not in left_out]
     return ", ".join(f"{name} " + ("undefined" if record[name] is None else f"{record[name]:.4g}") for name in shown)
+
+
+def in_narrower_lines(record: Record) -> list[str]:
+    """Write the metrics of an epoch for terminals that are too narrow for all of them, the longest line first.
+
+    Examples
+    --------
+    >>> in_narrower_lines({"epoch": 1, "train_rmse": 0.7, "objective": 12.5, "seconds": 0.25, "validation_rmse": 0.9})
+    ['train_rmse 0.7, validation_rmse 0.9, seconds 0.25', 'train_rmse 0.7, validation_rmse 0.9', 'validation_rmse 0.9']
+    """
+    lines = [in_one_line(record, left_out) for left_out in (("objective",), ("objective", "seconds"))]
+    others = tuple(name for name in record if not name.startswith("validation_"))
+    return lines if len(others) == len(record) else [*lines, in_one_line(record, others)]
 
 
 def diverged(epoch: int, reason: str) -> DivergenceError:

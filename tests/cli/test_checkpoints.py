@@ -45,7 +45,7 @@ unix = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def same_models(one: Path, other: Path) -> bool:
     first, second = fastmf.load(one), fastmf.load(other)
     histories = [
-        [{name: value for name, value in record.items() if name != "seconds"} for record in model.history]
+        [{k: value for k, value in record.items() if k not in ("seconds", "interrupted")} for record in model.history]
         for model in (first, second)
     ]
     pairs = zip(first.fitted.factors, second.fitted.factors, strict=True)
@@ -256,9 +256,9 @@ SIGNALS_IN_EPOCHS = """
 import os, signal
 from fastmf.models import factor_model
 advance, n = factor_model.Progress.advance, 0
-def advance_and_end(self, steps, note=""):
+def advance_and_end(self, *given):
     global n
-    advance(self, steps, note)
+    advance(self, *given)
     n += 1
     if n == {epoch}:
         for number in {numbers}:
@@ -281,6 +281,7 @@ def test_what_is_done_is_kept_where_that_is_asked_for(
 ) -> None:
     prelude = f"{HEED_CTRL_C}\n{SIGNALS_IN_EPOCHS.format(epoch=3, numbers=[int(number)])}"
     words = ["train", data.ratings, *ALS, "--output", "model", "--keep-on-interrupt", "--json"]
+    words += ["--log", "run.jsonl"]
     words += ["--checkpoint", "kept"] if with_checkpoint else []
 
     done = run_fastmf(*words, prelude=prelude, status=128 + number)
@@ -288,13 +289,20 @@ def test_what_is_done_is_kept_where_that_is_asked_for(
     goes_on = "; the same call with --resume and --overwrite goes on" if with_checkpoint else ""
     assert "ending after this epoch, with a model of the epochs that are done; once more ends at once" in done.stderr
     assert f"interrupted: the model that is saved has done 3 of 6 epochs{goes_on}" in done.stderr.splitlines()
-    assert len(json.loads(done.stdout)["history"]) == 3
+    result = json.loads(done.stdout)
+    assert (len(result["history"]), result["interrupted"]) == (3, True)
+    end = json.loads((tmp_path / "run.jsonl").read_text().splitlines()[-1])
+    assert (end["event"], end["status"], end["result"]["interrupted"]) == ("end", "interrupted", True)
+    assert json.loads(call_fastmf("info", "model", "--json").stdout)["last epoch"]["interrupted"] is True
+    assert "- Training was interrupted after 3 of 6 epochs" in (tmp_path / "model" / "card.md").read_text().splitlines()
     call_fastmf("train", data.ratings, "--model", "als", "--factors", 4, "--epochs", 3, "--output", "three")
     assert same_models(tmp_path / "model", tmp_path / "three")
     if with_checkpoint:
         call_fastmf("train", data.ratings, *ALS, "--output", "whole")
-        call_fastmf(*words, "--resume", "--overwrite")
+        whole = json.loads(call_fastmf(*words, "--resume", "--overwrite").stdout)
         assert same_models(tmp_path / "model", tmp_path / "whole")
+        assert "interrupted" not in whole
+        assert "interrupted" not in (tmp_path / "model" / "card.md").read_text()
 
 
 @unix
@@ -308,6 +316,7 @@ def test_the_second_signal_ends_at_once(data: Any, tmp_path: Path, run_fastmf: C
     )
 
     assert "interrupted; nothing was left half-written; " in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; with --checkpoint DIR it could go on\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,6 +342,10 @@ def test_a_refit_is_left_out_or_ended_early(
     else:
         assert result["refit"]["n_epochs"] == 2
         assert len(model.history) == 6 + 2
+        n_epochs = model.n_epochs
+        card = (tmp_path / "model" / "card.md").read_text()
+        assert f"- Training was interrupted after 2 of {n_epochs} epochs" in card.splitlines()
+    assert result["interrupted"] is model.history[-1]["interrupted"] is True
 
 
 @unix

@@ -1,5 +1,6 @@
 """Where output goes: results to standard output; progress to standard error, drawn or in lines, or not at all."""
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+from fastmf.common.progress import Progress
+from fastmf.models.training import in_narrower_lines, in_one_line
 
 Done = CompletedProcess[str]
 TRAIN = ("--model", "als", "--output", "model", "--factors", 4, "--epochs", 3)
@@ -98,3 +102,34 @@ def test_traceback_is_for_debugging(debug: bool, run_fastmf: Callable[..., Done]
 
     assert ("Traceback (most recent call last)" in done.stderr) is debug
     assert "no such file: nothing; expected" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "hidden"),
+    [
+        (140, ["train_rmse", "objective", "validation_rmse", "seconds"], []),
+        (112, ["train_rmse", "validation_rmse", "seconds"], ["objective"]),
+        (93, ["train_rmse", "validation_rmse"], ["objective", "seconds"]),
+        (77, ["validation_rmse"], ["train_rmse", "objective", "seconds"]),
+    ],
+)
+def test_a_narrow_bar_shows_validation_before_all_else(
+    width: int, shown: list[str], hidden: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    record = {"epoch": 1, "seconds": 0.0123, "train_rmse": 0.9, "objective": 12345.6, "validation_rmse": 0.91}
+
+    with Progress("ALS", 3, "epoch", shown=True) as progress:
+        assert progress._bar is not None
+        progress._bar.dynamic_ncols, progress._bar.ncols = None, width
+        progress.advance(1, in_one_line(record), in_narrower_lines(record))
+        line = str(progress._bar)
+
+    assert len(line) <= width
+    assert [name for name in (*shown, *hidden) if f" {name} " in line] == shown
+    assert "validation_rmse 0.91" in line

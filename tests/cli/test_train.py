@@ -238,6 +238,39 @@ def test_refit_saves_a_model_of_everything_and_shows_the_metrics_of_the_validati
     assert saved.history == result["history"] + result["refit"]["history"]
     assert f"trained again for {best['epoch']} epoch" in done.stderr
     assert f" on all {len(whole)} ratings" in done.stderr
+    stopped = f"stopped after epoch {best['epoch'] + 1}: no better for 1 epoch; epoch {best['epoch']} was the best"
+    assert (stopped in done.stderr.splitlines()) is bool(patience)
+
+
+def test_what_was_saved_after_a_refit_is_said_also_where_nothing_else_is(
+    data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    small = ("--model", "als", "--factors", 4, "--epochs", 2, "--regularization", 50)
+
+    done = call_fastmf(
+        *("train", data.ratings, *small, "--output", "m", "--validation", data.test, "--refit", "--quiet"),
+    )
+
+    saved = fastmf.load(tmp_path / "m")
+    epochs = "1 epoch" if saved.n_epochs == 1 else f"{saved.n_epochs} epochs"
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["saved"] == f"trained again, {epochs}, {saved.fitted.data['n_ratings']:,} ratings"
+    assert int(rows["n_ratings"]) < saved.fitted.data["n_ratings"]
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_training_that_stops_early_says_so(quiet: bool, data: Any, call_fastmf: Callable[..., Done]) -> None:
+    small = ("--model", "als", "--factors", 4, "--epochs", 40, "--regularization", 0.01, "--patience", 2)
+    words = ("train", data.ratings, *small, "--output", "m", "--validation", data.test)
+
+    done = call_fastmf(*words, "--json", *(["--quiet"] if quiet else []))
+
+    result = json.loads(done.stdout)
+    best, last = result["epoch"], len(result["history"])
+    assert best + 2 == last < 40
+    stopped = f"stopped after epoch {last}: no better for 2 epochs; epoch {best} is kept"
+    assert (stopped in done.stderr.splitlines()) is not quiet
 
 
 def test_refit_begins_at_the_model_to_start_from(data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
