@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no validation": (
         {"validation": None, "patience": None},
         ParameterError,
-        r"patience is None, and .* was made with 4",
+        r"patience is not set, and .* was made with 4",
     ),
     "a start": (
         {"start": fastmf.SGD(n_factors=5, n_epochs=1).fit(TRAIN)},

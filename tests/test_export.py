@@ -257,11 +257,21 @@ def test_the_command_names_its_options(
     assert main(["export", "model", "out", "--normalize", "--fold-biases"]) == 2
     assert "--normalize and --fold-biases exclude each other" in capsys.readouterr().err
     assert main(["export", "model", "out"]) == 0
-    assert main(["export", "model", "out"]) == 1
+    assert main(["export", "model", "--output", "out"]) == 1
     assert "out exists already; choose another output, or allow overwriting (--overwrite)" in capsys.readouterr().err
     assert main(["export", "model", "out", "--overwrite", "--format", "npz", "--no-fold-biases"]) == 0
     assert sorted(os.listdir("out")) == ["export.json", "items.npz", "users.npz"]
     assert "files         users.npz, items.npz, export.json\n" in capsys.readouterr().out
+    assert main(["export", "model", "--output", "again", "--format", "npz"]) == 0
+    assert os.listdir("again") == os.listdir("out")
+    for words, complaint in (
+        ([], "one of the arguments OUT --output is required"),
+        (["x", "--output", "y"], "argument --output: not allowed with argument OUT"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["export", "model", *words])
+        assert end.value.code == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_a_model_without_factors_has_only_biases(ratings: fastmf.Interactions, tmp_path: Path) -> None:

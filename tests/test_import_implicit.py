@@ -262,6 +262,10 @@ def test_the_command_imports(
     assert main(["import", "m.npz", "model"]) == 1
     assert main(["import", "m.npz", "other", "--user-ids", "i.parquet"]) == 1
     assert "fastmf import: --user-ids has 20 ids, and the model 30 users" in capsys.readouterr().err
+    assert main(["import", "model", "other"]) == 1
+    assert "model is a fastmf model; expected a file that implicit's save wrote" in capsys.readouterr().err
+    assert main(["import", ".", "other"]) == 1
+    assert ". is a directory; expected a file" in capsys.readouterr().err
     assert main(["verify", "model"]) == 0
     assert main(["recommend", "model", "--output", "r.parquet", "-k", "3"]) == 0
     assert pq.read_table("r.parquet")["item_id"][0].as_py().startswith("i")

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _print_every_letter()
     try:
-        with as_interruptions(), _notes_in_one_line(parsed), logged_run(parsed):
+        with as_interruptions(), _notes_in_one_line(parsed), _telling_of_compiling(parsed), logged_run(parsed):
             status = _print_config(parsed) if getattr(parsed, "print_config", False) else int(parsed.run(parsed))
             _flush_results()
         return status
@@ -101,6 +101,21 @@ def _notes_in_one_line(parsed: argparse.Namespace) -> Iterator[None]:
         warnings.simplefilter("always", Note)
         warnings.simplefilter("always", QualityWarning)
         warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _telling_of_compiling(parsed: argparse.Namespace) -> Iterator[None]:
+    """Say that kernels are compiled, for which a first call waits; `warmup` does nothing else, and says so."""
+    from fastmf_kernels._notes import telling_of_compiling
+
+    def tell(text: str) -> None:
+        from fastmf.common.progress import show_above_bars
+
+        show_above_bars(text)
+
+    is_silent = getattr(parsed, "quiet", True) or parsed.command == "warmup"
+    with telling_of_compiling(None if is_silent else tell):
         yield
 
 

@@ -15,7 +15,9 @@ from fastmf.cli.options import add_output_options, note, print_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("model", metavar="MODEL", help="model directory")
-    parser.add_argument("output", metavar="OUT", help="directory to write")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("output", nargs="?", metavar="OUT", help="directory to write")
+    place.add_argument("--output", dest="output_option", metavar="OUT", help="the same, as other commands have it")
     parser.add_argument(
         "--format",
         choices=("parquet", "npz", "safetensors", "faiss", "hnswlib"),
@@ -47,9 +49,10 @@ def run(parsed: argparse.Namespace) -> int:
     """Export, and print what was written."""
     import fastmf
 
+    output = parsed.output_option if parsed.output is None else parsed.output
     exported = fastmf.export(
         parsed.model,
-        parsed.output,
+        output,
         format=parsed.format,
         normalize=parsed.normalize,
         fold_biases=parsed.fold_biases,
@@ -62,6 +65,6 @@ def run(parsed: argparse.Namespace) -> int:
             "--cold include writes them, too",
             parsed,
         )
-    result = {"output": parsed.output, **exported._asdict(), "files": ", ".join(exported.files)}
+    result = {"output": output, **exported._asdict(), "files": ", ".join(exported.files)}
     print_result(result | ({"files": exported.files} if parsed.json else {}), parsed.json)
     return 0

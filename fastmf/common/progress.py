@@ -103,6 +103,12 @@ class Progress:
             self._bar.close()
 
 
+def show_above_bars(text: str) -> None:
+    """Print a line to standard error, above the bars that are drawn there at the moment."""
+    if sys.stderr is not None:
+        tqdm.write(text, file=sys.stderr)
+
+
 def show_line(text: str, shown: bool) -> None:
     """Tell a line on the work to `logging`, and print it to standard error if asked to."""
     LOG.info(text)

@@ -297,7 +297,8 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
                     f"{_ADVICE}"
                 )
             raise ParameterError(
-                f"{named(name)} is {value!r}, and {there} was made with {made_with!r}; set it back, {_ADVICE}"
+                f"{named(name)} is {_in_words(value)}, and {there} was made with "
+                f"{'it ' * (made_with is None)}{_in_words(made_with)}; set it back, {_ADVICE}"
             )
     if unknown := sorted(before["parameters"].keys() - identity["parameters"].keys()):
         raise ParameterError(
@@ -315,6 +316,10 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
         other = None if now is None else difference(before[name], now)
         if other is not None:
             raise kind(f"{there} was made with other {what}: now {named(name)} has {other}; give the same, {_ADVICE}")
+
+
+def _in_words(value: object) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _require_sound(found: Checkpoint, model: "Model", run: Run) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from fastmf.answering.fitted import Fitted
 from fastmf.common.files import expanded_path
 from fastmf.errors import DataError, ModelError, OutputError, ParameterError, named
+from fastmf.keeping.manifest import MANIFEST
 from fastmf.keeping.regular_files import open_regular
 from fastmf.models.base import Model
 from fastmf.models.bpr import BPR
@@ -118,6 +119,11 @@ def _read_npz(path: Path) -> Arrays:
                 member.filename.removesuffix(".npy"): _read_array(path, archive, member, n_bytes)
                 for member in archive.infolist()
             }
+    except (ModelError, IsADirectoryError, PermissionError):  # Windows has no other error for a directory
+        if path.is_dir():
+            what = "fastmf model" if (path / MANIFEST).exists() else "directory"
+            raise ModelError(f"{path} is a {what}; expected a file that implicit's save wrote") from None
+        raise
     except FileNotFoundError:
         raise ModelError(f"no such file: {path}; expected what model.save of the library implicit wrote") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 import numba  # noqa: TID251
 
 from fastmf_kernels._cache import SUFFIX, folder_of, read, write
+from fastmf_kernels._notes import about_to_compile
 from fastmf_kernels._sources import has_file
 
 P = ParamSpec("P")
@@ -188,6 +189,7 @@ class _KernelCache:
         path = self._path(signature, target_context.codegen())
         content = None if path is None else read(path)
         if content is None:
+            about_to_compile()
             return None
         from numba.core.compiler import CompileResult  # noqa: TID251
 

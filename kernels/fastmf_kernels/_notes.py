@@ -2,9 +2,13 @@
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _PACKAGES = ("fastmf", "fastmf_kernels")
 _said: set[str] = set()
+_COMPILING = "compiling"
+_tell_of_compiling: Callable[[str], object] | None = None
 
 
 class Note(UserWarning):
@@ -33,6 +37,35 @@ def say_once(reason: str, text: str, category: type[Note]) -> None:
     if reason not in _said:
         _said.add(reason)
         warnings.warn(text, category, stacklevel=level_of_user())
+
+
+@contextmanager
+def telling_of_compiling(tell: Callable[[str], object] | None) -> Iterator[None]:
+    """Tell whoever waits in the block, on any thread, that kernels are about to be compiled: once in a process.
+
+    Parameters
+    ----------
+    tell : callable or None
+        Takes the text. None: nothing is told.
+    """
+    global _tell_of_compiling
+    before, _tell_of_compiling = _tell_of_compiling, tell
+    try:
+        yield
+    finally:
+        _tell_of_compiling = before
+
+
+def about_to_compile() -> None:
+    """Say that kernels are compiled, to whoever has asked for it by `telling_of_compiling`."""
+    if _tell_of_compiling is not None and _COMPILING not in _said:
+        _said.add(_COMPILING)
+        _tell_of_compiling("compiling kernels: the first call takes some seconds")
+
+
+def never_tell_of_compiling() -> None:
+    """Do as if it had been said: for tests, which do not depend on what a cache has."""
+    _said.add(_COMPILING)
 
 
 def forget() -> None:

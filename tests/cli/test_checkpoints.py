@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -139,6 +140,11 @@ def test_differences_are_named_by_their_options(data: Any, call_fastmf: Callable
 
     assert "--epochs is 5, and the checkpoint in " in train("--epochs", 5, status=2)
     assert "--factors is 5, and the checkpoint in " in train("--factors", 5, status=2)
+    needs = ("--patience", 3, "--validation", data.test)
+    assert re.match(
+        r"fastmf train: --patience is 3, and the checkpoint in \S+ was made with it not set; set it back",
+        train(*needs, status=2),
+    )
     assert "use another directory for --checkpoint" in train("--seed", 1, status=2)
     assert "was made with biases=True, and now it is False; set --no-biases back" in train("--no-biases", status=2)
     assert "was made with other ratings: now ratings has " in train(ratings=data.test, status=1)

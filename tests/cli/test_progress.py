@@ -133,3 +133,16 @@ def test_a_narrow_bar_shows_validation_before_all_else(
     assert len(line) <= width
     assert [name for name in (*shown, *hidden) if f" {name} " in line] == shown
     assert "validation_rmse 0.91" in line
+
+
+@pytest.mark.slow
+def test_what_a_first_call_waits_for_is_said_once(data: Any, tmp_path: Path, run_fastmf: Callable[..., Done]) -> None:
+    words = ("evaluate", data.models["als"], data.test, "--metrics", "rmse", "--no-baseline")
+    prelude = f"import os; os.environ['FASTMF_CACHE_DIR'] = {str(tmp_path / 'cache')!r}"
+    text = "compiling kernels: the first call takes some seconds\n"
+
+    told = [run_fastmf(*words, prelude=prelude).stderr for _ in range(2)]
+    silent = run_fastmf(*words, "--quiet", prelude=prelude.replace("cache'", "other'")).stderr
+
+    assert told == [text, ""]
+    assert silent == ""
