@@ -1,7 +1,9 @@
 """Warnings that teach: given where a person would want them, and nowhere else. And the model to begin with."""
 
+import re
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -256,9 +258,8 @@ def test_a_model_that_is_no_better_than_its_baseline() -> None:
     train, validation = fastmf.split.random(on_cells(values))  # stars at random: there is nothing to learn
     overfitted = fastmf.ALS(n_factors=16, n_epochs=3, regularization=0.001, regularization_scaling="count")
 
-    with pytest.warns(
-        QualityWarning, match=r"in validation, the model is no better than its baseline by rmse \(\S+, bias-"
-    ):
+    message = r"in validation, the model is no better than its baseline by rmse \(\S+, bias-"
+    with pytest.warns(QualityWarning, match="it overfits"), pytest.warns(QualityWarning, match=message):
         overfitted.fit(train, validation=validation)
     overfitted.fit(train)
     overfitted.fit(train, validation=validation.take(np.arange(99)))  # too few to tell
@@ -270,3 +271,49 @@ def test_a_model_of_what_was_chosen_is_compared_with_popularity() -> None:
     fastmf.ImplicitALS(n_factors=8, n_epochs=3).fit(train, validation=validation)
     with pytest.warns(QualityWarning, match=r"no better than its baseline by ndcg@10 \(\S+, popularity .* Try other"):
         fastmf.ImplicitALS(n_factors=8, n_epochs=3, regularization=0.05).fit(train, validation=validation)
+
+
+def test_a_fit_that_overfits_is_told_of_patience() -> None:
+    train, validation = fastmf.split.random(on_cells(RATINGS["stars"][0]), seed=1)
+    model = fastmf.ALS(n_factors=16, n_epochs=4, regularization=0.001, regularization_scaling="count")
+    message = (
+        r"validation_rmse was best after epoch (\d) of 4 \((\S+)\) and is (\S+) after the last: it overfits\. Set pat"
+    )
+
+    with pytest.warns(QualityWarning) as caught:
+        model.fit(train, validation=validation)
+
+    found = [re.match(message, str(warning.message)) for warning in caught]
+    epoch, best, last = next(match for match in found if match).groups()
+    values = [record["validation_rmse"] for record in model.history]
+    assert (int(epoch), best, last) == (1 + int(np.argmin(values)), f"{min(values):.4f}", f"{values[-1]:.4f}")
+
+
+def history_of(values: list[float], name: str) -> list[dict[str, Any]]:
+    return [{"epoch": epoch, "seconds": 0.1, name: value} for epoch, value in enumerate(values, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "is_told"),
+    [
+        ([0.95, 0.9, 0.92, 0.94, 0.96], "validation_rmse", True),
+        ([0.95, 0.9, 0.902, 0.904, 0.906], "validation_rmse", False),  # by less than 1 %
+        ([0.95, 0.9, 0.96, 0.95, 0.94], "validation_rmse", False),  # it is on its way back
+        ([0.95, 0.92, 0.9], "validation_rmse", False),
+        ([0.11, 0.1, 0.09, 0.08], "validation_ndcg@10", True),
+        ([0.11, 0.107, 0.104, 0.101], "validation_ndcg@10", False),  # by less than 10 %
+        ([0.08, 0.11, 0.07, 0.08, 0.09], "validation_ndcg@10", False),
+        ([0.19, 0.22, 0.21, 0.2, 0.218, 0.21, 0.2], "validation_ndcg@10", False),  # up and down
+    ],
+)
+@pytest.mark.parametrize("n_ratings", [99, 400])
+@pytest.mark.parametrize("best_epoch", [None, 2])
+def test_only_a_clear_and_steady_loss_is_overfitting(
+    values: list[float], name: str, is_told: bool, n_ratings: int, best_epoch: int | None
+) -> None:
+    metric = name.removeprefix("validation_").partition("@")[0]
+    model = SimpleNamespace(validation_metrics=(metric,), history=history_of(values, name), best_epoch=best_epoch)
+
+    said = advice._on_overfitting(model, on_cells(np.ones(n_ratings), 10))  # type: ignore[arg-type]
+
+    assert bool(said) is (is_told and n_ratings == 400 and best_epoch is None)

@@ -327,6 +327,27 @@ def test_a_request_that_makes_no_sense_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_unknown_user_is_told_who_answers_newcomers(als: FactorModel) -> None:
+    with pytest.raises(UnknownIdError) as raised:
+        als.recommend(["nobody"])
+
+    ending = "; for people whom the model does not know use recommend_for or fastmf.Recommender"
+    assert str(raised.value).endswith(f"expected ids that were in the training data{ending}")
+
+
+def test_answers_are_short_where_they_are_shown(als: FactorModel) -> None:
+    user = als.user_ids[0].as_py()
+    answer = als.recommend([user], k=4)
+
+    first = ", ".join(repr(als.item_ids[int(place)].as_py()) for place in answer.items[0, :3])
+    assert repr(answer) == f"Recommendations(1 user, k=4; {user!r}: {first}, ...)"
+    assert repr(als.recommend([user, user], k=2)).startswith("Recommendations(2 users, k=2; ")
+    assert repr(als.recommend([], k=2)) == "Recommendations(0 users, k=2)"
+    assert repr(als.recommend([user], k=2, allow=[])) == f"Recommendations(1 user, k=2; {user!r}: nothing)"
+    item = als.item_ids[0].as_py()
+    assert repr(als.similar_items(item, k=2)).startswith(f"Similar(1 item, k=2; {item!r}: 'i")
+
+
 def test_to_parquet_writes_the_long_form_and_refuses_to_overwrite(als: FactorModel, tmp_path: Path) -> None:
     out = tmp_path / "recs.parquet"
     recommended = als.recommend(k=3)

@@ -133,6 +133,13 @@ def test_a_search_takes_models_as_they_are(model: Any, table: pa.Table) -> None:
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.parametrize("model", [fastmf.ALS(**SMALL), fastmf.Popularity()])
+def test_a_model_says_who_takes_ratings_apart_from_pairs(model: Any, pairs: Any, ratings: Any) -> None:
+    for fit in (model.fit, selection.GridSearchCV(model, {"seed": [0]}, cv=2, error_score="raise").fit):
+        with pytest.raises(ParameterError, match=r"pairs and ratings apart; fastmf\.sklearn\.RatingRegressor takes"):
+            fit(pairs, ratings)
+
+
 def test_ids_that_a_fold_has_not_seen_are_predicted_by_what_is_known(ratings: Any, pairs: Any) -> None:
     is_known = pairs[:, 0] != "user-001"
     fitted = base.clone(REGRESSOR).fit(pairs[is_known], ratings[is_known])

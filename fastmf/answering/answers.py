@@ -11,6 +11,8 @@ from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.topk.arrays import Scan, TopK
 
 _NO_WORK = Scan(0, 0, 0)
+# So many items of the first user are in a representation.
+_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,10 @@ class Recommendations:
     unknown_items: pa.Array | None = None
     n_unknown_ratings: int = 0
 
+    def __repr__(self) -> str:
+        """Return the numbers of users and of items for each, and the first items of the first user."""
+        return _in_short(self, len(self.users), ("user", "users"), self.user_ids, self.items, self.item_ids)
+
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``user_id, rank, item_id, score``, one row a recommendation, rank from 1."""
         return _long_form(self.user_ids, self.items, self.scores, self.item_ids, ("user_id", "item_id"))
@@ -96,6 +102,11 @@ class Similar:
     kind: str
     n_cold: int = 0
 
+    def __repr__(self) -> str:
+        """Return the numbers of items (or users) and of neighbours for each, and the first neighbours of the first."""
+        words = (self.kind, f"{self.kind}s")
+        return _in_short(self, len(self.ids), words, self.ids, self.neighbours, self.all_ids)
+
     def to_arrow(self) -> pa.Table:
         """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``)."""
         names = (f"{self.kind}_id", f"similar_{self.kind}_id")
@@ -134,6 +145,18 @@ def empty_top(n_rows: int, k: int) -> TopK:
 def add_scans(scans: Iterable[Scan]) -> Scan:
     """Return the work of several searches together."""
     return Scan(*(sum(counts) for counts in zip(_NO_WORK, *scans, strict=True)))
+
+
+def _in_short(
+    answers: object, n_rows: int, words: tuple[str, str], row_ids: pa.Array, indices: Int32Array, all_ids: pa.Array
+) -> str:
+    beginning = f"{type(answers).__name__}({n_rows:,} {words[n_rows != 1]}, k={indices.shape[1]}"
+    if n_rows == 0:
+        return f"{beginning})"
+    found = indices[0][indices[0] >= 0]
+    shown = ", ".join(repr(all_ids[int(place)].as_py()) for place in found[:_SHOWN])
+    more = ", ..." if len(found) > _SHOWN else ""
+    return f"{beginning}; {row_ids[0].as_py()!r}: {f'{shown}{more}' or 'nothing'})"
 
 
 def _long_form(

@@ -25,6 +25,9 @@ from fastmf.cli.options import add_run_options, fraction, load_model, note, prin
 from fastmf.cli.run_log import add_log_option, log_result
 from fastmf.cli.setting_options import add_setting_options, read_setting
 
+# So large a share of the test ratings may have been trained on.
+_MOST_TRAINED_ON = 0.05
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
@@ -72,12 +75,24 @@ def run(parsed: argparse.Namespace) -> int:
     results = fastmf.evaluate(model, **setting, ci=parsed.ci, baseline=not parsed.no_baseline)
     if not parsed.no_baseline and isinstance(model, FactorModel) and not has_baseline(results):
         note("no baseline: the model was saved by an earlier version; fit it again", parsed)
+    _note_training_ratings(results, parsed)
     log_result(results, parsed)
     print_result(results if parsed.json else _in_words(results, model.is_implicit), parsed.json)
     found = verdict(results, model.is_implicit, {"rmse", model.validation_metrics[0]})
     if found is not None and not parsed.json:
         print(found)
     return 0
+
+
+def _note_training_ratings(results: dict[str, Any], parsed: argparse.Namespace) -> None:
+    """Say that many of the test ratings were trained on; with --exclude, other ratings are left out."""
+    n_ratings, n_excluded = results.get("n_ratings", 0), results.get("n_excluded", 0)
+    if parsed.exclude is None and n_excluded > _MOST_TRAINED_ON * n_ratings:
+        note(
+            f"{n_excluded:,} of {n_ratings:,} test ratings were trained on: errors include them, rankings leave them "
+            "out",
+            parsed,
+        )
 
 
 def _in_words(results: dict[str, Any], is_implicit: bool) -> dict[str, Any]:

@@ -40,6 +40,10 @@ _MOST_SINCE_FIT = 0.3
 # A metric still improves if each of so many last epochs has made it better, and all together by such a share of it, and
 # if their gains, continued for as many epochs again, come to as much. Rankings go up and down by more than errors.
 _LAST_EPOCHS, _GAIN_OF_ERROR, _GAIN_OF_RANKING = 3, 0.01, 0.03
+# A metric was clearly better before if the last epoch is worse than the best one by such a share of the best.
+_LOSS_OF_ERROR, _LOSS_OF_RANKING = 0.01, 0.1
+# And if the loss is so many times the largest gain of one epoch: what goes up and down may go up again.
+_LOSS_TO_GAIN = 2
 
 _is_silent: ContextVar[bool] = ContextVar("_is_silent", default=False)
 
@@ -142,7 +146,7 @@ def _on_validation(ratings: Interactions, validation: Interactions | None) -> st
 
 
 def advise_on_fit(model: Advised, validation: Interactions | None) -> None:
-    """Warn of a fit that has failed, that ended too early, or that is no better than its baseline.
+    """Warn of a fit that has failed, ended too early or too late, or is no better than its baseline.
 
     Parameters
     ----------
@@ -167,7 +171,11 @@ def advise_on_fit(model: Advised, validation: Interactions | None) -> None:
             f"{gains} in epoch {len(history)}, the last one: it was still improving. Raise {named('n_epochs')}, and "
             f"set {named('patience')} to stop at the best epoch"
         )
-    if validation is not None and (worse := _on_baseline(model, validation)):
+    if validation is None:
+        return
+    if losses := _on_overfitting(model, validation):
+        _warn(losses)
+    if worse := _on_baseline(model, validation):
         _warn(worse)
 
 
@@ -255,6 +263,27 @@ def _last_gains(history: list[Record], metric: str) -> str:
     if min(sum(gains), to_come) < least * abs(values[-1]):
         return ""
     return f"{name} went from {values[-2]:.4g} to {values[-1]:.4g}"
+
+
+def _on_overfitting(model: Advised, validation: Interactions) -> str:
+    """Say that the metric that selects epochs was clearly better before the last epoch, whose factors were kept."""
+    metric, history = model.validation_metrics[0], model.history
+    best, n_epochs = best_record(history, metric), len(history)
+    name = next(name for name in best if name.partition("@")[0] == f"validation_{metric}")
+    values = [record[name] for record in history[best["epoch"] - 1 :]]
+    if model.best_epoch is not None or validation.n_ratings < _FEWEST_TO_COMPARE or None in values:
+        return ""
+    sign, least = (-1, _LOSS_OF_RANKING) if METRICS[metric].higher_is_better else (1, _LOSS_OF_ERROR)
+    losses = [sign * (after - before) for before, after in itertools.pairwise(values)]
+    largest_gain = max((-loss for loss in losses), default=0.0)
+    if sum(losses) < max(least * abs(values[0]), _LOSS_TO_GAIN * largest_gain, 1e-12):
+        return ""
+    if 2 * sum(loss > 0 for loss in losses) <= len(losses):
+        return ""
+    return (
+        f"{name} was best after epoch {best['epoch']} of {n_epochs} ({values[0]:.4f}) and is {values[-1]:.4f} after "
+        f"the last: it overfits. Set {named('patience')} to keep the best epoch, or lower {named('n_factors')}"
+    )
 
 
 def _warn(message: str) -> None:

@@ -11,7 +11,7 @@ from fastmf.answering.neighbours import similar
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.backend import BACKENDS, get_backend
 from fastmf.common.parameters import as_rows, require_choice, require_integer
-from fastmf.errors import DataError, ParameterError, named
+from fastmf.errors import DataError, ParameterError, UnknownIdError, named
 from fastmf.keeping import model_directory
 from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
@@ -86,6 +86,7 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
     def fit(
         self,
         ratings: Any,
+        y: None = None,
         *,
         validation: Interactions | None = None,
         callbacks: Iterable[Callback] = (),
@@ -262,7 +263,12 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
             If a user id is unknown; if ``k`` is larger than the catalogue.
         """
         scorer = self._scorer()
-        return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+        try:
+            return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+        except UnknownIdError as error:
+            raise UnknownIdError(
+                f"{error}; for people whom the model does not know use recommend_for or fastmf.Recommender"
+            ) from None
 
     def recommend_to_parquet(
         self,

@@ -94,6 +94,7 @@ class Baseline(Model):
     def fit(
         self,
         ratings: Any,
+        y: None = None,
         *,
         validation: Interactions | None = None,
         callbacks: Iterable[Callback] = (),
@@ -106,7 +107,7 @@ class Baseline(Model):
         `Bias` begins its sweeps at the biases of ``start``, and at the strengths that it has chosen. `Popularity` is
         counted in one epoch, on which ``start`` has no influence.
         """
-        interactions = as_training_part(ratings)
+        interactions = as_training_part(ratings, y)
         held_out = as_held_out_part(validation, None)
         run = Run(held_out, list(callbacks), as_start(self, start))
         n_users, n_items, n_ratings = interactions.n_users, interactions.n_items, interactions.n_ratings

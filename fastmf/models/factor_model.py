@@ -91,6 +91,7 @@ class FactorModel(Model):
     def fit(
         self,
         ratings: Any,
+        y: None = None,
         *,
         validation: Interactions | None = None,
         callbacks: Iterable[Callback] = (),
@@ -111,6 +112,8 @@ class FactorModel(Model):
         ratings : Interactions, table or SciPy sparse matrix
             Ratings to train on. A table, of pyarrow, pandas or polars, has the columns ``user_id``, ``item_id`` and
             ``rating``; `Interactions.from_arrow` takes other names. A sparse matrix is users × items.
+        y : None
+            There is no target: ratings are a column of the table.
         validation : Interactions, table or SciPy sparse matrix, optional
             Ratings to measure the model on after every epoch. The metrics go to `history`; their names start with
             ``validation_``.
@@ -137,8 +140,8 @@ class FactorModel(Model):
         DataError
             If the ratings do not suit the model, or the checkpoint is of other ratings.
         ParameterError
-            If ``patience`` is set and there is no validation set. If the checkpoint is of another model, of other
-            parameters or another start, or of more epochs. If ``start`` is of another kind.
+            If ``y`` is given. If ``patience`` is set and there is no validation set. If the checkpoint is of another
+            model, of other parameters or another start, or of more epochs. If ``start`` is of another kind.
         ModelError, OutputError
             If the checkpoint is damaged; if one cannot be written. The one before is untouched then.
         DivergenceError
@@ -161,7 +164,7 @@ class FactorModel(Model):
         >>> more.history[0]["objective"] <= first.history[-1]["objective"]
         True
         """
-        interactions = as_training_part(ratings)
+        interactions = as_training_part(ratings, y)
         held_out = as_held_out_part(validation, self.patience)
         run = Run(held_out, list(callbacks), as_start(self, start))
         sizes = interactions.n_users, interactions.n_items, interactions.n_ratings

@@ -77,14 +77,21 @@ class Trainer(Resumable, Protocol):
         """Begin at the factors and the state as they are on the host, where somebody has changed them."""
 
 
-def as_training_part(ratings: Any) -> Interactions:
+def as_training_part(ratings: Any, y: object = None) -> Interactions:
     """Return ratings to train on.
 
     Raises
     ------
+    ParameterError
+        If ``y`` is given: ratings are not apart from their pairs.
     DataError
         If there are none.
     """
+    if y is not None:
+        raise ParameterError(
+            "got pairs and ratings apart; fastmf.sklearn.RatingRegressor takes them so, or put the ratings into a "
+            "column of the table"
+        )
     interactions = as_interactions(ratings, "ratings")
     if interactions.n_ratings == 0:
         raise DataError("there are no ratings to train on; expected at least one")

@@ -308,9 +308,9 @@ class Recommender:
         -------
         dict
             ``requests``, ``users``, ``by_popularity`` (users who got popular items), ``unknown_users``, ``errors``,
-            ``swaps`` and ``failed_swaps``; and ``latency``: the seconds that a request took, ``p50``, ``p90``, ``p99``
-            (4 % too high at most), ``max`` and ``mean``, each None before the first request. A request is a call of
-            `recommend`, `recommend_for`, `similar_items` or `predict`; failed ones count as errors only.
+            ``swaps`` and ``failed_swaps``; and ``latency``, how long requests took, in seconds: the quantiles
+            ``p50``, ``p90``, ``p99`` (4 % too high at most), ``max`` and ``mean``, each None before any. A request
+            is a call of `recommend`, `recommend_for`, `similar_items` or `predict`; failed ones count as errors only.
 
         Examples
         --------

@@ -192,3 +192,22 @@ def test_compare_of_what_is_no_model(data: Any, call_fastmf: Callable[..., Done]
     done = call_fastmf("compare", data.models["als"], "nothing", data.test, status=1)
 
     assert done.stderr.startswith("fastmf compare: no model at nothing: expected a directory")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [([], True), (["--quiet"], False), (["--exclude", "{test}"], False), (["--metrics", "rmse"], False)],
+)
+def test_ratings_that_were_trained_on_are_counted(
+    words: list[str], is_told: bool, data: Any, tmp_path: Path, call_fastmf: Callable[..., Done]
+) -> None:
+    train, test = fastmf.read_parquet(data.ratings).to_arrow(), fastmf.read_parquet(data.test).to_arrow()
+    pq.write_table(pa.concat_tables([train.slice(0, 50), test]), tmp_path / "mixed.parquet")
+
+    given = [word.format(test=data.test) for word in words]
+    done = call_fastmf("evaluate", data.models["als"], "mixed.parquet", *given)
+    apart = call_fastmf("evaluate", data.models["als"], data.test)
+
+    note = f"50 of {50 + len(test)} test ratings were trained on: errors include them, rankings leave them out\n"
+    assert done.stderr == (note if is_told else "")
+    assert apart.stderr == ""
