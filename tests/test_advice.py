@@ -300,6 +300,7 @@ def history_of(values: list[float], name: str) -> list[dict[str, Any]]:
         ([0.95, 0.9, 0.902, 0.904, 0.906], "validation_rmse", False),  # by less than 1 %
         ([0.95, 0.9, 0.96, 0.95, 0.94], "validation_rmse", False),  # it is on its way back
         ([0.95, 0.92, 0.9], "validation_rmse", False),
+        ([0.95, 1e-6, 2e-6, 3e-6], "validation_rmse", False),  # nothing against what was learned
         ([0.11, 0.1, 0.09, 0.08], "validation_ndcg@10", True),
         ([0.11, 0.107, 0.104, 0.101], "validation_ndcg@10", False),  # by less than 10 %
         ([0.08, 0.11, 0.07, 0.08, 0.09], "validation_ndcg@10", False),

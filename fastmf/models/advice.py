@@ -40,7 +40,8 @@ _MOST_SINCE_FIT = 0.3
 # A metric still improves if each of so many last epochs has made it better, and all together by such a share of it, and
 # if their gains, continued for as many epochs again, come to as much. Rankings go up and down by more than errors.
 _LAST_EPOCHS, _GAIN_OF_ERROR, _GAIN_OF_RANKING = 3, 0.01, 0.03
-# A metric was clearly better before if the last epoch is worse than the best one by such a share of the best.
+# A metric was clearly better before if the last epoch is worse than the best one by such a share of the
+# largest value of all epochs.
 _LOSS_OF_ERROR, _LOSS_OF_RANKING = 0.01, 0.1
 # And if the loss is so many times the largest gain of one epoch: what goes up and down may go up again.
 _LOSS_TO_GAIN = 2
@@ -275,8 +276,9 @@ def _on_overfitting(model: Advised, validation: Interactions) -> str:
         return ""
     sign, least = (-1, _LOSS_OF_RANKING) if METRICS[metric].higher_is_better else (1, _LOSS_OF_ERROR)
     losses = [sign * (after - before) for before, after in itertools.pairwise(values)]
+    size = max(abs(record[name] or 0.0) for record in history)
     largest_gain = max((-loss for loss in losses), default=0.0)
-    if sum(losses) < max(least * abs(values[0]), _LOSS_TO_GAIN * largest_gain, 1e-12):
+    if sum(losses) < max(least * size, _LOSS_TO_GAIN * largest_gain, 1e-12):
         return ""
     if 2 * sum(loss > 0 for loss in losses) <= len(losses):
         return ""
