@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from fastmf.answering.answers import Recommendations, Similar
+from fastmf.answering.asked import read_once
 from fastmf.answering.plain_arrays import require_threads
 from fastmf.answering.scoring import ItemFilter
 from fastmf.common.locks import ProcessLock
@@ -17,6 +18,7 @@ from fastmf.models.base import Model
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 from fastmf.serving.filters import ids_of, require_name
+from fastmf.serving.one_user import answer_one
 from fastmf.serving.requests import Wishes, read_request, read_request_for, require_k
 from fastmf.serving.searching import Search
 from fastmf.serving.state import State, open_model
@@ -141,8 +143,13 @@ class Recommender:
         ParameterError, DataError
             If ``k`` is larger than the catalogue, a filter is unknown, or ids are of another type than the model's.
         """
-        wishes = Wishes(k, exclude, allow, deny, filters, cold)
-        return self._measured(lambda state: Search(state, read_request(state, users, wishes)).run(), _counts_of)
+        wishes = Wishes(k, exclude, allow, deny, read_once(filters), cold)
+
+        def answer(state: State) -> Recommendations:
+            found = answer_one(state, users, wishes)
+            return Search(state, read_request(state, users, wishes)).run() if found is None else found
+
+        return self._measured(answer, _counts_of)
 
     def recommend_for(
         self,

@@ -14,6 +14,7 @@ from fastmf.models.base import Model
 from fastmf.models.loading import load
 from fastmf.serving.catalogues import MOST_WITHOUT_INDEX, Catalogue, Catalogues, Key, places_of
 from fastmf.serving.filters import NO_FILTER, keep, resolve
+from fastmf.serving.user_rows import UserRows
 from fastmf_kernels._types import Float32Array, Int32Array
 
 _PAGE = 4096
@@ -40,6 +41,7 @@ class State:
     filter_items : dict of str to int32 array
         The items of each filter, ascending.
     catalogues : Catalogues
+    user_rows : UserRows
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class State:
             for name, given in filter_ids.items()
         }
         self.catalogues = Catalogues(capacity, self._make)
+        self.user_rows: UserRows = UserRows(self.fitted.user_ids) if earlier is None else earlier.user_rows
 
     def with_filters(self, filter_ids: Mapping[str, pa.ChunkedArray]) -> "State":
         """Return a state of the same model with other filters, in which the same combinations are laid out."""
