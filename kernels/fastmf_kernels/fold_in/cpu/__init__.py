@@ -214,11 +214,9 @@ def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, m
     fixed, descent, order = problem.fixed, problem.descent, scratch.order
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
+        start, stop, row, state = _begin(problem, r, order)
         base = hold_row(problem.bases, np.uint64(r) * width, problem.panels)
-        row, state = _begin(problem, r)
-        average = row
-        _begin_order(order, stop - start)
+        average, counter = row, np.uint64(1)
         for epoch in range(descent.n_epochs):
             rates = _rates_of(descent, problem.scales[r], fixed.n_factors, epoch)
             counter = _shuffle(order, stop - start, descent.key, counter)
@@ -233,10 +231,7 @@ def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, m
                 else:
                     share = _sigmoid(np.float32(mean) + score)
                     error = (value - link.low - link.span * share) * _slope(share, link.span)
-                y = hold_row(fixed.factors, column * width, problem.panels)
-                row, average, state = _move(
-                    row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column])
-                )
+                row, average, state = _step(problem, row, average, state, rates, column, error)
         if stop > start:
             average = combine_rows(average, base, _ONE, _ONE)
         _store(problem, r, average, state)
@@ -245,14 +240,11 @@ def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, m
 @kernel
 def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, mean: float, draws: Draws) -> None:
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
-    width = np.uint64(fixed.factors.shape[1])
+    offset = _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
-        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        start, stop, row, state = _begin(problem, r, order)
+        average, counter, n_drawn = row, np.uint64(1), np.int64(0)
         mark(marks, problem.indices, start, stop)
-        row, state = _begin(problem, r)
-        average = row
-        _begin_order(order, stop - start)
         for epoch in range(descent.n_epochs):
             rates = _rates_of(descent, problem.scales[r], fixed.n_factors, epoch)
             counter = _shuffle(order, stop - start, descent.key, counter)
@@ -267,10 +259,7 @@ def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, m
                         score = _alone(row, state, fixed, column) + fixed.biases[column]
                         target = _ONE if d == 0 else _ZERO
                         error = np.float64(target - _sigmoid(np.float32(mean) + score))
-                        y = hold_row(fixed.factors, column * width, problem.panels)
-                        row, average, state = _move(
-                            row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column])
-                        )
+                        row, average, state = _step(problem, row, average, state, rates, column, error)
         _store(problem, r, average, state)
         unmark(marks, problem.indices, start, stop)
 
@@ -278,14 +267,11 @@ def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, m
 @kernel
 def _walk_user_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, draws: Draws) -> None:
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
-    width = np.uint64(fixed.factors.shape[1])
+    width, offset = np.uint64(fixed.factors.shape[1]), _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
-        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        start, stop, row, state = _begin(problem, r, order)
+        average, counter, n_drawn = row, np.uint64(1), np.int64(0)
         mark(marks, problem.indices, start, stop)
-        row, state = _begin(problem, r)
-        average = row
-        _begin_order(order, stop - start)
         for epoch in range(descent.n_epochs):
             rates = _rates_of(descent, problem.scales[r], fixed.n_factors, epoch)
             counter = _shuffle(order, stop - start, descent.key, counter)
@@ -309,14 +295,11 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch
 @kernel
 def _walk_item_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, rivals: Rivals, draws: Draws) -> None:
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
-    width = np.uint64(fixed.factors.shape[1])
+    width, offset = np.uint64(fixed.factors.shape[1]), _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
-        start, stop, counter = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1]), np.uint64(1)
-        offset, n_drawn = _share(_hashed(descent.key, np.uint64(0))), np.int64(0)
+        start, stop, row, state = _begin(problem, r, order)
+        average, counter, n_drawn = row, np.uint64(1), np.int64(0)
         mark(marks, problem.indices, start, stop)
-        row, state = _begin(problem, r)
-        average = row
-        _begin_order(order, stop - start)
         for epoch in range(descent.n_epochs):
             rates = _rates_of(descent, problem.scales[r], fixed.n_factors, epoch)
             counter = _shuffle(order, stop - start, descent.key, counter)
@@ -338,18 +321,23 @@ def _walk_item_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch
                         other = multiply_row(y, rivals.items.factors, item * width) + rivals.items.biases[item]
                         ahead = _alone(row, state, fixed, column) - other
                         error = np.float64(_sigmoid(-ahead) if d < rivals.n_negatives else -_sigmoid(ahead))
-                        row, average, state = _move(
-                            row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column])
-                        )
+                        row, average, state = _step(problem, row, average, state, rates, column, error)
         _store(problem, r, average, state)
         unmark(marks, problem.indices, start, stop)
 
 
 @inlined
-def _begin(problem: _Problem, r: Index) -> tuple[Float32Array, _State]:
-    """Return a row of 0 and its state before the first step."""
+def _begin(problem: _Problem, r: Index, order: Int32Array) -> tuple[np.uint64, np.uint64, Float32Array, _State]:
+    """Return where the entries of a row start and stop, a row of 0, and its state before the first step.
+
+    The order becomes that of the entries.
+    """
+    start, stop = np.uint64(problem.indptr[r]), np.uint64(problem.indptr[r + 1])
+    for n in range(np.int64(stop - start)):
+        order[n] = n
     width = np.uint64(problem.fixed.factors.shape[1])
-    return hold_row(problem.folded, np.uint64(r) * width, problem.panels), _State(_ZERO, 1.0, _ZERO, _ZERO)
+    row = hold_row(problem.folded, np.uint64(r) * width, problem.panels)
+    return start, stop, row, _State(_ZERO, 1.0, _ZERO, _ZERO)
 
 
 @inlined
@@ -372,6 +360,22 @@ def _rates_of(descent: Descent, scale: np.float32, n_factors: int, epoch: int) -
         descent.adaptive / n_factors,
         _ONE if epoch >= descent.n_epochs // 2 else _ZERO,
     )
+
+
+@inlined
+def _step(
+    problem: _Problem,
+    row: Float32Array,
+    average: Float32Array,
+    state: _State,
+    rates: _Rates,
+    column: np.uint64,
+    error: float,
+) -> tuple[Float32Array, Float32Array, _State]:
+    """Take a step along the factors of a column."""
+    fixed = problem.fixed
+    y = hold_row(fixed.factors, column * np.uint64(fixed.factors.shape[1]), problem.panels)
+    return _move(row, average, y, state, rates, error, error, np.float64(fixed.squared_norms[column]))
 
 
 @inlined
@@ -415,13 +419,6 @@ def _n_draws(n_drawn: np.int64, n: int, n_entries: Index) -> np.int64:
     """Return how many of the draws of an epoch follow its n-th entry."""
     place, of_all = np.int64(n), np.int64(n_entries)
     return (place + 1) * n_drawn // of_all - place * n_drawn // of_all
-
-
-@device
-def _begin_order(order: Int32Array, n: Index) -> None:
-    """Set the order to that of the entries."""
-    for i in range(np.int64(n)):
-        order[i] = i
 
 
 @device
