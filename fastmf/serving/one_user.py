@@ -1,22 +1,21 @@
-"""A request for one user of the model, answered in few steps of the interpreter.
+"""A request for one user of the model: the frequent kind, answered with few calls.
 
-Threads take turns in the interpreter. A call that lets go of it, as those of Arrow and many of NumPy do, gives the turn
-away and then waits for another one: with four threads on two cores, requests took five times as long as the search.
-Here only the search lets go of it.
+Calls of Arrow, and many of NumPy, release the interpreter lock (GIL), and then wait until other threads have released
+it. With four threads on two cores, the median request took five times as long as with one. Here only the search
+releases the lock.
 """
 
 import numpy as np
 
 from fastmf.answering.answers import Recommendations
 from fastmf.answering.queries import as_predictions, as_queries
-from fastmf.answering.rows import renumber_columns
 from fastmf.answering.scoring import COLD
 from fastmf.common.parameters import require_choice
 from fastmf.serving.catalogues import Key
 from fastmf.serving.filters import combination
 from fastmf.serving.requests import Wishes, require_k
 from fastmf.serving.state import State
-from fastmf_kernels.topk.arrays import Rows, no_rows
+from fastmf_kernels.topk.arrays import Rows
 
 
 def answer_one(state: State, users: object, wishes: Wishes) -> Recommendations | None:
@@ -52,21 +51,15 @@ def answer_one(state: State, users: object, wishes: Wishes) -> Recommendations |
     catalogue = state.catalogues.get(Key(wanted, wishes.cold == "include", False))
     if catalogue.item_index is None:
         return None
-    excluded = no_rows(1)
-    if without_seen:
-        excluded = Rows(np.array([0, end - start], np.int64), seen.indices[start:end])
-        if catalogue.places is not None:
-            excluded = renumber_columns(excluded, catalogue.places)
+    n_excluded = end - start if without_seen else 0
+    excluded = Rows(np.array([0, n_excluded], np.int64), seen.indices[start : start + n_excluded])
     factors, chosen = fitted.factors, slice(row, row + 1)
     queries = as_queries(fitted, factors.user_factors[chosen])
-    found = state.kernels.top_k(queries, catalogue.item_index, int(wishes.k), excluded, state.model.n_threads)
-    items = found.top.indices
-    if catalogue.items is not None:
-        np.copyto(items, catalogue.items.take(items, mode="clip"), where=items >= 0)
+    found = state.search(catalogue, queries, int(wishes.k), excluded)
     return Recommendations(
         np.array([row], np.int32),
         fitted.user_ids[chosen],
-        items,
+        found.top.indices,
         as_predictions(fitted, factors.user_biases[chosen], found.top.scores),
         fitted.item_ids,
         found.scan,

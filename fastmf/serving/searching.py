@@ -101,13 +101,7 @@ class Search:
             assert candidates is not None
             top = kernels.top_k_among(queries, catalogue.factors, k, candidates, excluded, n_threads)
             return Found(top, Scan(0, 0, len(candidates.indices)))
-        if catalogue.items is None or catalogue.places is None:
-            return kernels.top_k(queries, catalogue.item_index, k, excluded, n_threads)
-        # Places are in the order of the items: of equal scores the lower item comes first.
-        found = kernels.top_k(queries, catalogue.item_index, k, renumber_columns(excluded, catalogue.places), n_threads)
-        places = found.top.indices
-        np.copyto(places, catalogue.items.take(places, mode="clip"), where=places >= 0)
-        return found
+        return self._state.search(catalogue, queries, k, excluded)
 
     def _excluded(self, rows: Int32Array) -> Rows:
         """Return what each of some users of the request may not be given."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fastmf.answering.rows import renumber_columns
 from fastmf.backend import get_backend
 from fastmf.errors import ParameterError
 from fastmf.models.base import Model
@@ -16,6 +17,7 @@ from fastmf.serving.catalogues import MOST_WITHOUT_INDEX, Catalogue, Catalogues,
 from fastmf.serving.filters import NO_FILTER, keep, resolve
 from fastmf.serving.user_rows import UserRows
 from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels.topk.arrays import Found, Rows
 
 _PAGE = 4096
 
@@ -79,6 +81,19 @@ class State:
     def narrowed(self, catalogue: Catalogue, items: Int32Array) -> Catalogue:
         """Return a catalogue of some of the items of another, ascending."""
         return self._lay_out(catalogue.factors, items)
+
+    def search(self, catalogue: Catalogue, queries: Float32Array, k: int, excluded: Rows) -> Found:
+        """Find the k best items of a catalogue that is laid out, for queries that exclude items of the model."""
+        top_k, n_threads = self.kernels.top_k, self.model.n_threads
+        assert catalogue.item_index is not None
+        if catalogue.items is None or catalogue.places is None:
+            return top_k(queries, catalogue.item_index, k, excluded, n_threads)
+        # Places are in the order of the items: of equal scores the lower item comes first.
+        excluded = renumber_columns(excluded, catalogue.places)
+        found = top_k(queries, catalogue.item_index, k, excluded, n_threads)
+        places = found.top.indices
+        np.copyto(places, catalogue.items.take(places, mode="clip"), where=places >= 0)
+        return found
 
     def touch(self) -> None:
         """Read a number of each page of the model, so that no request waits for the disk."""
