@@ -7,7 +7,7 @@ import numpy as np
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 
 TRIES = 16
-"""How often a column that a row does not have is drawn, before there is taken to be none."""
+"""A draw is given up after so many columns that the row has."""
 GOLDEN_RATIO = 0.6180339887498949
 """Its multiples, without their whole parts, lie in [0, 1) more evenly than random numbers, however many there are."""
 
@@ -60,14 +60,15 @@ class Descent(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How often each column is drawn: so often as it has positions. `make_weights` makes it.
+    """How often each column is drawn: in proportion to its number of positions. `make_weights` makes it.
 
     Attributes
     ----------
     cumulative : int64 array, shape (n_columns + 1,)
         Column c has the positions from ``cumulative[c]`` to just below ``cumulative[c + 1]``.
     guide : int32 array
-        The columns of the positions 0, 2ˢ, 2·2ˢ, …, and of the last one: where the search for a column begins and ends.
+        The columns of the positions 0, 2ˢ, 2·2ˢ, …, and of the last position. The search for the column of a position
+        runs between two of them.
     shift : int
         s.
     """
@@ -78,7 +79,7 @@ class Weights(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """How columns that a row does not have are drawn, one after the other at even distances.
+    """Which columns are drawn for a row: columns that it lacks, by a sequence of low discrepancy.
 
     Attributes
     ----------

@@ -211,6 +211,7 @@ def _run(
 
 @kernel
 def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, mean: float, link: Link) -> None:
+    """Walk rows of ratings: e = (r - r̂)·dr̂/ds along y = q_i, with s = μ + (x + z)·q_i + b + b_i."""
     fixed, descent, order = problem.fixed, problem.descent, scratch.order
     width = np.uint64(fixed.factors.shape[1])
     for r in range(first, last):
@@ -239,6 +240,7 @@ def _walk_ratings(problem: _Problem, first: int, last: int, scratch: _Scratch, m
 
 @kernel
 def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, mean: float, draws: Draws) -> None:
+    """Walk rows of choices: e = t - σ(s) along y = q_i, with t = 1 for a choice and t = 0 for a column drawn."""
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     offset = _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
@@ -266,6 +268,7 @@ def _walk_choices(problem: _Problem, first: int, last: int, scratch: _Scratch, m
 
 @kernel
 def _walk_user_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, draws: Draws) -> None:
+    """Walk rows of users: e = σ(s_j - s_i) along y = q_i - q_j for a choice i and an item j drawn."""
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     width, offset = np.uint64(fixed.factors.shape[1]), _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
@@ -294,6 +297,7 @@ def _walk_user_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch
 
 @kernel
 def _walk_item_pairs(problem: _Problem, first: int, last: int, scratch: _Scratch, rivals: Rivals, draws: Draws) -> None:
+    """Walk rows of items: e = σ(s_uj - s_ui) along y = p_u where u has chosen i, and -σ(s_ui - s_uj) where u has j."""
     fixed, descent, order, marks = problem.fixed, problem.descent, scratch.order, scratch.marks
     width, offset = np.uint64(fixed.factors.shape[1]), _share(_hashed(descent.key, np.uint64(0)))
     for r in range(first, last):
@@ -389,7 +393,10 @@ def _move(
     error: float,
     square: float,
 ) -> tuple[Float32Array, Float32Array, _State]:
-    """Take a step along y, and add the row to its mean if the epoch is a later one."""
+    """Take a step along y, and add the row to its mean in the later half of the epochs.
+
+    x ← (x + γ e y/√G)/(1 + γλ/√G), b likewise, and then G ← G + e²‖y‖²/k; see the reference.
+    """
     accumulator = np.float32(state.accumulator)
     keep, rate = _damped_rate(accumulator, rates.rate, rates.damping)
     keep_bias, bias_rate = _damped_rate(accumulator, rates.bias_rate, rates.bias_damping)
