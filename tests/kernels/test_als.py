@@ -5,7 +5,7 @@ import pytest
 
 from fastmf.backend import Kernels
 from fastmf_kernels._types import Float32Array, Float64Array
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Weighting, longest_row
+from fastmf_kernels.als.arrays import EXACTLY, NOTHING_ADDED, HalfSweep, Solver, Weighting, longest_row
 from fastmf_kernels.als.cpu.balance import cut_into_tasks
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
@@ -114,6 +114,31 @@ def test_half_sweep(name: str, kind: str, solver: str, kernels: Kernels, referen
     problem = make_problem(COUNTS[name], 8, kind)
     solution = solve(kernels, problem, solver=SOLVERS[solver])
     assert relative_error(solution, solve(reference, problem, solver=SOLVERS[solver])) < 2e-4
+
+
+def pulled(problem: HalfSweep) -> HalfSweep:
+    """Return a problem whose rows are pulled to means, all of different lengths."""
+    shape = len(problem.regularization), problem.fixed_factors.shape[1]
+    means = 5 * np.random.default_rng(1).standard_normal(shape, np.float32)
+    return problem._replace(added=problem.regularization[:, None] * means)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", WEIGHTINGS)
+@pytest.mark.parametrize("n_factors", [5, 16, 40])
+def test_rows_are_pulled_to_means(n_factors: int, kind: str, solver: str, kernels: Kernels, reference: Kernels) -> None:
+    problem = pulled(make_problem(np.array([3, 0, 1, 50, 200, 9000]), n_factors, kind, regularization=1.0))
+    found, expected = start(problem), start(problem)
+    losses = kernels.run_half_sweep(problem, found, None, SOLVERS[solver])
+    expected_losses = reference.run_half_sweep(problem, expected, None, SOLVERS[solver])
+    assert relative_error(found, expected) < 2e-4
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4, atol=1e-2)
+    assert not np.allclose(found, solve(kernels, problem._replace(added=NOTHING_ADDED), solver=SOLVERS[solver]))
+
+
+def test_a_strong_pull_gives_the_mean(kernels: Kernels) -> None:
+    problem = pulled(make_problem(np.array([1, 3, 20]), 6, regularization=1e8))
+    np.testing.assert_allclose(solve(kernels, problem), problem.added / problem.regularization[:, None], rtol=1e-4)
 
 
 @pytest.mark.parametrize("solver", ["exact", "cg", "subspace"])

@@ -12,6 +12,9 @@ Table = Any
 or, of "cuda", what ``to_device`` has made of one."""
 
 
+NOTHING_ADDED: Float32Array = np.zeros((0, 0), np.float32)
+
+
 class Weighting(NamedTuple):
     """What an observed value v contributes to its row's normal equations.
 
@@ -33,7 +36,7 @@ class Weighting(NamedTuple):
 
 
 class HalfSweep(NamedTuple):
-    """One side's least-squares problems: row u solves (G + Σ w q qᵀ + λ_u I) x = Σ t q over its observed entries.
+    """One side's least-squares problems: row u solves (G + Σ w q qᵀ + λ_u I) x = Σ t q + a_u over its observed entries.
 
     Attributes
     ----------
@@ -48,6 +51,9 @@ class HalfSweep(NamedTuple):
     regularization : float32 array, shape (n_rows,)
         λ_u, at least 0.
     weighting : Weighting
+    added : float32 array, shape (n_rows, n_factors) or (0, 0)
+        a_u: what is added to the right side of each row, λ_u m_u where rows are pulled to prior means m; nothing if
+        there are no rows of it.
     """
 
     rows: CSR
@@ -56,6 +62,7 @@ class HalfSweep(NamedTuple):
     gram: Float32Array
     regularization: Float32Array
     weighting: Weighting
+    added: Float32Array = NOTHING_ADDED
 
 
 class Solver(NamedTuple):

@@ -150,7 +150,10 @@ def _make_equations(problem: HalfSweep, u: int) -> _Equations:
     target = np.where(value < weighting.disliked_below, 0, weighting.target + weighting.target_slope * value)
     target = target - problem.fixed_offsets[rows.indices[entries]]
     matrix = problem.gram + (q.T * weight) @ q + problem.regularization[u] * np.eye(q.shape[1])
-    return _Equations(matrix, q.T @ target, len(q))
+    right_side = q.T @ target
+    if len(problem.added):
+        right_side = right_side + problem.added[u]
+    return _Equations(matrix, right_side, len(q))
 
 
 def _solve(equations: _Equations, x: Float64Array, basis: Float64Array, solver: Solver) -> Float64Array:

@@ -21,7 +21,7 @@ def to_eigenbasis(problem: PaneledSweep, factors: Float32Array, n_threads: int |
     Parameters
     ----------
     problem : PaneledSweep
-        ``fixed_factors`` and ``gram`` are changed in place.
+        ``fixed_factors``, ``added`` and ``gram`` are changed in place.
     factors : float32 array, shape (n_rows, n_factors)
         Changed in place.
     n_threads : int, optional
@@ -40,6 +40,7 @@ def to_eigenbasis(problem: PaneledSweep, factors: Float32Array, n_threads: int |
     diagonal[:n_factors] = np.maximum(values, 0)
     problem.gram[:] = to_panels(np.diag(diagonal))
     rotate_rows(problem.fixed_factors, basis.astype(np.float32), n_threads)
+    rotate_rows(problem.added, basis.astype(np.float32), n_threads)
     rotate_rows(factors, basis.astype(np.float32), n_threads)
     return basis.astype(np.float32)
 

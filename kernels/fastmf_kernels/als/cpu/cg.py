@@ -11,6 +11,7 @@ from fastmf_kernels.als.cpu.rows import (
     dot,
     keep_row,
     multiply_batch,
+    start_right_side,
     store_row,
 )
 from fastmf_kernels.linalg.cpu import EPSILON
@@ -47,11 +48,12 @@ def _improve_row(problem: PaneledSweep, u: int, n_steps: int, scratch: Scratch, 
     squares, products_with_targets = keep_row(problem, u, scratch, solution)
     _multiply_all_cells(problem, u, scratch, x, product)
     squares += float(dot(x, product))  # xᵀAx
-    loss = squares - 2 * products_with_targets
+    start_right_side(problem, u, residual)
+    loss = squares - 2 * (products_with_targets + float(dot(x, residual)))
     size = float(dot(x, x))
     largest = squares / size if size > 0 else 0.0
     for f in range(x.size):
-        residual[f] = -product[f]
+        residual[f] -= product[f]
     count = problem.rows.indptr[u + 1] - problem.rows.indptr[u]
     for first in range(0, count, BATCH):
         batch = first // BATCH

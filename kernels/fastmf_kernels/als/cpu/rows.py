@@ -28,7 +28,7 @@ _SMALLEST_WEIGHT = np.float32(1e-20)
 
 
 class PaneledSweep(NamedTuple):
-    """A `HalfSweep` with its matrices in whole panels: rows of ``fixed_factors`` are filled up with zeros to 16·n.
+    """A `HalfSweep` with its matrices in whole panels: rows of ``fixed_factors`` and ``added`` are filled up with zeros.
 
     ``n_factors`` is what they were before.
     """
@@ -39,6 +39,7 @@ class PaneledSweep(NamedTuple):
     gram: Float32Array
     regularization: Float32Array
     weighting: Weighting
+    added: Float32Array
     n_factors: int
 
 
@@ -89,7 +90,8 @@ def in_panels(problem: HalfSweep) -> PaneledSweep:
     size = n_panels_for(n_factors) * WIDTH
     gram = np.pad(problem.gram, ((0, size - n_factors), (0, size - n_factors)))
     fixed_factors = in_huge_pages(problem.fixed_factors, size)
-    return PaneledSweep(*problem._replace(fixed_factors=fixed_factors, gram=to_panels(gram)), n_factors)
+    added = np.pad(problem.added, ((0, 0), (0, size - problem.added.shape[1])))
+    return PaneledSweep(*problem._replace(fixed_factors=fixed_factors, gram=to_panels(gram), added=added), n_factors)
 
 
 def make_scratch(n_factors: int, n_vectors: int = BATCH) -> Scratch:
@@ -163,7 +165,7 @@ def make_equations(problem: PaneledSweep, u: int, scratch: Scratch) -> bool:
 
 @device
 def _start_equations(problem: PaneledSweep, u: int, scratch: Scratch) -> None:
-    """Set the matrix to G + λ_u I and the right side to 0."""
+    """Set the matrix to G + λ_u I and the right side to a_u."""
     matrix, gram, right_side = scratch.matrix, problem.gram, scratch.right_side
     n_panels, size, _ = matrix.shape
     for q in range(n_panels):
@@ -172,7 +174,14 @@ def _start_equations(problem: PaneledSweep, u: int, scratch: Scratch) -> None:
                 matrix[q, i, g] = gram[q, i, g]
     for i in range(size):
         matrix[i // WIDTH, i, i % WIDTH] += problem.regularization[u]
-        right_side[i] = np.float32(0)
+    start_right_side(problem, u, right_side)
+
+
+@device
+def start_right_side(problem: PaneledSweep, u: int, right_side: Float32Array) -> None:
+    """Set the right side of a row to a_u: 0, unless something is added to it."""
+    for f in range(right_side.size):
+        right_side[f] = problem.added[u, f] if problem.added.shape[0] > 0 else np.float32(0)
 
 
 @device

@@ -18,6 +18,7 @@ from fastmf_kernels.als.cpu.rows import (
     dot,
     keep_row,
     multiply_batch,
+    start_right_side,
     store_row,
 )
 from fastmf_kernels.linalg.cpu import cholesky, substitute
@@ -44,9 +45,10 @@ def solve_chunk(
 @device
 def _improve_row(problem: PaneledSweep, u: int, panels: int, scratch: Scratch, solution: Solution) -> None:
     """Solve each block of ``panels`` panels once: A_bb δ = (b - Ax)_b, and x_b += δ."""
-    x, diagonal, n_panels = scratch.x, scratch.work[0], scratch.vectors.shape[1]
+    x, diagonal, added, n_panels = scratch.x, scratch.work[0], scratch.work[3], scratch.vectors.shape[1]
     squares, products_with_targets = keep_row(problem, u, scratch, solution)
-    loss = squares - 2 * products_with_targets
+    start_right_side(problem, u, added)
+    loss = squares - 2 * (products_with_targets + float(dot(x, added)))
     for f in range(x.size):
         diagonal[f] = problem.gram[f // WIDTH, f, f % WIDTH] + problem.regularization[u]
         loss += float(diagonal[f] * x[f] * x[f])
@@ -72,13 +74,13 @@ def _make_block(
 ) -> None:
     """Make the equations of the panels from ``first`` on, as many as ``matrix`` has."""
     count, size, _ = matrix.shape
-    x, diagonal, flat = scratch.x, scratch.work[0], matrix.reshape(-1)
+    x, diagonal, added, flat = scratch.x, scratch.work[0], scratch.work[3], matrix.reshape(-1)
     for i in range(flat.size):
         flat[i] = np.float32(0)
     for i in range(size):
         f = first * WIDTH + i
         matrix[i // WIDTH, i, i % WIDTH] = diagonal[f]
-        right_side[i] = -diagonal[f] * x[f]
+        right_side[i] = added[f] - diagonal[f] * x[f]
     n_entries = problem.rows.indptr[u + 1] - problem.rows.indptr[u]
     stride = BATCH * WIDTH
     for entry in range(0, n_entries, BATCH):

@@ -2,8 +2,8 @@
 
 "cholesky", up to 128 factors: a block of threads for each row, in `cholesky.py`. "cg", up to 512: in `cg.py`.
 "subspace", up to 512, in blocks of 16, 32 or 64 coordinates, or all of up to 128: in `subspace.py`. The CPU solves
-rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks; a
-warning says so once in a process. Results do not depend on how threads happen to run, nor on how much memory is free.
+rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks, or
+where something is added to right sides; a warning says so once in a process. Results do not depend on how threads happen to run, nor on how much memory is free.
 
 Tables that `to_device` has made stay on the device: a half sweep reads one and changes the other there. Arrays of the
 host go there and come back in each. Observed values, offsets and strengths stay on the device between half sweeps, and
@@ -160,6 +160,9 @@ def run_half_sweep(
     if width == 0:
         widths.say_why(n_factors, solver)
         return cpu.run_half_sweep(problem, target_factors, n_threads, solver)
+    if len(problem.added):
+        widths.say_why_added()
+        return _solve_all_on_host(problem, target_factors, n_threads, solver)
     solver = widths.simplified(solver, n_factors)
     losses = np.zeros(n_rows)
     if not np.isfinite(problem.gram).all():
@@ -365,6 +368,24 @@ def _improve_blocks(
             for column in range(0, problem.n_factors, block):
                 improve[n_rows, workers.threads](problem, rows, places_of_errors, column, errors, solution)
             first += n_rows
+
+
+def _solve_all_on_host(problem: HalfSweep, target: Table, n_threads: int | None, solver: Solver) -> Float64Array:
+    """Solve all rows on the CPU, and bring them back to the device if they were there."""
+    fixed_factors, offsets = problem.fixed_factors, problem.fixed_offsets
+    if isinstance(fixed_factors, DeviceTable):
+        fixed_factors = np.empty(fixed_factors.shape, np.float32)
+        to_host(problem.fixed_factors, fixed_factors)
+    on_host = problem._replace(
+        fixed_factors=fixed_factors, fixed_offsets=fetch(offsets) if is_on_device(offsets) else offsets
+    )
+    if not isinstance(target, DeviceTable):
+        return cpu.run_half_sweep(on_host, target, n_threads, solver)
+    solution = np.empty(target.shape, np.float32)
+    to_host(target, solution)
+    losses = cpu.run_half_sweep(on_host, solution, n_threads, solver)
+    tables.write_rows(target, np.arange(len(solution)), solution)
+    return losses
 
 
 def _solve_on_host(

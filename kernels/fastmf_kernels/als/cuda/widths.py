@@ -47,6 +47,15 @@ def say_why(n_factors: int, solver: Solver) -> None:
     say_once(f"als {solver.name} {_widest(solver)}", f"ALS {text}")
 
 
+def say_why_added() -> None:
+    """Say that the CPU solves all rows of a model with features, and what to do about it."""
+    say_once(
+        "als added",
+        "ALS with features is solved on the CPU: the CUDA kernels know no prior means; leave the features out, or train "
+        'with backend "cpu"',
+    )
+
+
 def say_why_rows(n_rows: int, n_factors: int) -> None:
     """Say that the CPU solves some rows, and what to do about it."""
     where, advice = "their equations are singular", "raise regularization"
