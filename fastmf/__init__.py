@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastmf.models.loading import load
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
+    from fastmf.reading.features import Features
     from fastmf.reading.interactions import Interactions, read_parquet
     from fastmf.serving import Recommender
     from fastmf.tuning import cross_validate, tune
@@ -30,6 +31,7 @@ _MODULE_OF = {
     "BPR": "fastmf.models",
     "SGD": "fastmf.models",
     "Bias": "fastmf.models",
+    "Features": "fastmf.reading.features",
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.reading.interactions",
     "Popularity": "fastmf.models",
@@ -59,6 +61,7 @@ __all__ = [
     "BPR",
     "SGD",
     "Bias",
+    "Features",
     "ImplicitALS",
     "Interactions",
     "Popularity",

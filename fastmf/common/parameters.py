@@ -3,6 +3,7 @@
 import math
 import numbers
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,23 @@ def require_truth(name: str, value: object) -> None:
     """Raise `ParameterError` unless ``value`` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ParameterError(f"{named(name)} is {value!r}; expected True or False")
+
+
+def require_names(parameter: str, names: Any) -> tuple[str, ...]:
+    """Return distinct names as a tuple.
+
+    Raises
+    ------
+    ParameterError
+        If they are not a list of texts, or one occurs twice.
+    """
+    is_list = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ParameterError(f"{named(parameter)} is {names!r}; expected a list of names")
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ParameterError(f"{named(parameter)} has {twice!r} twice; expected distinct names")
+    return tuple(names)
 
 
 def as_rows(name: str, given: Any, n_rows: int) -> Int32Array:

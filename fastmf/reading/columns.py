@@ -185,6 +185,7 @@ def _unify(a: Any, b: Any) -> Any:
 
 IDS = Kind("integers or strings as ids", lambda kind: pa.types.is_integer(kind) or is_text(kind), _unify_ids, parse_ids)
 RATINGS = Kind("numbers as ratings", is_number, lambda a, b: a if a == b else pa.float64(), _parse_numbers)
+NUMBERS = RATINGS._replace(expected="numbers")
 TIMES = Kind(
     "integers or times",
     lambda kind: pa.types.is_integer(kind) or pa.types.is_temporal(kind),

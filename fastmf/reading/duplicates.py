@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 DUPLICATES = ("error", "first", "last", "mean", "sum")
 
 
-def without_duplicates(ratings: "Interactions", duplicates: str) -> "Interactions":
-    """Apply the rule for repeated (user, item) pairs; data without repeated pairs is returned unchanged."""
+def without_duplicates(
+    ratings: "Interactions", duplicates: str, fault: str = "ratings repeat a (user, item) pair"
+) -> "Interactions":
+    """Apply the rule for repeated (user, item) pairs; data without repeated pairs is returned unchanged.
+
+    ``fault`` words what repeats in the error.
+    """
     indptr, indices, _ = ratings.by_user
     same = indices[1:] == indices[:-1]
     starts = indptr[1:-1]
@@ -26,7 +31,7 @@ def without_duplicates(ratings: "Interactions", duplicates: str) -> "Interaction
         user = ratings.user_ids[int(np.searchsorted(indptr, position, side="right")) - 1].as_py()
         item = ratings.item_ids[int(indices[position])].as_py()
         raise DataError(
-            f"{n_duplicates} ratings repeat a (user, item) pair, for example ({user!r}, {item!r}); expected each pair "
+            f"{n_duplicates} {fault}, for example ({user!r}, {item!r}); expected each pair "
             f'once: choose {named("duplicates")}="first", "last", "mean" or "sum"'
         )
     return _merge(ratings, duplicates)

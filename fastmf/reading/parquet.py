@@ -85,6 +85,11 @@ class ParquetFiles:
         keys = [key for key in first.file.keys if key not in first.schema.names]
         return pa.schema([*first.schema, *(pa.field(key, self._key_values(key, ANY).type) for key in keys)])
 
+    def column_names(self) -> list[str]:
+        """Return the names of the columns, and of the Hive keys, that any of the files has."""
+        names = [[*opened.schema.names, *opened.file.keys] for opened in self._opened]
+        return list(dict.fromkeys(name for of_file in names for name in of_file))
+
     def count_rows(self) -> int:
         """Return the number of rows of all files."""
         return sum(opened.metadata.num_rows for opened in self._opened)

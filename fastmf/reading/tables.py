@@ -57,6 +57,42 @@ def as_table(value: Any, names: Sequence[str]) -> pa.Table:
     return table
 
 
+def all_columns(value: Any) -> tuple[list[str], pa.Table]:
+    """Return the names of all columns of a table, as texts, and the columns in memory.
+
+    Raises
+    ------
+    DataError
+        As `as_table`.
+    """
+    if isinstance(value, ds.Scanner):
+        value = value.to_table()
+    elif is_table(value) and not _knows_its_columns(value):
+        try:
+            value = pa.table(value)
+        except Exception as error:  # the library of the table raises errors of its own
+            if is_out_of_memory(error):
+                raise
+            raise DataError(
+                f"the {type(value).__name__} cannot be turned into an Arrow table: {_reason(error)}; expected values "
+                "of one type in each column"
+            ) from error
+    names = _names_of(value) if is_table(value) else []
+    return [str(name) for name in names], as_table(value, names)
+
+
+def _knows_its_columns(value: Any) -> bool:
+    return isinstance(value, (pa.Table, ds.Dataset)) or _is_lazy(value) or _is_pandas(value) or _is_polars(value)
+
+
+def _names_of(value: Any) -> list[Any]:
+    if isinstance(value, ds.Dataset):
+        return list(value.schema.names)
+    if _is_lazy(value):
+        return list(value.collect_schema().names())
+    return list(value.column_names if isinstance(value, pa.Table) else value.columns)
+
+
 def _columns(value: Any, names: list[str]) -> pa.Table:
     if isinstance(value, ds.Scanner):
         value = value.to_table()
@@ -74,7 +110,7 @@ def _columns(value: Any, names: list[str]) -> pa.Table:
     elif _is_pandas(value):
         _require([*value.columns], names)
         return pa.Table.from_pandas(value[names], preserve_index=False)
-    elif hasattr(value, "select") and hasattr(value, "get_column_index"):  # polars
+    elif _is_polars(value):
         _require(value.columns, names)
         value = value.select(names)
     table = value if isinstance(value, pa.Table) else pa.table(value)
@@ -89,6 +125,10 @@ def _require(there: Sequence[str], names: Sequence[str]) -> None:
 
 def _is_lazy(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("collect", "collect_schema", "select"))
+
+
+def _is_polars(value: Any) -> bool:
+    return hasattr(value, "select") and hasattr(value, "get_column_index")
 
 
 def _is_pandas(value: Any) -> bool:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastmf.errors import DataError
-from fastmf.reading.columns import RATINGS, TIMES, Column, decode, require_kind
+from fastmf.reading.columns import NUMBERS, RATINGS, TIMES, Column, decode, require_kind
 from fastmf.reading.ids import require_no_nulls
 from fastmf_kernels._types import Float32Array, Int64Array
 
@@ -24,23 +24,38 @@ def to_ratings(column: Column, name: str) -> Float32Array:
     DataError
         If they are no numbers, null, or not finite in float32.
     """
+    return to_finite_numbers(column, name, "ratings")
+
+
+def to_finite_numbers(column: Column, name: str, what: str) -> Float32Array:
+    """Return the numbers of a column, like `to_ratings`; ``what`` they are called in errors.
+
+    Returns
+    -------
+    float32 array, shape (n,)
+
+    Raises
+    ------
+    DataError
+        If they are no numbers, null, or not finite in float32.
+    """
     values = _decoded(column, name)
     require_no_nulls(values, name, column.where)
-    require_kind(values.type, name, RATINGS)
+    require_kind(values.type, name, RATINGS if what == "ratings" else NUMBERS)
     try:
-        ratings = np.array(values.cast(pa.float32(), safe=False).to_numpy())
+        numbers = np.array(values.cast(pa.float32(), safe=False).to_numpy())
     except pa.ArrowException as error:
         raise DataError(f"column {name!r} of type {values.type} cannot be cast to float32: {error}") from error
-    finite = np.isfinite(ratings)
+    finite = np.isfinite(numbers)
     if not finite.all():
         first = int(np.argmin(finite))
         place = column.where(first)
         file = f" ({place.file})" if place.file else ""
         raise DataError(
-            f"column {name!r} has {np.count_nonzero(~finite)} ratings that are not finite in float32, the first in "
+            f"column {name!r} has {np.count_nonzero(~finite)} {what} that are not finite in float32, the first in "
             f"{place.row}: {values[first].as_py()}; drop or repair those rows first{file}"
         )
-    return ratings
+    return numbers
 
 
 def _decoded(column: Column, name: str) -> pa.ChunkedArray:
