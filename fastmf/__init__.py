@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
     from fastmf.models.exporting import export
     from fastmf.models.importing import import_implicit
+    from fastmf.models.linear_map import LinearMap
     from fastmf.models.loading import load
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "Features": "fastmf.reading.features",
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.reading.interactions",
+    "LinearMap": "fastmf.models.linear_map",
     "Popularity": "fastmf.models",
     "Recommendations": "fastmf.answering.answers",
     "Recommender": "fastmf.serving",
@@ -64,6 +66,7 @@ __all__ = [
     "Features",
     "ImplicitALS",
     "Interactions",
+    "LinearMap",
     "Popularity",
     "Recommendations",
     "Recommender",
