@@ -1,6 +1,7 @@
 """Tables of features become named columns of a sparse matrix, or are refused with what to do."""
 
 import datetime as dt
+import doctest
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastmf import Features
-from fastmf.errors import DataError, ParameterError, QualityWarning
+from fastmf.errors import DataError, ParameterError, QualityWarning, UnknownIdError
 from fastmf_kernels.layout.arrays import CSR
 
 
@@ -286,6 +287,20 @@ def test_rows_for_other_ids() -> None:
         features.rows_for([1])
 
 
+def test_some_ids_alone() -> None:
+    features = Features.from_arrow(pa.table({"item_id": ["a", "b", "c"], "x": [1, 2, 3], "y": ["u", None, "v"]}))
+
+    some = features.take(["c", "a"])
+
+    assert some.names == features.names
+    assert cells(some) == {key: value for key, value in cells(features).items() if key[0] != "b"}
+    assert len(features.take(pa.array([], pa.string()))) == 0
+    with pytest.raises(UnknownIdError, match="2 of 3 ids have no features"):
+        features.take(["a", "z", "y"])
+    with pytest.raises(DataError, match="1 ids repeat, for example 'b'"):
+        features.take(["b", "a", "b"])
+
+
 def test_in_other_columns() -> None:
     features = column(["a", "b", "c"])
 
@@ -351,3 +366,12 @@ def test_parts_that_do_not_go_together(change: Any, message: str) -> None:
 
     with pytest.raises(ParameterError, match=message):
         Features(**{**PARTS, **change})
+
+
+def test_the_examples_of_the_documentation_do_what_they_say() -> None:
+    page = Path(__file__).parents[1] / "docs" / "features.md"
+
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+
+    assert result.failed == 0
+    assert result.attempted >= 15

@@ -1,5 +1,9 @@
 """Least squares beside NumPy's pseudo-inverse: for collinear columns, sparse matrices, many targets and penalties."""
 
+import contextlib
+import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -282,3 +286,24 @@ def test_parameters() -> None:
     for ask in (lambda: linear.rank, lambda: linear.coefficients, lambda: linear.predict([[1.0]]), linear.to_arrow):
         with pytest.raises(NotFittedError, match="not fitted"):
             ask()
+
+
+def test_house_prices_are_predicted_as_the_documentation_says() -> None:
+    data = Path(os.environ.get("FASTMF_DATA", "")) / "california-housing" / "housing.parquet"
+    if not data.is_file():
+        pytest.skip(f"there is no {data}; set FASTMF_DATA to the folder of real data sets")
+    page = (Path(__file__).parents[1] / "docs" / "features.md").read_text(encoding="utf-8")
+    program = page.partition("### House prices")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(program.replace('"housing.parquet"', repr(str(data))), "features.md", "exec"), names)
+
+    lines = printed.getvalue().splitlines()
+    assert lines[:3] == [
+        "LinearMap: RMSE 66695.92, R² 0.6752",
+        "NumPy: RMSE 66695.92, R² 0.6752",
+        "mean: RMSE 117040.18, R² -0.0001",
+    ]
+    assert (names["linear"].rank, names["rank"]) == (12, 13)
+    assert np.abs(names["predictions"]["LinearMap"] - names["predictions"]["NumPy"]).max() < 1e-6

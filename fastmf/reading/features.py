@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fastmf.common.parameters import require_names
 from fastmf.common.work_log import logged
-from fastmf.errors import DataError, ParameterError, named
+from fastmf.errors import DataError, ParameterError, UnknownIdError, named
 from fastmf.reading import checks, ids
 from fastmf.reading.columns import ANY, IDS, Column, require_column
 from fastmf.reading.feature_tables import Form, Table, build
@@ -297,6 +297,46 @@ class Features:
         CSR(indptr=array([0, 1, 1, 2]), indices=array([0, 0], dtype=int32), values=array([2001., 1994.], dtype=float32))
         """
         return take_rows(self.rows, self.positions(of))
+
+    def take(self, of: Any) -> "Features":
+        """Return the features of some ids alone, with all columns.
+
+        Parameters
+        ----------
+        of : array-like of int or str, shape (n,)
+            Distinct, in any order; the result is in ascending order.
+
+        Returns
+        -------
+        Features
+
+        Raises
+        ------
+        UnknownIdError
+            If an id has no row.
+        DataError
+            If an id occurs twice, or is of another type.
+
+        Examples
+        --------
+        >>> import fastmf, pyarrow
+        >>> films = fastmf.Features.from_arrow(pyarrow.table({"item_id": [7, 9], "year": [1994, 2001]}))
+        >>> films.take([9])
+        Features(n_ids=1, n_features=1, n_entries=1)
+        """
+        positions = np.sort(self.positions(of))
+        if len(positions) and positions[0] < 0:
+            raise UnknownIdError(
+                f"{np.count_nonzero(positions < 0)} of {len(positions)} ids have no features; expected ids that are in "
+                "`ids`; `rows_for` takes others, too"
+            )
+        twice = positions[1:][positions[1:] == positions[:-1]]
+        if len(twice):
+            raise DataError(
+                f"{len(twice)} ids repeat, for example {self.ids[int(twice[0])].as_py()!r}; expected each id once"
+            )
+        chosen = self.ids.take(pa.array(positions))
+        return Features(chosen, take_rows(self.rows, positions), self.names, self.is_numeric)
 
     def in_columns(self, names: Sequence[str]) -> Matched:
         """Return the rows with the columns of another set of names, such as those that a model was trained with.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
 
 import fastmf
@@ -107,6 +108,18 @@ def ask_plain_arrays() -> None:
             fastmf.top_k(queries, index, 5, exclude=exclude)
 
 
+def ask_features() -> None:
+    """Features of both forms, and what is computed from them."""
+    rows = {"item_id": [3, 1, 2], "year": [1990, None, 2000], "genre": ["a|b", "a", None]}
+    films = fastmf.Features.from_arrow(pa.table(rows))
+    tags = fastmf.Features.from_arrow(pa.table({"item_id": [1, 4], "tag": ["x", "y"]}), feature="tag")
+    both = films.join(tags)
+    both.rows_for([4, 9])
+    both.take([4, 2])
+    both.in_columns(["tag=x", "year"])
+    fastmf.LinearMap().fit(films, [1.0, 2.0, 3.0]).predict(films)
+
+
 def run_commands(ratings: str, test: str) -> None:
     for number, model in enumerate(("sgd", "als", "implicit-als", "svdpp", "bpr")):
         train = ["train", ratings, "--model", model, "--output", model, "--epochs", "1", "--quiet", "--threads"]
@@ -131,6 +144,7 @@ train, test = (fastmf.read_parquet(path) for path in sys.argv[1:])
 for fitted in models():
     save_and_ask(fitted.fit(train, validation=test), test)
 ask_plain_arrays()
+ask_features()
 fastmf.Interactions.from_scipy(sparse.random(50, 40, 0.1, format="csr", dtype=np.float32))
 for split in (fastmf.split.random, fastmf.split.per_user):
     split(train, test_fraction=0.2, seed=0)
