@@ -81,17 +81,24 @@ def test_numbers_of_every_type(kind: Any) -> None:
         (dt.date(2000, 7, 2), 2000.5),
         (dt.datetime(1969, 7, 2), 1969.5),
         (dt.datetime(2001, 1, 1, tzinfo=dt.UTC), 2001.0),
+        (pa.scalar(dt.date(2000, 7, 2), pa.date64()), 2000.5),
+        *((pa.scalar(dt.datetime(2000, 7, 2), pa.timestamp(unit)), 2000.5) for unit in ("s", "ms", "us", "ns")),
+        (dt.datetime(9999, 12, 31), 9999.997),
+        (pa.scalar(-(2**60), pa.timestamp("s")), 1970 - 2**60 / (365.2425 * 86400)),  # beyond other units
     ],
 )
 def test_times_are_years(time: Any, year: float) -> None:
-    features = column([time, None])
+    kind = time.type if isinstance(time, pa.Scalar) else None
+    features = column(pa.array([time, None], kind))
 
-    assert cells(features)[0, "x"] == pytest.approx(year, abs=0.003)
+    assert cells(features)[0, "x"] == pytest.approx(year, rel=1e-6, abs=0.003)
     assert len(cells(features)) == 1
     assert numeric(features) == ["x"]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
 def test_tags_are_split_and_trimmed_and_count_once(kind: Any) -> None:
     features = column(pa.array([" a |b||a", "b", "(none)", "", None]).cast(kind))
 
@@ -117,6 +124,14 @@ def test_lists_are_tags(kind: Any) -> None:
 
     assert set(features.names) == {"x=3", "x=12"}
     assert cells(features) == {(0, "x=3"): 1.0, (2, "x=12"): 1.0}
+
+
+def test_parts_of_longer_arrays() -> None:
+    lists = pa.array([["a"], ["b", "c"], [], None, ["d"]]).slice(1, 3)
+    table = pa.table({"item_id": [9, 3, 2, 1, 0], "x": [5, None, 7, 8, 9]}).slice(1, 3)
+
+    assert cells(column(lists)) == {(0, "x=b"): 1.0, (0, "x=c"): 1.0}
+    assert cells(Features.from_arrow(table)) == {(2, "x"): 7.0, (1, "x"): 8.0}
 
 
 def test_codes_are_categories_where_they_are_named() -> None:
@@ -188,6 +203,8 @@ def test_a_column_of_a_later_file_is_not_dropped(tmp_path: Path) -> None:
         ({"item_id": [1]}, {}, "no column of the table has a value beside the ids"),
         ({"item_id": pa.array([], pa.int64()), "x": pa.array([], pa.int64())}, {}, "there are no rows"),
         ({"item_id": [1], "x": [{"a": 1}]}, {}, "type struct.*leave it out by columns"),
+        ({"item_id": [1], "x": [b"a"]}, {}, "type binary; expected numbers"),
+        ({"item_id": [1], "x": [dt.time(1)]}, {}, "type time64.*; expected numbers, dates"),
         ({"item_id": [1], "x": [[0.5]]}, {}, "type list.*expected numbers"),
         ({"item_id": [1], "x": [0.5]}, {"categories": ["x"]}, "type double; expected integers or texts as categories"),
         ({"item_id": [1], "x": ["a"], "x=a": [1]}, {}, "two columns give a feature 'x=a'"),

@@ -17,6 +17,7 @@ from fastmf_kernels._notes import level_of_user
 from fastmf_kernels._types import Float32Array, Int32Array
 
 _SECONDS_OF_A_YEAR = 365.2425 * 86400  # mean year of the Gregorian calendar
+_STEPS_OF_A_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _FEW_CATEGORIES = 20  # of so few, each may occur once: a small table
 _MOST_CATEGORIES = 0.9  # of the entries; of more, hardly any two rows share one
 
@@ -132,8 +133,13 @@ def _numbers(name: str, values: pa.ChunkedArray, where: Where) -> Block:
 
 def _years(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times as years: 2001.5 is the middle of 2001."""
-    seconds = pc.divide(values.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).cast(pa.float64()), 1000.0)
-    return pc.add(pc.divide(seconds, _SECONDS_OF_A_YEAR), 1970.0)
+    kind = values.type
+    if pa.types.is_date32(kind):
+        values, steps_of_a_second = values.cast(pa.int32()), 1 / 86400
+    else:
+        steps_of_a_second = _STEPS_OF_A_SECOND["ms" if pa.types.is_date64(kind) else kind.unit]
+    steps = values.cast(pa.int64()).cast(pa.float64(), safe=False)
+    return pc.add(pc.divide(steps, steps_of_a_second * _SECONDS_OF_A_YEAR), 1970.0)
 
 
 def _texts(name: str, values: pa.ChunkedArray, separator: str) -> Block:
