@@ -176,10 +176,9 @@ def _categories(name: str, rows: Int32Array, values: pa.ChunkedArray) -> Block:
 
 
 def _once_a_row(rows: Int32Array, features: Int32Array, n_features: int) -> tuple[Int32Array, Int32Array]:
-    pairs = rows.astype(np.int64) * n_features + features
-    distinct = np.unique(pairs)
-    if len(distinct) == len(pairs):
-        return rows, features
+    pairs = np.sort(rows.astype(np.int64) * n_features + features)
+    is_new = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
+    distinct = pairs[is_new]
     return (distinct // n_features).astype(np.int32), (distinct % n_features).astype(np.int32)
 
 
