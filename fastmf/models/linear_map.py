@@ -41,7 +41,7 @@ class LinearMap(HyperParameters):
 
     The normal equations are solved by Cholesky where they are well conditioned, and otherwise X is decomposed by
     singular values; those below ε·max(n_rows, n_columns) of the largest one count as 0. With more than 5,000 columns,
-    LSMR iterates. `solver` says which of them ran, and `rank` what was found.
+    LSMR iterates to a relative precision of 1e-10. `solver` says which of them ran, and `rank` what was found.
 
     In `Features`, a missing value of a numeric column stands for the mean of the known values that were fitted.
 
