@@ -82,17 +82,22 @@ class Similar:
     Attributes
     ----------
     ids : Arrow array, length n
-        The items (or users) that were asked for.
+        The items (or users) that were asked for; of vectors, their numbers from 0.
     neighbours : int32 array, shape (n, k)
         Positions in ``all_ids``; -1 where there are fewer than k.
     scores : float32 array, shape (n, k)
-        Cosine of the angle between the factors; -inf where ``neighbours`` is -1.
+        The cosine of the angle between the factors, their dot product, or the distance between them, which grows.
+        Where ``neighbours`` is -1, they are -inf, and distances are inf.
     all_ids : Arrow array
         The outside ids of all items (or users).
     kind : str
         "item" or "user".
     n_cold : int
         How many of ``ids`` have no training rating, and thus no neighbours.
+    measure : {"cosine", "dot", "euclidean"}
+        What ``scores`` are.
+    by_vector : bool
+        Whether vectors were asked for, and not ids.
     """
 
     ids: pa.Array
@@ -101,15 +106,17 @@ class Similar:
     all_ids: pa.Array
     kind: str
     n_cold: int = 0
+    measure: str = "cosine"
+    by_vector: bool = False
 
     def __repr__(self) -> str:
         """Return the numbers of items (or users) and of neighbours for each, and the first neighbours of the first."""
-        words = (self.kind, f"{self.kind}s")
+        words = ("vector", "vectors") if self.by_vector else (self.kind, f"{self.kind}s")
         return _in_short(self, len(self.ids), words, self.ids, self.neighbours, self.all_ids)
 
     def to_arrow(self) -> pa.Table:
-        """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``)."""
-        names = (f"{self.kind}_id", f"similar_{self.kind}_id")
+        """Return the long form: ``item_id, rank, similar_item_id, score`` (or ``user_id, ...``, or ``vector, ...``)."""
+        names = ("vector" if self.by_vector else f"{self.kind}_id", f"similar_{self.kind}_id")
         return _long_form(self.ids, self.neighbours, self.scores, self.all_ids, names)
 
 

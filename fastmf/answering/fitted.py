@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from fastmf.answering.closeness import as_rows
 from fastmf.backend import Kernels
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.predict.arrays import Factors, Link
@@ -154,16 +155,18 @@ class Fitted:
 
         Parameters
         ----------
-        kind : {"warm items", "all items", "item directions", "user directions"}
-            Items with their biases, those that have training ratings or all; items or users that have training
-            ratings, scaled to length 1, so that products are cosines. Positions in an index of warm rows count warm
-            rows only.
+        kind : {"warm items", "all items"}, or "item" or "user" and one of `closeness.MEASURES`, as in "item cosine"
+            Items with their biases, those that have training ratings or all; or the factors of items or users that
+            have training ratings, as `closeness.as_rows` has them. Positions in an index of warm rows count warm rows
+            only.
         kernels : Kernels
         n_threads : int, optional
             Number of threads that lay it out; all cores if None.
         pruning : bool
             Whether items that cannot be among the best may be skipped.
         """
+        if kind == "item dot" and self.items_with_biases is self.factors.item_factors:
+            kind = "warm items"
         if kind == "warm items" and self.counts.warm_items is None:
             kind = "all items"
         key = kernels.name, kind, pruning
@@ -178,6 +181,12 @@ class Fitted:
         made: T = self._derived[key]
         return made
 
+    def warm(self, kind: str) -> Int32Array | None:
+        """Return the indices of the items (``kind`` "user": users) with training ratings, ascending; None for all."""
+        if kind == "item":
+            return self.counts.warm_items
+        return self.warm_users() if self.counts.is_cold_user.any() else None
+
     def warm_users(self) -> Int32Array:
         """Return the indices of the users that have training ratings, ascending."""
         return np.flatnonzero(~self.counts.is_cold_user).astype(np.int32)
@@ -188,12 +197,9 @@ class Fitted:
             return self.items_with_biases
         if kind == "warm items":
             return np.asarray(self.items_with_biases[warm_items])
-        if kind == "item directions":
-            factors = self.factors.item_factors if warm_items is None else self.factors.item_factors[warm_items]
-        else:
-            factors = self.factors.user_factors[self.warm_users()]
-        norms = np.linalg.norm(factors, axis=1, keepdims=True)
-        return np.asarray(np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0))
+        side, _, measure = kind.partition(" ")
+        factors, warm = self.factors.item_factors if side == "item" else self.factors.user_factors, self.warm(side)
+        return as_rows(factors if warm is None else np.asarray(factors[warm]), measure)
 
     def copy(self) -> "Fitted":
         """Copy what training changes."""

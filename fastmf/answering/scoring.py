@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fastmf._version import __version__
 from fastmf.answering.answers import Batches, Recommendations, add_scans, empty_top
-from fastmf.answering.asked import read_once
+from fastmf.answering.asked import listed, read_once
 from fastmf.answering.audience import Audience, UsersOfModel, UserTerms
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
@@ -382,10 +382,7 @@ class Scorer:
             return _Filter(None, self._rows_of(items))
         if isinstance(items, Mapping):
             return _Filter(None, self._rows_of_lists(items, name))
-        if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
-            raise ParameterError(f"{name} is {items!r}; expected a list of item ids, a dict or Interactions")
-        found = ids.look_up(self.fitted.item_ids, read_once(items), name)
-        return _Filter(np.unique(found[found >= 0]), None)
+        return _Filter(listed(self.fitted.item_ids, items, name, "a list of item ids, a dict or Interactions"), None)
 
     def _rows_of(self, pairs: Interactions) -> Rows:
         """Rows of item indices in the model's id space, for every user of the audience."""

@@ -163,7 +163,7 @@ class Baseline(Model):
             values=ratings.by_user.values,
         )
 
-    def similar_items(self, item_ids: Any, k: int = 10) -> Never:
+    def similar_items(self, item_ids: Any = None, k: int = 10, **_: Any) -> Never:
         """Refuse: items without factors cannot be compared.
 
         Raises
@@ -173,7 +173,7 @@ class Baseline(Model):
         """
         self._refuse_to_compare("items")
 
-    def similar_users(self, user_ids: Any, k: int = 10) -> Never:
+    def similar_users(self, user_ids: Any = None, k: int = 10, **_: Any) -> Never:
         """Refuse: users without factors cannot be compared.
 
         Raises

@@ -1,7 +1,7 @@
 """`fastmf.Recommender`: a model that answers many threads at once, and can be replaced while it does."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -198,9 +198,22 @@ class Recommender:
             lambda state: Search(state, read_request_for(state, interactions, wishes)).run(), _counts_of
         )
 
-    def similar_items(self, item_ids: Any, k: int = 10) -> Similar:
-        """Find the k most similar items; see `fastmf.models.Model.similar_items`."""
-        return self._measured(lambda state: state.model.similar_items(item_ids, k), lambda found: {})
+    def similar_items(
+        self,
+        item_ids: Any = None,
+        k: int = 10,
+        *,
+        vector: Any = None,
+        measure: str = "cosine",
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+    ) -> Similar:
+        """Find the k nearest items of items or vectors; see `fastmf.models.Model.similar_items`."""
+
+        def answer(state: State) -> Similar:
+            return state.model.similar_items(item_ids, k, vector=vector, measure=measure, allow=allow, deny=deny)
+
+        return self._measured(answer, lambda found: {})
 
     def predict(self, user_ids: Any, item_ids: Any) -> Float32Array:
         """Predict the rating or preference of each pair; see `fastmf.models.Model.predict`."""
