@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
     from fastmf.models import ALS, BPR, SGD, Bias, ImplicitALS, Popularity, SVDpp
+    from fastmf.models.analogies import analogy
     from fastmf.models.exporting import export
     from fastmf.models.importing import import_implicit
     from fastmf.models.linear_map import LinearMap
@@ -42,6 +43,7 @@ _MODULE_OF = {
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
     "__version__": "fastmf._version",
+    "analogy": "fastmf.models.analogies",
     "compare": "fastmf.measuring.comparison",
     "cross_validate": "fastmf.tuning",
     "evaluate": "fastmf.measuring.evaluation",
@@ -73,6 +75,7 @@ __all__ = [
     "SVDpp",
     "Similar",
     "__version__",
+    "analogy",
     "compare",
     "cross_validate",
     "errors",

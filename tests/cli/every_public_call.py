@@ -53,6 +53,10 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
             model.recommend_for(people, k=3, exclude=exclude, cold=cold, deny=items[:2])
     model.similar_items(items[:2], 3)
     model.similar_users(users[:2], 3)
+    for measure in ("cosine", "dot", "euclidean"):
+        model.similar_items(items[:9], 3, measure=measure, deny=items[-1:])
+        model.similar_items(vector=model.item_factors[:2], k=3, measure=measure, allow=items[:9])
+        fastmf.analogy(model, items[:2], items[2:3], 3, measure=measure)
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
     fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
