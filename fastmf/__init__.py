@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmf import errors, metrics, split, testing, tuning
     from fastmf._version import __version__
-    from fastmf.answering.answers import Recommendations, Similar
+    from fastmf.answering.answers import Recommendations, Similar, UsersForItems
     from fastmf.answering.plain_arrays import index_items, top_k
     from fastmf.keeping.run_log import log_to
     from fastmf.measuring.comparison import compare
@@ -42,6 +42,7 @@ _MODULE_OF = {
     "Recommender": "fastmf.serving",
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
+    "UsersForItems": "fastmf.answering.answers",
     "__version__": "fastmf._version",
     "analogy": "fastmf.models.analogies",
     "compare": "fastmf.measuring.comparison",
@@ -74,6 +75,7 @@ __all__ = [
     "Recommender",
     "SVDpp",
     "Similar",
+    "UsersForItems",
     "__version__",
     "analogy",
     "compare",

@@ -76,6 +76,52 @@ class Recommendations:
 
 
 @dataclass(frozen=True, eq=False)
+class UsersForItems:
+    """The best users of some items, best first.
+
+    Attributes
+    ----------
+    items : int32 array, shape (n,)
+        Indices of the items: their rows in the model's item factors.
+    item_ids : Arrow array, length n
+        The outside ids of those items.
+    users : int32 array, shape (n, k)
+        Positions in ``user_ids``; -1 where an item has fewer than k candidates.
+    scores : float32 array, shape (n, k)
+        Predictions of the model; -inf where ``users`` is -1.
+    user_ids : Arrow array
+        The outside ids of all users.
+    n_cold_items : int
+        How many of these items have no training rating.
+    """
+
+    items: Int32Array
+    item_ids: pa.Array
+    users: Int32Array
+    scores: Float32Array
+    user_ids: pa.Array
+    n_cold_items: int = 0
+
+    def __repr__(self) -> str:
+        """Return the numbers of items and of users for each, and the first users of the first item."""
+        return _in_short(self, len(self.items), ("item", "items"), self.item_ids, self.users, self.user_ids)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the long form: ``item_id, rank, user_id, score``, one row a user of an item, rank from 1."""
+        return _long_form(self.item_ids, self.users, self.scores, self.user_ids, ("item_id", "user_id"))
+
+    def to_parquet(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write the table of `to_arrow` to a Parquet file, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            If ``path`` exists and ``overwrite`` is false.
+        """
+        write_table(self.to_arrow(), path, overwrite)
+
+
+@dataclass(frozen=True, eq=False)
 class Similar:
     """The nearest neighbours of some items (or users), nearest first.
 

@@ -106,6 +106,9 @@ class Scorer:
         The users to answer; those of the model if None.
     """
 
+    chosen = "item"
+    """What users get, for messages."""
+
     def __init__(self, fitted: Fitted, backend: str, n_threads: int | None, audience: Audience | None = None) -> None:
         self.fitted, self._kernels, self._n_threads = fitted, get_backend(backend), n_threads
         self._audience: Audience = UsersOfModel(fitted) if audience is None else audience
@@ -382,7 +385,8 @@ class Scorer:
             return _Filter(None, self._rows_of(items))
         if isinstance(items, Mapping):
             return _Filter(None, self._rows_of_lists(items, name))
-        return _Filter(listed(self.fitted.item_ids, items, name, "a list of item ids, a dict or Interactions"), None)
+        expected = f"a list of {self.chosen} ids, a dict or Interactions"
+        return _Filter(listed(self.fitted.item_ids, items, name, expected), None)
 
     def _rows_of(self, pairs: Interactions) -> Rows:
         """Rows of item indices in the model's id space, for every user of the audience."""
@@ -400,7 +404,7 @@ class Scorer:
         read: dict[int, tuple[Any, list[Any]]] = {}
         for user, row in lists.items():
             if isinstance(row, (str, bytes)) or not isinstance(row, Iterable):
-                raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of item ids")
+                raise ParameterError(f"{name}[{user!r}] is {row!r}; expected a list of {self.chosen} ids")
             before = len(item_ids)
             if isinstance(row, Iterator):
                 if id(row) not in read:

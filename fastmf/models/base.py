@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fastmf.answering.answers import Recommendations, Similar
+from fastmf.answering.answers import Recommendations
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.neighbours import Wanted, similar
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.backend import BACKENDS, get_backend
 from fastmf.common.parameters import as_rows, require_choice, require_integer
@@ -18,6 +17,7 @@ from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
 from fastmf.models.hyper_parameters import Chosen, HyperParameters
+from fastmf.models.neighbours import AnswersNeighbours
 from fastmf.models.newcomers import AnswersNewcomers
 from fastmf.models.training import Callback, Record, best_record
 from fastmf.reading import ids
@@ -29,7 +29,7 @@ VALIDATION_K = 10
 """Cut-off of the metrics of rankings on a validation set."""
 
 
-class Model(HyperParameters, AnswersNewcomers, ABC):
+class Model(HyperParameters, AnswersNewcomers, AnswersNeighbours, ABC):
     """Base of all models: what a fitted model answers. Subclasses are dataclasses with these fields, and `fit`.
 
     Parameters
@@ -310,87 +310,6 @@ class Model(HyperParameters, AnswersNewcomers, ABC):
 
     def _scorer(self) -> Scorer:
         return Scorer(self.fitted, self.backend, self.n_threads)
-
-    def similar_items(
-        self,
-        item_ids: Any = None,
-        k: int = 10,
-        *,
-        vector: Any = None,
-        measure: str = "cosine",
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
-    ) -> Similar:
-        """Find the k items whose factors are nearest to those of an item, the item itself left out, or to a vector.
-
-        Biases do not count. Items without training ratings have no neighbours, and are nobody's neighbour.
-
-        Parameters
-        ----------
-        item_ids : id or array-like of ids
-        k : int
-            Less than the size of the catalogue; for vectors, at most that.
-        vector : array-like of float, shape (n_factors,) or (n, n_factors)
-            Given in the place of ``item_ids``.
-        measure : {"cosine", "dot", "euclidean"}
-            The largest cosine or dot product, or the smallest distance. Distances are exact, and so is their order.
-        allow, deny : iterable of item ids, optional
-            Items that alone may, or may not, be returned. Ids that the model does not know cannot match.
-
-        Returns
-        -------
-        Similar
-            Nearest first; an item with fewer than k neighbours gets fewer.
-
-        Raises
-        ------
-        ParameterError
-            If both or neither of ``item_ids`` and ``vector`` is given, a vector is not finite or of another length, or
-            another parameter is not valid.
-        UnknownIdError, DataError
-            If an id is unknown; if ids are of another type than those of the model.
-
-        Examples
-        --------
-        >>> import fastmf
-        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
-        >>> model = fastmf.ALS(n_factors=4).fit(ratings)
-        >>> between = (model.item_factors[3] + model.item_factors[5]) / 2
-        >>> found = model.similar_items(vector=between, k=2, measure="euclidean", deny=[3, 5])
-        >>> found.to_arrow().column_names
-        ['vector', 'rank', 'similar_item_id', 'score']
-        """
-        wanted = Wanted("item", k, measure, allow, deny)
-        return similar(self.fitted, item_ids, vector, wanted, self.backend, self.n_threads)
-
-    def similar_users(
-        self,
-        user_ids: Any = None,
-        k: int = 10,
-        *,
-        vector: Any = None,
-        measure: str = "cosine",
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
-    ) -> Similar:
-        """Find the k users whose factors are nearest to those of a user, the user left out, or to a vector.
-
-        Parameters, answers and errors are those of `similar_items`, with users in the place of items.
-
-        Parameters
-        ----------
-        user_ids : id or array-like of ids
-        k : int
-        vector : array-like of float, shape (n_factors,) or (n, n_factors)
-        measure : {"cosine", "dot", "euclidean"}
-        allow, deny : iterable of user ids, optional
-
-        Returns
-        -------
-        Similar
-        """
-        wanted = Wanted("user", k, measure, allow, deny)
-        return similar(self.fitted, user_ids, vector, wanted, self.backend, self.n_threads)
 
     def save(
         self,

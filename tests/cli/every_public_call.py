@@ -57,6 +57,8 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
         model.similar_items(items[:9], 3, measure=measure, deny=items[-1:])
         model.similar_items(vector=model.item_factors[:2], k=3, measure=measure, allow=items[:9])
         fastmf.analogy(model, items[:2], items[2:3], 3, measure=measure)
+    for asked, exclude in itertools.product((None, items[:2]), ("seen", None, test)):
+        model.users_for_item(asked, k=5, exclude=exclude, deny=users[:2])
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
     fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
