@@ -29,6 +29,7 @@ from fastmf.cli import (
     similar,
     train,
     tune,
+    users,
     verify,
     warmup,
 )
@@ -39,7 +40,7 @@ from fastmf.cli.run_log import logged_run
 from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarning
 
 _COMMANDS = (
-    *(demo, train, tune, recommend, evaluate, compare, similar),
+    *(demo, train, tune, recommend, evaluate, compare, similar, users),
     *(convert, info, verify, export, import_, clean, doctor, warmup, bench),
 )
 

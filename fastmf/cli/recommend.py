@@ -17,6 +17,7 @@ import argparse
 from typing import Any, NamedTuple
 
 from fastmf.cli.configuration import add_config_options, is_shared
+from fastmf.cli.id_files import read_known_ids, shown_ids
 from fastmf.cli.options import (
     add_cold_option,
     add_column_options,
@@ -29,7 +30,7 @@ from fastmf.cli.options import (
 )
 from fastmf.cli.run_log import add_log_option, log_result
 
-# So many unknown users, or items, are shown.
+# So many unknown items are shown.
 _SHOWN = 3
 
 
@@ -133,7 +134,7 @@ def _read_ratings(model: Any, parsed: argparse.Namespace) -> _Asked:
     found = model.newcomers(ratings)
     n_items = len(found.unknown_items)
     if found.n_unknown_ratings:
-        shown = _shown(found.unknown_items.slice(0, _SHOWN).to_pylist(), n_items)
+        shown = shown_ids(found.unknown_items.slice(0, _SHOWN).to_pylist(), n_items)
         rated = f"{found.n_unknown_ratings:,} of {ratings.n_ratings:,} ratings"
         note(f"leaving out {rated}, of {n_items:,} items that the model does not know: {shown}", parsed)
     n_cold = int(np.count_nonzero(found.is_cold))
@@ -148,47 +149,10 @@ def _read_all_or_some(model: Any, parsed: argparse.Namespace) -> _Asked:
     """Read the users that --users names; all users of the model without it."""
     from fastmf.answering.asked import count_cold_users
 
-    users, n_unknown = (None, 0) if parsed.users is None else _read_users(model, parsed)
+    users, n_unknown = None, 0
+    if parsed.users is not None:
+        column, known = parsed.user_column, model.user_ids
+        users, n_unknown = read_known_ids(parsed.users, column, known, parsed, "users", parsed.strict)
     n_users = len(model.user_ids) if users is None else len(users)
     counts = {"n_users": n_users, "n_cold_users": count_cold_users(model.fitted, users)}
     return _Asked({"users": users}, counts, {} if parsed.users is None else {"n_unknown_users": n_unknown})
-
-
-def _shown(some: list[Any], n_all: int) -> str:
-    """List the first of several ids, and say how many more there are."""
-    return ", ".join(map(repr, some)) + (f" and {n_all - len(some):,} more" if n_all > len(some) else "")
-
-
-def _read_users(model: Any, parsed: argparse.Namespace) -> tuple[Any, int]:
-    """Read the ids of a Parquet file, each once, in order of appearance.
-
-    Returns
-    -------
-    users : Arrow array
-        Those that the model knows; all of them with ``--strict``, so that the library refuses the others.
-    n_unknown : int
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    from fastmf.errors import UnknownIdError
-    from fastmf.reading import ids
-    from fastmf.reading.columns import IDS
-    from fastmf.reading.parquet import open_dataset
-
-    column = open_dataset(parsed.users).read(parsed.user_column, IDS)
-    indices, distinct = ids.encode(column.values, parsed.user_column, column.where)
-    first = np.sort(np.unique(indices, return_index=True)[1])
-    users = distinct.take(pa.array(indices[first]))
-    is_known = ids.look_up(model.user_ids, users, parsed.user_column) >= 0
-    n_unknown = int(len(users) - is_known.sum())
-    if n_unknown == 0 or parsed.strict:
-        return users, 0
-    shown = _shown(users.filter(pa.array(~is_known)).slice(0, _SHOWN).to_pylist(), n_unknown)
-    if n_unknown == len(users):
-        raise UnknownIdError(
-            f"none of the {n_unknown:,} users of {parsed.users} is known to the model: {shown}; expected ids that "
-            "were in the training data"
-        )
-    note(f"skipping {n_unknown:,} of {len(users):,} users that the model does not know: {shown}", parsed)
-    return users.filter(pa.array(is_known)), n_unknown

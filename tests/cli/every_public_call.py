@@ -134,6 +134,7 @@ def run_commands(ratings: str, test: str) -> None:
         assert main(["evaluate", model, test, "--quiet"]) == 0
         assert main(["compare", model, model, test, "--quiet"]) == 0
         assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
+        assert main(["users", model, "--output", f"{model}-users.parquet", "--quiet"]) == 0
 
 
 _names: list[str] = []

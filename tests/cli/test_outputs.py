@@ -28,6 +28,7 @@ WRITERS: dict[str, tuple[object, ...]] = {
     "train": ("train", "{ratings}", "--model", "als", "--factors", 2, "--epochs", 1, "--output"),
     "recommend": ("recommend", "{als}", "--output"),
     "recommend --partitioned": ("recommend", "{als}", "--partitioned", "--output"),
+    "users": ("users", "{als}", "--output"),
     "convert": ("convert", "ratings.csv"),
     "demo": ("demo", "--output"),
 }
