@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastmf import errors, metrics, split, testing, tuning
     from fastmf._version import __version__
     from fastmf.answering.answers import Recommendations, Similar, UsersForItems
+    from fastmf.answering.content import similar_by_features
     from fastmf.answering.plain_arrays import index_items, top_k
     from fastmf.keeping.run_log import log_to
     from fastmf.measuring.comparison import compare
@@ -55,6 +56,7 @@ _MODULE_OF = {
     "log_to": "fastmf.keeping.run_log",
     "read_parquet": "fastmf.reading.interactions",
     "refit": "fastmf.models.refitting",
+    "similar_by_features": "fastmf.answering.content",
     "suggest_model": "fastmf.models.suggestion",
     "top_k": "fastmf.answering.plain_arrays",
     "tune": "fastmf.tuning",
@@ -90,6 +92,7 @@ __all__ = [
     "metrics",
     "read_parquet",
     "refit",
+    "similar_by_features",
     "split",
     "suggest_model",
     "testing",
