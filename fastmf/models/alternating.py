@@ -15,6 +15,7 @@ from fastmf.common.parameters import AUTO
 from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_share
+from fastmf.models.explaining import Person, Split
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.folding import finite, objective, objective_of
 from fastmf.models.hyper_parameters import Chosen
@@ -163,14 +164,28 @@ class AlternatingModel(FactorModel):
     def _kept_objective(self) -> dict[str, Any]:
         return objective(self.get_params(), {}, self.objective_parameters)
 
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
+        equations, fixed = self._folding(fitted, "user")
+        row, item_factors = person.row, fitted.factors.item_factors[item]
+        observed, contributions = equations.observed(row), np.zeros(len(row.indices))
+        if len(observed.indices):
+            is_observed = np.isin(row.indices, observed.indices)
+            solution = equations.to_table(person.factors[None], np.array([person.bias], np.float32))[0]
+            contributions[is_observed] = equations.contributions(observed, fixed, solution, item_factors)
+        return Split(contributions, {})
+
+    def _folding(self, fitted: Fitted, side: str) -> _Folding:
+        """Return what rows of a side are solved with; it is made once."""
         kernels = get_backend(self.backend)
 
         def prepare() -> _Folding:
             equations = self._as_trained(fitted)._least_squares(fitted)
             return _Folding(equations, equations.against(fitted.factors, side, kernels, self.n_threads))
 
-        folding = fitted.kept(("fold-in", side, kernels.name), prepare)
+        return fitted.kept(("fold-in", side, kernels.name), prepare)
+
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+        kernels, folding = get_backend(self.backend), self._folding(fitted, side)
         equations = folding.equations
         with np.errstate(over="ignore", invalid="ignore"):
             solved = equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads)

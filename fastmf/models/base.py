@@ -16,9 +16,9 @@ from fastmf.keeping.model_directory import Source
 from fastmf.keeping.recommendations import write_recommendations
 from fastmf.measuring.evaluation import evaluate
 from fastmf.measuring.metrics import METRICS
+from fastmf.models.explaining import Explains
 from fastmf.models.hyper_parameters import Chosen, HyperParameters
 from fastmf.models.neighbours import AnswersNeighbours
-from fastmf.models.newcomers import AnswersNewcomers
 from fastmf.models.training import Callback, Record, best_record
 from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
@@ -29,7 +29,7 @@ VALIDATION_K = 10
 """Cut-off of the metrics of rankings on a validation set."""
 
 
-class Model(HyperParameters, AnswersNewcomers, AnswersNeighbours, ABC):
+class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
     """Base of all models: what a fitted model answers. Subclasses are dataclasses with these fields, and `fit`.
 
     Parameters

@@ -6,7 +6,9 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
+from fastmf.models.descent_explaining import split_pairs
 from fastmf.models.descent_folding import as_trained, fold_in_pairs, folding_of
+from fastmf.models.explaining import Person, Split
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
 from fastmf.models.training import Trainer
@@ -86,6 +88,9 @@ class BPR(DescentModel):
 
     def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
         return fold_in_pairs(folding_of(self, as_trained(self, fitted), fitted, side), rows)
+
+    def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
+        return split_pairs(folding_of(self, as_trained(self, fitted), fitted, "user"), person, item)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels, start: Fitted | None = None) -> Trainer:
         return SampledTrainer(

@@ -157,9 +157,9 @@ def fold_in_choices(folding: Folding, rows: CSR) -> tuple[Float32Array, Float32A
 
     The parameters and results are those of `fold_in_ratings`.
     """
-    rows, mean = _chosen(rows), float(folding.fitted.factors.global_mean)
+    rows, mean = chosen_of(rows), float(folding.fitted.factors.global_mean)
     terms = folding.other_side(), mean, folding.descent(), folding.scales(rows)
-    return folding.kernels.fold_in_choices(rows, *terms, _draws(folding, rows), folding.model.n_threads)
+    return folding.kernels.fold_in_choices(rows, *terms, draws_of(folding, rows), folding.model.n_threads)
 
 
 def fold_in_pairs(folding: Folding, rows: CSR) -> tuple[Float32Array, Float32Array]:
@@ -167,8 +167,8 @@ def fold_in_pairs(folding: Folding, rows: CSR) -> tuple[Float32Array, Float32Arr
 
     The parameters and results are those of `fold_in_ratings`.
     """
-    rows, kernels, n_threads = _chosen(rows), folding.kernels, folding.model.n_threads
-    terms = folding.descent(), folding.scales(rows), _draws(folding, rows)
+    rows, kernels, n_threads = chosen_of(rows), folding.kernels, folding.model.n_threads
+    terms = folding.descent(), folding.scales(rows), draws_of(folding, rows)
     if folding.side == "user":
         return kernels.fold_in_user_pairs(rows, folding.items(), *terms, n_threads)
     rivals = Rivals(
@@ -199,7 +199,7 @@ def implicit_sums(folding: Folding, rows: CSR) -> Float32Array:
     return sums[:, : y.shape[1]]
 
 
-def _chosen(rows: CSR) -> CSR:
+def chosen_of(rows: CSR) -> CSR:
     """Return the entries above 0."""
     kept = rows.values > 0
     if kept.all():
@@ -208,7 +208,7 @@ def _chosen(rows: CSR) -> CSR:
     return CSR(before[rows.indptr], rows.indices[kept], rows.values[kept])
 
 
-def _draws(folding: Folding, rows: CSR) -> Draws:
+def draws_of(folding: Folding, rows: CSR) -> Draws:
     """Return what is drawn beside the choices of rows, as often as in a fit.
 
     Of a user, so many items for each choice, and all with training ratings alike. An item is drawn for a user once for

@@ -17,6 +17,8 @@ from fastmf_kernels.predict.arrays import Factors
 SOLVERS = ("cholesky", "cg", "subspace")
 # Where rows rate a smaller share of the other side, that part alone is laid out for the kernels.
 _SMALL_PART = 0.25
+# Eigenvalues below this share of the largest, for each row of a matrix, count as 0, as they do in kernels.
+_EPSILON = float(np.finfo(np.float32).eps)
 KERNEL_VARIANTS: tuple[dict[str, Any], ...] = (*({"solver": solver} for solver in SOLVERS), {"nonnegative": True})
 
 
@@ -154,6 +156,50 @@ class LeastSquares(ABC):
             kernels.run_half_sweep(on_device.problem(rows, regularization), table, n_threads, self.exactly)
             kernels.to_host(table, home)
         return self.from_table(home)
+
+    def contributions(
+        self, row: CSR, fixed: FixedSide, solution: Float32Array, item_factors: Float32Array
+    ) -> Float64Array:
+        """Return t_j q_jᵀA⁻¹q of each observation j of a user: what it adds to p·q, where p solves A p = Σ_j t_j q_j.
+
+        In a table with biases, A and q_j are those of [p, b_u/c], and q is followed by 0.
+
+        Parameters
+        ----------
+        row : CSR
+            The observations, as one row.
+        fixed : FixedSide
+            What `against` has returned for "user", in arrays of the host.
+        solution : float32 array, shape (width of a table,)
+            [p, b_u/c] or p. With nonnegative factors, those that are 0 here stay 0 in A⁻¹.
+        item_factors : float32 array, shape (n_factors,)
+            q.
+
+        Returns
+        -------
+        float64 array, shape (n,)
+        """
+        direction = np.zeros(len(solution))
+        direction[: len(item_factors)] = item_factors
+        is_free = np.ones(len(solution), np.bool_)
+        if self.exactly.name == "nonnegative":
+            is_free[: len(item_factors)] = solution[: len(item_factors)] > 0
+        vectors = np.asarray(fixed.factors[row.indices], np.float64)[:, is_free]
+        weights, targets = _weights_and_targets(row, fixed)
+        strength = float(self.strengths(np.diff(row.indptr), "user")[0])
+        matrix = (vectors.T * weights) @ vectors + strength * np.eye(vectors.shape[1])
+        matrix += fixed.gram[np.ix_(is_free, is_free)]
+        inverse = np.linalg.pinv(matrix, rcond=len(solution) * _EPSILON, hermitian=True)
+        return np.asarray(targets * (vectors @ (inverse @ direction[is_free])))
+
+
+def _weights_and_targets(row: CSR, fixed: FixedSide) -> tuple[Float64Array, Float64Array]:
+    """Return w and t of observations, as `fastmf_kernels.als.arrays.Weighting` has them."""
+    weighting, values = fixed.weighting, row.values.astype(np.float64)
+    weights = float(weighting.weight) + float(weighting.weight_slope) * np.abs(values)
+    liked = float(weighting.target) + float(weighting.target_slope) * values
+    targets = np.where(values < weighting.disliked_below, 0, liked)
+    return weights, targets - fixed.offsets[row.indices]
 
 
 class _Parameters(Protocol):

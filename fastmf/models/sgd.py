@@ -10,8 +10,10 @@ from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, choose_learning_rate
+from fastmf.models.descent_explaining import split_choices, split_ratings
 from fastmf.models.descent_folding import as_trained, fold_in_choices, fold_in_ratings, folding_of
 from fastmf.models.descent_training import DescentTrainer
+from fastmf.models.explaining import Person, Split
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.negative_sampling import SampledTrainer, choose_for_ranking
@@ -180,6 +182,11 @@ class SGD(DescentModel):
             return fold_in_choices(folding, rows)
         require_within(rows.values, trained.rating_range)
         return fold_in_ratings(folding, rows)
+
+    def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
+        trained = as_trained(self, fitted)
+        split = split_choices if trained.loss == "logistic" else split_ratings
+        return split(folding_of(self, trained, fitted, "user"), person, item)
 
     def _units(self, deviation: float) -> Units:
         return Units() if self.loss == "logistic" else make_units(deviation, self.rating_range is not None)

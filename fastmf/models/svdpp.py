@@ -10,8 +10,10 @@ from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.descent import DescentModel, choose_learning_rate, make_strength
+from fastmf.models.descent_explaining import split_ratings
 from fastmf.models.descent_folding import as_trained, fold_in_ratings, folding_of, implicit_sums
 from fastmf.models.descent_training import DescentTrainer
+from fastmf.models.explaining import Person, Split
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, scaling_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.rating_range import mean_score, require_range, require_within, slope_of
@@ -142,6 +144,14 @@ class SVDpp(DescentModel):
         folding = folding_of(self, trained, fitted, side)
         # An item meets the users as the prediction has them, p_u + z_u; only a user has a z of its own.
         return fold_in_ratings(folding, rows, implicit_sums(folding, rows) if side == "user" else None)
+
+    def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
+        folding = folding_of(self, as_trained(self, fitted), fitted, "user")
+        base = implicit_sums(folding, person.row)[0]
+        of_ratings, others = split_ratings(folding, person, item, base)
+        rated, size = person.row.indices, np.sqrt(max(1, len(person.row.indices)))
+        y, q = fitted.state["item_implicit_factors"][rated], fitted.factors.item_factors[item]
+        return Split(of_ratings + y.astype(np.float64) @ q.astype(np.float64) / size, others)
 
     def _units(self, deviation: float) -> Units:
         return make_units(deviation, self.rating_range is not None)

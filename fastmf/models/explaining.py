@@ -1,0 +1,205 @@
+"""Why a model gives a user and an item their score: by the ratings that the factors of the user were made of."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from fastmf.answering.explanation import ITEM_BIAS, MEAN, RATING, REMAINDER, USER_BIAS, Explanation, Term
+from fastmf.answering.fitted import Fitted
+from fastmf.answering.rows import take_ratings
+from fastmf.errors import ModelError, ParameterError, UnknownIdError, named
+from fastmf.models.newcomers import AnswersNewcomers
+from fastmf.reading import ids
+from fastmf.reading.interactions import as_interactions
+from fastmf_kernels._types import Float32Array, Float64Array
+from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Link
+
+_NO_RATINGS = CSR(np.zeros(2, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+class Person(NamedTuple):
+    """The user whose score is explained.
+
+    Attributes
+    ----------
+    row : CSR
+        The ratings, as one row; columns are items of the model.
+    factors : float32 array, shape (n_factors,)
+        p.
+    bias : float
+        b_u.
+    """
+
+    row: CSR
+    factors: Float32Array
+    bias: float
+
+
+class Split(NamedTuple):
+    """What p·q is made of, as far as ratings explain it.
+
+    Attributes
+    ----------
+    of_ratings : float64 array, shape (n,)
+        The contribution of each rating of the user.
+    others : dict of str to float
+        Contributions of other kinds.
+    """
+
+    of_ratings: Float64Array
+    others: dict[str, float]
+
+
+class Explains(AnswersNewcomers):
+    """Base of models: what a prediction is made of."""
+
+    def explain(self, user: Any, item: Any, *, interactions: Any = None) -> Explanation:
+        """Explain the prediction of a pair: which past ratings of the user carry it, and how much each.
+
+        The score μ + b_u + b_i + p·q is written as a sum: of its constants, of a contribution of each rating of the
+        user, and of a remainder, which is shown as such. With a ``rating_range``, and for the logistic loss, the
+        prediction is a sigmoid of the score; terms add up to the score, and the explanation has both.
+
+        - `ALS` and `ImplicitALS`: p = A⁻¹ Σ_j t_j q_j over the rated items j, so rating j contributes t_j q_jᵀA⁻¹q_i to
+          the score of item i, with the equations that the fit has solved (Hu, Koren, Volinsky, "Collaborative Filtering
+          for Implicit Feedback Datasets", ICDM 2008, section 5). With ``nonnegative``, A is that of the factors above
+          0. There is a remainder if p is not the solution: after a fit by the solver "cg" or "subspace", after
+          `partial_fit`, or where factors were saved as float16.
+        - `SGD`, `SVDpp` and `BPR`: every step of `fold_in` adds a multiple of an item's factors to p. What the steps of
+          a rating add up to is its contribution; in `SVDpp` with |N|^-½ y_j·q_i. Items that were drawn against the
+          choices of the user are one term, "items not chosen". The remainder is the score of the fit less that of
+          `fold_in`; the user has moved with all others in the fit, and so it may be large.
+        - `Bias` and `Popularity`: the constants alone.
+
+        Parameters
+        ----------
+        user : id
+            A user of the model, or of ``interactions``.
+        item : id
+            An item of the model.
+        interactions : Interactions, table or SciPy sparse matrix, optional
+            Ratings of the user, who need not be known to the model, as in `recommend_for`: the prediction then is that
+            of `fold_in`, and training ratings of a user whom the model knows count as well. None: the user is one of
+            the model, and the prediction is that of `predict`.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        UnknownIdError
+            If the model does not know the item, or neither the model nor ``interactions`` have the user.
+        ParameterError, DataError
+            If ``user`` or ``item`` is not one id; if an id is of another type than those of the model.
+        ModelError
+            If the model was saved without its training ratings, or has none, and the ratings of the user are needed.
+
+        Examples
+        --------
+        >>> import fastmf
+        >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
+        >>> model = fastmf.ALS(n_factors=4).fit(ratings)
+        >>> user, item = model.user_ids[0], model.item_ids[0]
+        >>> explanation = model.explain(user, item)
+        >>> explanation.to_arrow().column_names
+        ['kind', 'item_id', 'rating', 'contribution']
+        """
+        fitted = self.fitted
+        place = _place_of(fitted.item_ids, item, "item", "the model")
+        if interactions is None:
+            person, user_id = self._person(fitted, user)
+        else:
+            person, user_id = self._newcomer(fitted, user, interactions)
+        split = self._split(fitted, person, place)
+        terms = _terms(fitted, person, place, split)
+        score = math.fsum(term.contribution for term in terms)
+        return Explanation(user_id, fitted.item_ids[place].as_py(), terms, score, _through(fitted.link, score))
+
+    def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
+        """Return how p·q of a user and an item is made of the user's ratings; what is missing is the remainder.
+
+        Without factors there is nothing to split.
+        """
+        return Split(np.zeros(len(person.row.indices)), {})
+
+    def _person(self, fitted: Fitted, user: Any) -> tuple[Person, int | str]:
+        """Return a user of the model with the training ratings, and the id."""
+        place = _place_of(fitted.user_ids, user, "user", "the model")
+        factors, user_id = fitted.factors, fitted.user_ids[place].as_py()
+        row = _training_row(fitted, place, user_id)
+        return Person(row, factors.user_factors[place], float(factors.user_biases[place])), user_id
+
+    def _newcomer(self, fitted: Fitted, user: Any, interactions: Any) -> tuple[Person, int | str]:
+        """Return a user of ratings, folded in, and the id."""
+        ratings = as_interactions(interactions, "interactions")
+        place = _place_of(ratings.user_ids, user, "user", named("interactions"))
+        people, places = self._newcomers(fitted, ratings), np.array([place], np.int32)
+        factors, biases = people.terms(places)
+        row = take_ratings(people.rows, places) if factors.shape[1] else _NO_RATINGS
+        return Person(row, factors[0], float(biases[0])), people.ids[place].as_py()
+
+
+def _place_of(vocabulary: pa.Array, given: Any, name: str, where: str) -> int:
+    """Return the index of one id.
+
+    Raises
+    ------
+    ParameterError, DataError, UnknownIdError
+        If it is not one id, is of another type, or is not there.
+    """
+    places = ids.look_up(vocabulary, given, name)
+    if len(places) != 1:
+        raise ParameterError(f"{named(name)} has {len(places)} ids; expected one: a prediction is explained by itself")
+    if places[0] < 0:
+        raise UnknownIdError(f"{named(name)} {given!r} is unknown; expected one of the {len(vocabulary):,} of {where}")
+    return int(places[0])
+
+
+def _training_row(fitted: Fitted, place: int, user_id: int | str) -> CSR:
+    """Return the training ratings of a user; none where there are no factors, which they would explain.
+
+    Raises
+    ------
+    ModelError
+        If the model has none.
+    """
+    if fitted.factors.user_factors.shape[1] == 0:
+        return _NO_RATINGS
+    if fitted.values is None or not fitted.counts.are_known:
+        lacks = "was saved without its training ratings" if fitted.counts.are_known else "has no training ratings"
+        raise ModelError(
+            f"the model {lacks}, by which the predictions of user {user_id!r} are explained; give the ratings of the "
+            f"user as {named('interactions')}, or train again"
+        )
+    return take_ratings(CSR(*fitted.seen, fitted.values), np.array([place], np.int32))
+
+
+def _terms(fitted: Fitted, person: Person, item: int, split: Split) -> tuple[Term, ...]:
+    """Return the terms of a score, the remainder included."""
+    factors = fitted.factors
+    constants = {MEAN: float(factors.global_mean), USER_BIAS: person.bias, ITEM_BIAS: float(factors.item_biases[item])}
+    product = float(person.factors.astype(np.float64) @ factors.item_factors[item].astype(np.float64))
+    others = dict(split.others)
+    others[REMAINDER] = product - math.fsum([*split.of_ratings.tolist(), *others.values()])
+    order = np.argsort(-np.abs(split.of_ratings), kind="stable")
+    rated = fitted.item_ids.take(pa.array(person.row.indices[order])).to_pylist()
+    values, contributions = person.row.values[order].tolist(), split.of_ratings[order].tolist()
+    return (
+        *(Term(kind, None, None, value) for kind, value in constants.items() if value),
+        *(Term(RATING, *rating) for rating in zip(rated, values, contributions, strict=True)),
+        *(Term(kind, None, None, value) for kind, value in others.items() if value),
+    )
+
+
+def _through(link: Link, score: float) -> float:
+    """Return the prediction of a score."""
+    if link.span == 0:
+        return score
+    share = math.exp(-np.logaddexp(0, -score))
+    return float(link.low) + float(link.span) * share
