@@ -22,6 +22,7 @@ from fastmf.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
     export,
     import_,
     info,
@@ -41,6 +42,7 @@ from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarni
 
 _COMMANDS = (
     *(demo, train, tune, recommend, evaluate, compare, similar, users),
+explain),
     *(convert, info, verify, export, import_, clean, doctor, warmup, bench),
 )
 

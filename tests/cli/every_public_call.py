@@ -59,6 +59,8 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
         fastmf.analogy(model, items[:2], items[2:3], 3, measure=measure)
     for asked, exclude in itertools.product((None, items[:2]), ("seen", None, test)):
         model.users_for_item(asked, k=5, exclude=exclude, deny=users[:2])
+    model.explain(users[0], items[0]).to_text()
+    model.explain(users[1], items[1], interactions=test)
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
     fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
@@ -135,6 +137,7 @@ def run_commands(ratings: str, test: str) -> None:
         assert main(["compare", model, model, test, "--quiet"]) == 0
         assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
         assert main(["users", model, "--output", f"{model}-users.parquet", "--quiet"]) == 0
+        assert main(["explain", model, "--user", "user-0001", "--item", "film-001", "--quiet"]) == 0
 
 
 _names: list[str] = []

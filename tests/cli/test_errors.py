@@ -195,6 +195,21 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         1,
         "--item film-999 is unknown to the model; expected one of its training data",
     ),
+    "an unknown item to explain": (
+        ("explain", "{als}", "--user", "user-0001", "--item", "film-999"),
+        1,
+        "--item film-999 is unknown to the model; expected one of its training data",
+    ),
+    "an unknown user to explain": (
+        ("explain", "{als}", "--user", "7", "--item", "film-001"),
+        1,
+        "--user 7 is unknown to the model; expected one of its training data",
+    ),
+    "titles without a column of titles": (
+        ("explain", "{als}", "--user", "user-0001", "--item", "film-001", "--titles", "{test}"),
+        1,
+        "no column 'title'; the columns are",
+    ),
     "more neighbours than there are": (
         ("similar", "{als}", "--item", "film-001", "-k", 30),
         2,

@@ -13,6 +13,7 @@ from fastmf.cli import make_parser
 Done = CompletedProcess[str]
 COMMANDS = (
     *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "users"),
+"explain"),
     *("convert", "info", "verify", "export", "import", "clean", "doctor", "warmup", "bench"),
 )
 
@@ -74,6 +75,7 @@ WRONG_CALLS: dict[tuple[str, ...], str] = {
     ("recommend", "m"): "the following arguments are required: --output",
     ("recommend", "m", "--output", "r.parquet", "-k", "0"): "-k: '0' is not an integer of at least 1",
     ("evaluate", "m"): "the following arguments are required: TEST.parquet",
+    ("explain", "m", "--item", "1"): "the following arguments are required: --user",
     ("similar", "m"): "one of the arguments --item --user --vector --positive is required",
     ("similar", "m", "--item", "1", "--user", "1"): "not allowed with argument",
     ("convert", "a.csv"): "the following arguments are required: OUT.parquet",

@@ -78,6 +78,7 @@ def test_quiet_is_silent(data: Any, tmp_path: Path, call_fastmf: Callable[..., D
         "recommend": (model, "--output", "recs.parquet"),
         "evaluate": (model, data.test),
         "similar": (model, "--item", "film-001"),
+        "explain": (model, "--user", "user-0001", "--item", "film-001"),
         "info": (model,),
         "doctor": (),
         "warmup": (),

@@ -1,0 +1,47 @@
+"""Show which past ratings of a user carry the prediction for an item.
+
+example:
+  fastmf explain model --user 42 --item 50 --titles films.parquet
+
+The lines of the output add up to the score of the pair. With --titles, items are shown by the column `title` of a
+Parquet file, beside its column `item_id`.
+"""
+
+import argparse
+
+from fastmf.cli.options import add_run_options, load_model, positive_integer
+from fastmf.cli.titles import read_titles
+from fastmf.cli.typed_ids import id_of
+from fastmf.common.json_text import to_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    parser.add_argument("--user", metavar="ID", required=True, help="a user of the training ratings")
+    parser.add_argument("--item", metavar="ID", required=True, help="the item whose prediction is explained")
+    parser.add_argument("--titles", metavar="FILE", help="Parquet file with the columns item_id and title")
+    parser.add_argument(
+        "-k",
+        type=positive_integer,
+        default=10,
+        help="how many ratings are shown; --json shows all of them (default: %(default)s)",
+    )
+    add_run_options(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Explain a prediction and print its terms, one per line."""
+    model = load_model(parsed.model, parsed)
+    user, item = id_of("--user", parsed.user, model.user_ids), id_of("--item", parsed.item, model.item_ids)
+    titles = {} if parsed.titles is None else read_titles(model, parsed.titles)
+    explanation = model.explain(user, item)
+    if not parsed.json:
+        print(explanation.to_text(titles, parsed.k))
+        return 0
+    terms = explanation.to_arrow().to_pylist()
+    if parsed.titles is not None:
+        terms = [term | {"title": titles.get(term["item_id"])} for term in terms]
+    result = {"user_id": user, "item_id": item, "prediction": explanation.prediction, "score": explanation.score}
+    print(to_json(result | {"terms": terms}))
+    return 0
