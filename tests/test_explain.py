@@ -330,7 +330,7 @@ def test_text_for_people() -> None:
             "  +3.500  mean",
             "  -0.250  bias of the item",
             "  +0.438  past ratings (3)",
-            "          +0.500  5  Aliens (7)",
+            "          +0.500  Aliens (7), rated 5",
             "          -0.062  2 others",
             "  +3.688  score",
         ]
@@ -347,6 +347,23 @@ def test_text_of_a_score_behind_a_sigmoid_and_of_a_large_remainder() -> None:
         "  -0.750  remainder, which past ratings do not explain",
         "  +1.250  score, through a sigmoid 0.777",
     ]
+
+
+def test_features_are_terms_of_their_own() -> None:
+    terms = (*TERMS[:3], Term("feature", None, None, -0.75, "genre=Drama"), Term("feature", None, None, 0.25, "year"))
+    explanation = Explanation(1, 2, terms, 3.25, 3.25)
+
+    assert explanation.to_text(k=1).splitlines()[3:] == [
+        "  +0.500  past ratings (1)",
+        "          +0.500  7, rated 5",
+        "  -0.500  features (2)",
+        "          -0.750  genre=Drama",
+        "          +0.250  1 other",
+        "  +3.250  score",
+    ]
+    assert "1 rating +0.500, 2 features -0.500" in repr(explanation)
+    assert explanation.to_arrow()["feature"].to_pylist() == [None, None, None, "genre=Drama", "year"]
+    assert [term.feature for term in explanation.features] == ["genre=Drama", "year"]
 
 
 def test_text_without_any_term() -> None:

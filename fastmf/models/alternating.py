@@ -171,8 +171,9 @@ class AlternatingModel(FactorModel):
         if len(observed.indices):
             is_observed = np.isin(row.indices, observed.indices)
             solution = equations.to_table(person.factors[None], np.array([person.bias], np.float32))[0]
-            contributions[is_observed] = equations.contributions(observed, fixed, solution, item_factors)
-        return Split(contributions, {})
+            influence = equations.influence(observed, fixed, solution, item_factors)
+            contributions[is_observed] = influence.of_observations
+        return Split(contributions)
 
     def _folding(self, fitted: Fitted, side: str) -> _Folding:
         """Return what rows of a side are solved with; it is made once."""

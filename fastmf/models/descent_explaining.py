@@ -36,7 +36,7 @@ def split_ratings(folding: Folding, person: Person, item: int, base: Float32Arra
     row, fitted, fixed = person.row, folding.fitted, folding.items()
     z = np.zeros(fixed.n_factors) if base is None else base.astype(np.float64)
     shares = shares_of_ratings(_row(folding, row), row.values, z, float(fitted.factors.global_mean), fitted.link)
-    return Split(shares.own * _products(fixed, row.indices, item), {})
+    return Split(shares.own * _products(fixed, row.indices, item))
 
 
 def split_choices(folding: Folding, person: Person, item: int) -> Split:

@@ -1,12 +1,14 @@
 """Why a model gives a user and an item their score: by the ratings that the factors of the user were made of."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from fastmf.answering.explanation import ITEM_BIAS, MEAN, RATING, REMAINDER, USER_BIAS, Explanation, Term
+from fastmf.answering.explanation import FEATURE, ITEM_BIAS, MEAN, RATING, REMAINDER, USER_BIAS, Explanation, Term
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import take_ratings
 from fastmf.errors import ModelError, ParameterError, UnknownIdError, named
@@ -45,12 +47,15 @@ class Split(NamedTuple):
     ----------
     of_ratings : float64 array, shape (n,)
         The contribution of each rating of the user.
-    others : dict of str to float
+    others : mapping of str to float
         Contributions of other kinds.
+    of_features : mapping of str to float
+        The contribution of each feature.
     """
 
     of_ratings: Float64Array
-    others: dict[str, float]
+    others: Mapping[str, float] = MappingProxyType({})
+    of_features: Mapping[str, float] = MappingProxyType({})
 
 
 class Explains(AnswersNewcomers):
@@ -126,7 +131,7 @@ class Explains(AnswersNewcomers):
 
         Without factors there is nothing to split.
         """
-        return Split(np.zeros(len(person.row.indices)), {})
+        return Split(np.zeros(len(person.row.indices)))
 
     def _person(self, fitted: Fitted, user: Any) -> tuple[Person, int | str]:
         """Return a user of the model with the training ratings, and the id."""
@@ -186,13 +191,16 @@ def _terms(fitted: Fitted, person: Person, item: int, split: Split) -> tuple[Ter
     constants = {MEAN: float(factors.global_mean), USER_BIAS: person.bias, ITEM_BIAS: float(factors.item_biases[item])}
     product = float(person.factors.astype(np.float64) @ factors.item_factors[item].astype(np.float64))
     others = dict(split.others)
-    others[REMAINDER] = product - math.fsum([*split.of_ratings.tolist(), *others.values()])
+    explained = [*split.of_ratings.tolist(), *split.of_features.values(), *others.values()]
+    others[REMAINDER] = product - math.fsum(explained)
+    features = sorted(split.of_features.items(), key=lambda feature: -abs(feature[1]))
     order = np.argsort(-np.abs(split.of_ratings), kind="stable")
     rated = fitted.item_ids.take(pa.array(person.row.indices[order])).to_pylist()
     values, contributions = person.row.values[order].tolist(), split.of_ratings[order].tolist()
     return (
         *(Term(kind, None, None, value) for kind, value in constants.items() if value),
         *(Term(RATING, *rating) for rating in zip(rated, values, contributions, strict=True)),
+        *(Term(FEATURE, None, None, value, feature) for feature, value in features),
         *(Term(kind, None, None, value) for kind, value in others.items() if value),
     )
 

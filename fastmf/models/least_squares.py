@@ -157,40 +157,59 @@ class LeastSquares(ABC):
             kernels.to_host(table, home)
         return self.from_table(home)
 
-    def contributions(
-        self, row: CSR, fixed: FixedSide, solution: Float32Array, item_factors: Float32Array
-    ) -> Float64Array:
-        """Return t_j q_jᵀA⁻¹q of each observation j of a user: what it adds to p·q, where p solves A p = Σ_j t_j q_j.
+    def influence(self, row: CSR, fixed: FixedSide, solution: Float32Array, item_factors: Float32Array) -> "Influence":
+        """Return how the score of an item follows from the equations of a user.
 
-        In a table with biases, A and q_j are those of [p, b_u/c], and q is followed by 0.
+        The user's p solves (A + λI) p = Σ_j t_j q_j, and p·q = Σ_j t_j q_j·z with z = (A + λI)⁻¹q. In a table with
+        biases, A and q_j are those of [p, b_u/c], and q is followed by 0.
 
         Parameters
         ----------
         row : CSR
-            The observations, as one row.
+            The observations j of the user, as one row.
         fixed : FixedSide
             What `against` has returned for "user", in arrays of the host.
         solution : float32 array, shape (width of a table,)
-            [p, b_u/c] or p. With nonnegative factors, those that are 0 here stay 0 in A⁻¹.
+            [p, b_u/c] or p. With nonnegative factors, those that are 0 here stay 0 in the inverse.
         item_factors : float32 array, shape (n_factors,)
             q.
 
         Returns
         -------
-        float64 array, shape (n,)
+        Influence
         """
-        direction = np.zeros(len(solution))
-        direction[: len(item_factors)] = item_factors
+        n_factors, direction = len(item_factors), np.zeros(len(solution))
         is_free = np.ones(len(solution), np.bool_)
+        direction[:n_factors] = item_factors
         if self.exactly.name == "nonnegative":
-            is_free[: len(item_factors)] = solution[: len(item_factors)] > 0
-        vectors = np.asarray(fixed.factors[row.indices], np.float64)[:, is_free]
+            is_free[:n_factors] = solution[:n_factors] > 0
+        vectors = np.asarray(fixed.factors[row.indices], np.float64)
         weights, targets = _weights_and_targets(row, fixed)
         strength = float(self.strengths(np.diff(row.indptr), "user")[0])
-        matrix = (vectors.T * weights) @ vectors + strength * np.eye(vectors.shape[1])
-        matrix += fixed.gram[np.ix_(is_free, is_free)]
+        matrix = fixed.gram + (vectors.T * weights) @ vectors + strength * np.eye(len(solution))
+        matrix = matrix[np.ix_(is_free, is_free)]
         inverse = np.linalg.pinv(matrix, rcond=len(solution) * _EPSILON, hermitian=True)
-        return np.asarray(targets * (vectors @ (inverse @ direction[is_free])))
+        direction[is_free] = inverse @ direction[is_free]
+        direction[~is_free] = 0
+        return Influence(targets * (vectors @ direction), direction, strength)
+
+
+class Influence(NamedTuple):
+    """How the score of an item follows from the equations of a user.
+
+    Attributes
+    ----------
+    of_observations : float64 array, shape (n,)
+        What each observation adds: t_j q_j·z.
+    direction : float64 array, shape (width of a table,)
+        z: what anything else on the right side of the equations is multiplied with.
+    strength : float
+        λ.
+    """
+
+    of_observations: Float64Array
+    direction: Float64Array
+    strength: float
 
 
 def _weights_and_targets(row: CSR, fixed: FixedSide) -> tuple[Float64Array, Float64Array]:

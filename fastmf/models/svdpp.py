@@ -148,10 +148,10 @@ class SVDpp(DescentModel):
     def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
         folding = folding_of(self, as_trained(self, fitted), fitted, "user")
         base = implicit_sums(folding, person.row)[0]
-        of_ratings, others = split_ratings(folding, person, item, base)
+        of_steps = split_ratings(folding, person, item, base).of_ratings
         rated, size = person.row.indices, np.sqrt(max(1, len(person.row.indices)))
         y, q = fitted.state["item_implicit_factors"][rated], fitted.factors.item_factors[item]
-        return Split(of_ratings + y.astype(np.float64) @ q.astype(np.float64) / size, others)
+        return Split(of_steps + y.astype(np.float64) @ q.astype(np.float64) / size)
 
     def _units(self, deviation: float) -> Units:
         return make_units(deviation, self.rating_range is not None)
