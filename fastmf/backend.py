@@ -16,6 +16,7 @@ from fastmf_kernels.fold_in.arrays import Descent, Draws, Fixed, Folded, Rivals
 from fastmf_kernels.layout.arrays import CSR, Groups
 from fastmf_kernels.negative_sampling.arrays import Ranked, Sampling
 from fastmf_kernels.predict.arrays import Factors, Link
+from fastmf_kernels.rerank.arrays import Caps, Directions, Exploration, Lists
 from fastmf_kernels.sgd.arrays import RowSteps, Step, TrainingState
 from fastmf_kernels.sgd.schedule import Blocks, Grid
 from fastmf_kernels.svdpp.arrays import Implicit
@@ -23,7 +24,7 @@ from fastmf_kernels.topk.arrays import Counts, Found, ItemIndex, Pairs, Rows, To
 
 BACKENDS = ("cpu", "reference", "cuda")
 # Operations that the backend "cuda" runs on the host, and those that it lacks, with the models that need them.
-_ON_THE_HOST = ("layout", "fold_in")
+_ON_THE_HOST = ("layout", "fold_in", "rerank")
 _NOT_ON_CUDA = {"negative_sampling": "BPR and the logistic loss", "svdpp": "SVDpp"}
 
 
@@ -90,6 +91,7 @@ class Kernels(NamedTuple):
     top_k_among: Annotated[
         Callable[[Float32Array, Float32Array, int, Rows, Rows, int | None], TopK], "topk.top_k_among"
     ]
+    rerank: Annotated[Callable[[Lists, float, Directions, Caps, Exploration, int | None], Int32Array], "rerank.rerank"]
 
 
 _PLACES: dict[str, str] = {

@@ -20,8 +20,10 @@ from fastmf.testing import VARIANTS, from_indices, power_law
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.als.arrays import HalfSweep, Solver, Weighting
 from fastmf_kernels.fold_in.arrays import Descent, Draws, Rivals, make_weights
+from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.negative_sampling.arrays import Sampling
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
+from fastmf_kernels.rerank.arrays import Caps, Directions, Exploration, Lists
 from fastmf_kernels.sgd.arrays import Step, first_row_steps
 from fastmf_kernels.sgd.schedule import (
     Blocks,
@@ -37,7 +39,7 @@ from fastmf_kernels.topk.arrays import Rows, no_rows
 
 Arrays = list[npt.NDArray[Any]]
 
-OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "fold_in", "als", "topk")
+OPERATIONS = ("layout", "predict", "sgd", "negative_sampling", "svdpp", "fold_in", "als", "topk", "rerank")
 THREADS = (1, 2, 3, 8)
 
 
@@ -313,6 +315,38 @@ def _count_better(
     return [*kernels.count_better(queries, index, seen, no_rows(len(queries)), n_threads)]
 
 
+def _rerank() -> Iterator[Case]:
+    """Vectors and relevance are small binary fractions: products and sums do not round, so places must be equal."""
+    for n_users, n_items, n_candidates, n_factors, k in (
+        (5, 9, 7, 3, 9),
+        (130, 400, 50, 17, 10),
+        (70, 900, 100, 64, 10),
+    ):
+        for diversify in (0.0, 0.25, 1.0):
+            name = f"rerank, {n_users} lists of {n_candidates} to {k}, {n_factors} factors, diversify = {diversify}"
+            yield Case(name, partial(_rerank_lists, (n_users, n_items, n_candidates, n_factors, k), diversify), 0)
+
+
+def _rerank_lists(
+    sizes: tuple[int, int, int, int, int], diversify: float, kernels: Kernels, n_threads: int | None
+) -> Arrays:
+    n_users, n_items, n_candidates, n_factors, k = sizes
+    rng = np.random.default_rng(n_items)
+    items = np.argsort(rng.random((n_users, n_items)), axis=1)[:, :n_candidates].astype(np.int32)
+    items[:, -2:] = -1
+    relevance = -np.sort(-rng.integers(0, 65, items.shape) / 64)
+    tags = power_law(n_items, 12, 2 * n_items)
+    rows = rows_of_pairs(tags.users, tags.items, n_items, 12)
+    sparse = CSR(*rows, rng.integers(0, 3, len(rows.indices)).astype(np.float32) / np.float32(4))
+    dense = rng.integers(-2, 3, (n_items, n_factors)).astype(np.float32) / np.float32(8)
+    draws = np.where(rng.random((n_users, k)) < 0.2, rng.random((n_users, k)), -1)
+    exploration = Exploration(draws, rng.random(n_items) < 0.1)
+    caps = Caps(rows, np.full(12, 2, np.int32))
+    return [
+        kernels.rerank(Lists(items, relevance), diversify, Directions(dense, sparse, 12), caps, exploration, n_threads)
+    ]
+
+
 def _factors(n_users: int, n_items: int, n_factors: int) -> Factors:
     rng = np.random.default_rng(n_factors)
 
@@ -337,4 +371,5 @@ _MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "fold_in": _fold_in,
     "als": _als,
     "topk": _topk,
+    "rerank": _rerank,
 }
