@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastmf.answering.answers import Recommendations, Similar, UsersForItems
     from fastmf.answering.content import similar_by_features
     from fastmf.answering.plain_arrays import index_items, top_k
+    from fastmf.answering.reranking import Reranking, rerank
     from fastmf.keeping.run_log import log_to
     from fastmf.measuring.comparison import compare
     from fastmf.measuring.evaluation import evaluate
@@ -41,6 +42,7 @@ _MODULE_OF = {
     "Popularity": "fastmf.models",
     "Recommendations": "fastmf.answering.answers",
     "Recommender": "fastmf.serving",
+    "Reranking": "fastmf.answering.reranking",
     "SVDpp": "fastmf.models",
     "Similar": "fastmf.answering.answers",
     "UsersForItems": "fastmf.answering.answers",
@@ -57,6 +59,7 @@ _MODULE_OF = {
     "read_parquet": "fastmf.reading.interactions",
     "refit": "fastmf.models.refitting",
     "similar_by_features": "fastmf.answering.content",
+    "rerank": "fastmf.answering.reranking",
     "suggest_model": "fastmf.models.suggestion",
     "top_k": "fastmf.answering.plain_arrays",
     "tune": "fastmf.tuning",
@@ -75,6 +78,7 @@ __all__ = [
     "Popularity",
     "Recommendations",
     "Recommender",
+    "Reranking",
     "SVDpp",
     "Similar",
     "UsersForItems",
@@ -93,6 +97,7 @@ __all__ = [
     "read_parquet",
     "refit",
     "similar_by_features",
+    "rerank",
     "split",
     "suggest_model",
     "testing",

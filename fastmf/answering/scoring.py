@@ -15,6 +15,7 @@ from fastmf.answering.audience import Audience, UsersOfModel, UserTerms
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.plain_arrays import MOST_QUERIES_WITHOUT_INDEX, index_for
 from fastmf.answering.queries import as_predictions, as_queries
+from fastmf.answering.reranking import Reranker, Reranking
 from fastmf.answering.rows import keep_columns, renumber_columns, rows_of_pairs, same_for_all, take_rows, union
 from fastmf.backend import get_backend
 from fastmf.common.parameters import require_choice, require_integer
@@ -123,9 +124,10 @@ class Scorer:
         allow: ItemFilter = None,
         deny: ItemFilter = None,
         cold: str = "skip",
+        rerank: Reranking | None = None,
     ) -> Recommendations:
         """Find the k best items of each user; see `fastmf.models.Model.recommend`."""
-        parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+        parts = self.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank)
         batches = [parts.compute(number) for number in range(parts.n_batches)]
         return batches[0] if len(batches) == 1 else self._joined(batches, k)
 
@@ -155,6 +157,7 @@ class Scorer:
         allow: ItemFilter = None,
         deny: ItemFilter = None,
         cold: str = "skip",
+        rerank: Reranking | None = None,
     ) -> Batches:
         """Check the request and return its answers as batches still to be computed."""
         require_integer("k", k, minimum=1)
@@ -170,13 +173,26 @@ class Scorer:
             indices = ids.require_known(self._audience.ids, read_once(users), "users")
         filters = self.exclusion(exclude), self._resolve(allow, "allow"), self._resolve(deny, "deny")
         n_cold_users = int(np.count_nonzero(self._audience.are_cold(indices)))
-        request = self._request(len(indices), n_cold_users, k, cold, *filters)
-        size = max(1, min(_BATCH, _CELLS // k))
+        reranker = self._reranker(rerank)
+        length = k if rerank is None else rerank.length_for(k, self.fitted.n_items)
+        request = self._request(len(indices), n_cold_users, length, cold, *filters)
+        size = max(1, min(_BATCH, _CELLS // length))
 
         def compute(number: int) -> Recommendations:
-            return self._answer(request, indices[number * size : (number + 1) * size])
+            found = self._answer(request, indices[number * size : (number + 1) * size])
+            return found if reranker is None else reranker.choose(found, k)
 
-        return Batches(len(indices), size, compute, partial(self._fingerprint, request, indices, size), n_cold_users)
+        fingerprint = partial(self._fingerprint, request, indices, size, reranker, k)
+        return Batches(len(indices), size, compute, fingerprint, n_cold_users)
+
+    def _reranker(self, settings: Reranking | None) -> Reranker | None:
+        if settings is None:
+            return None
+        if not isinstance(settings, Reranking):
+            raise ParameterError(
+                f"{named('rerank')} is a {type(settings).__name__}; expected fastmf.Reranking(...), or None"
+            )
+        return Reranker(settings, self.fitted.item_ids, self.fitted, self._kernels, self._n_threads)
 
     def _request(
         self, n_users: int, n_cold: int, k: int, cold: str, exclude: Rows, allow: _Filter, deny: _Filter
@@ -358,7 +374,7 @@ class Scorer:
         indices[indices >= 0] = pool.items[indices[indices >= 0]]
         return found
 
-    def _fingerprint(self, request: _Request, users: Int32Array, size: int) -> str:
+    def _fingerprint(self, request: _Request, users: Int32Array, size: int, reranker: Reranker | None, k: int) -> str:
         """Hash everything that the answers depend on."""
         request_in_words = f"{__version__} {pa.__version__} {request.k} {size} {request.cold}"
         digest = hashlib.blake2b(request_in_words.encode(), digest_size=12)
@@ -368,7 +384,8 @@ class Scorer:
         popularity = None if request.popular is None else request.popular.factors
         others = (array for array in (pool.items, filters.denied, popularity) if array is not None)
         of_model = (*self.fitted.factors, *self.fitted.link)
-        for array in (*of_model, users, *of_rows, *others, *self._audience.key()):
+        of_reranking = () if reranker is None else (np.array(k), *reranker.key())
+        for array in (*of_model, users, *of_rows, *others, *self._audience.key(), *of_reranking):
             digest.update(f"{np.shape(array)} ".encode() + np.ascontiguousarray(array).tobytes())
         for vocabulary in (self._audience.ids, self.fitted.item_ids):
             digest.update(pa.RecordBatch.from_arrays([vocabulary], ["id"]).serialize())

@@ -14,6 +14,8 @@ from fastmf.cli.options import add_output_options, note, positive_integer, print
 from fastmf.errors import OutputError
 
 _LONG_ROW = 5000
+# So many lists are re-ranked on all threads, fewer on one.
+_MANY_LISTS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +70,8 @@ def _compile_everything(parsed: argparse.Namespace) -> None:
     implicit.predict(range(20), range(20))
     implicit.recommend(k=3)
     implicit.recommend(k=3, allow={0: [1, 2]})
+    for n_users in (1, _MANY_LISTS):
+        implicit.recommend([0] * n_users, k=3, rerank=fastmf.Reranking(diversify=0.5, n_candidates=5))
     fastmf.evaluate(implicit, clicks, k=3, exclude=None, metrics=["rmse", "ndcg", "auc"])
     for pruning in (True, False):
         fastmf.top_k(implicit.user_factors, fastmf.index_items(implicit.item_factors, pruning=pruning), 3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fastmf.answering.answers import Recommendations
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.reranking import Reranking
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.backend import BACKENDS, get_backend
 from fastmf.common.parameters import as_rows, require_choice, require_integer
@@ -235,6 +236,7 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         allow: ItemFilter = None,
         deny: ItemFilter = None,
         cold: str = "skip",
+        rerank: Reranking | None = None,
     ) -> Recommendations:
         """Find the k best items of each user.
 
@@ -251,6 +253,9 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         cold : {"skip", "popular", "include"}
             Users without training ratings get nothing, popular items, or what their factors say;
             `Recommendations.n_cold_users` counts them. Only "include" also recommends items without training ratings.
+        rerank : Reranking, optional
+            How the k items are chosen from a longer list, so that they differ, or give new items a chance. Scores stay
+            those of the model, so they do not descend any more.
 
         Returns
         -------
@@ -264,7 +269,7 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         """
         scorer = self._scorer()
         try:
-            return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+            return scorer.recommend(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank)
         except UnknownIdError as error:
             raise UnknownIdError(
                 f"{error}; for people whom the model does not know use recommend_for or fastmf.Recommender"
@@ -281,6 +286,7 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         allow: ItemFilter = None,
         deny: ItemFilter = None,
         cold: str = "skip",
+        rerank: Reranking | None = None,
         partitioned: bool = False,
         overwrite: bool = False,
     ) -> int:
@@ -305,7 +311,9 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
                 f"got {named('users')} and {named('interactions')}; expected one of them: ratings name their users"
             )
         scorer = self._scorer() if interactions is None else self._scorer_for(interactions, cold)
-        batches = scorer.recommend_in_batches(users, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+        batches = scorer.recommend_in_batches(
+            users, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank
+        )
         return write_recommendations(batches, path, partitioned=partitioned, overwrite=overwrite, shown=self.verbose)
 
     def _scorer(self) -> Scorer:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from fastmf.answering.answers import Recommendations
 from fastmf.answering.audience import Newcomers
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.reranking import Reranking
 from fastmf.answering.rows import ratings_of_pairs, take_ratings
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.common.parameters import require_choice
@@ -114,6 +115,7 @@ class AnswersNewcomers(LearnedState):
         allow: ItemFilter = None,
         deny: ItemFilter = None,
         cold: str = "skip",
+        rerank: Reranking | None = None,
     ) -> Recommendations:
         """Find the k best items of people from their ratings, whether or not the model knows these people.
 
@@ -133,6 +135,8 @@ class AnswersNewcomers(LearnedState):
         cold : {"skip", "popular"}
             People of whom nothing is known get nothing, or popular items: those without a rating of an item that the
             model knows; for a model of implicit feedback, without one above 0.
+        rerank : Reranking, optional
+            As in `recommend`.
 
         Returns
         -------
@@ -160,7 +164,7 @@ class AnswersNewcomers(LearnedState):
         ((1, 3), [-1])
         """
         scorer = self._scorer_for(interactions, cold)
-        return scorer.recommend(None, k, exclude=exclude, allow=allow, deny=deny, cold=cold)
+        return scorer.recommend(None, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank)
 
     def newcomers(self, interactions: Any) -> Newcomers:
         """Return the users of ratings as `recommend_for` sees them.

@@ -44,6 +44,9 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
             model.recommend(asked, k=5, exclude=exclude, allow=allow, deny=deny)
         model.recommend(asked, k=len(items))
     model.recommend(k=5, allow=each)
+    for asked in (None, users[:1]):
+        model.recommend(asked, k=5, rerank=fastmf.Reranking(diversify=0.3, explore=0.1, n_candidates=9))
+    fastmf.rerank(model.recommend(k=5), 3)
     model.recommend(k=5, deny=each)
     model.recommend(users[:2], k=5, allow=dict.fromkeys(users[:2], items), deny=each)
     for people in (test, test.take(np.flatnonzero(test.users == 0))):
