@@ -11,6 +11,11 @@ users and items each) were skipped, because no score in them can be among the be
 With --for, the users are those of a file of ratings, also such that the model does not know: what they have rated there
 (and in training) says what they like, and is not recommended. Ratings of items that the model does not know are
 counted, and left out.
+
+Recommendations may get another order, which says more than the score: --diversify prefers items that differ from those
+above them (0.3: maximal marginal relevance), --at-most genre=3 --item-features ITEMS.parquet allows so many of each
+genre, and --explore gives places to items with few ratings. The items are chosen from the --candidates that score
+highest. rank is the new order; scores stay those of the model.
 """
 
 import argparse
@@ -28,6 +33,7 @@ from fastmf.cli.options import (
     print_result,
     read_ratings,
 )
+from fastmf.cli.reranking_options import add_reranking_options, read_reranking
 from fastmf.cli.run_log import add_log_option, log_result
 
 # So many unknown items are shown.
@@ -53,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "users without training ratings get no items, the most popular items, or those that score highest with "
         "their factors; only include also recommends items without training ratings",
     )
+    add_reranking_options(parser)
     add_column_options(parser)
     add_run_options(parser)
     add_log_option(parser)
@@ -65,6 +72,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     _require_consistent(parsed)
     require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=parsed.partitioned)
+    reranking = read_reranking(parsed)
     model = load_model(parsed.model, parsed)
     asked = _read_ratings(model, parsed) if parsed.interactions is not None else _read_all_or_some(model, parsed)
     note(f"recommending {parsed.k} of {len(model.item_ids):,} items to {asked.counts['n_users']:,} users", parsed)
@@ -74,6 +82,7 @@ def run(parsed: argparse.Namespace) -> int:
         **asked.users,
         exclude=None if parsed.include_seen else "seen",
         cold=parsed.cold,
+        rerank=reranking,
         partitioned=parsed.partitioned,
         overwrite=parsed.overwrite,
     )
@@ -118,7 +127,8 @@ def _require_consistent(parsed: argparse.Namespace) -> None:
         "--duplicates": ("duplicates", parsed.duplicates != "error"),
     }
     for option, (destination, is_given) in given.items():
-        if is_given and parsed.interactions is None and not is_shared(parsed, destination):
+        has_use = destination == "item_column" and parsed.item_features is not None
+        if is_given and parsed.interactions is None and not has_use and not is_shared(parsed, destination):
             raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
     if parsed.strict and parsed.interactions is not None:
         raise ParameterError(
