@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastmf.models.importing import import_implicit
     from fastmf.models.linear_map import LinearMap
     from fastmf.models.loading import load
+    from fastmf.models.onboarding import Onboarding, onboarding
     from fastmf.models.refitting import refit
     from fastmf.models.suggestion import suggest_model
     from fastmf.reading.features import Features
@@ -39,6 +40,7 @@ _MODULE_OF = {
     "ImplicitALS": "fastmf.models",
     "Interactions": "fastmf.reading.interactions",
     "LinearMap": "fastmf.models.linear_map",
+    "Onboarding": "fastmf.models.onboarding",
     "Popularity": "fastmf.models",
     "Recommendations": "fastmf.answering.answers",
     "Recommender": "fastmf.serving",
@@ -56,6 +58,7 @@ _MODULE_OF = {
     "index_items": "fastmf.answering.plain_arrays",
     "load": "fastmf.models.loading",
     "log_to": "fastmf.keeping.run_log",
+    "onboarding": "fastmf.models.onboarding",
     "read_parquet": "fastmf.reading.interactions",
     "refit": "fastmf.models.refitting",
     "similar_by_features": "fastmf.answering.content",
@@ -75,6 +78,7 @@ __all__ = [
     "ImplicitALS",
     "Interactions",
     "LinearMap",
+    "Onboarding",
     "Popularity",
     "Recommendations",
     "Recommender",
@@ -94,6 +98,7 @@ __all__ = [
     "load",
     "log_to",
     "metrics",
+    "onboarding",
     "read_parquet",
     "refit",
     "similar_by_features",

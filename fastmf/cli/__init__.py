@@ -26,6 +26,7 @@ from fastmf.cli import (
     export,
     import_,
     info,
+    onboarding,
     recommend,
     similar,
     train,
@@ -43,6 +44,7 @@ from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarni
 _COMMANDS = (
     *(demo, train, tune, recommend, evaluate, compare, similar, users),
 explain),
+onboarding),
     *(convert, info, verify, export, import_, clean, doctor, warmup, bench),
 )
 

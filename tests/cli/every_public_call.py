@@ -64,6 +64,7 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
         model.users_for_item(asked, k=5, exclude=exclude, deny=users[:2])
     model.explain(users[0], items[0]).to_text()
     model.explain(users[1], items[1], interactions=test)
+    fastmf.onboarding(model, 3, deny=items[:2], answered=items[2:4])
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
     fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
@@ -141,6 +142,7 @@ def run_commands(ratings: str, test: str) -> None:
         assert main(["similar", model, "--item", "film-001", "--quiet"]) == 0
         assert main(["users", model, "--output", f"{model}-users.parquet", "--quiet"]) == 0
         assert main(["explain", model, "--user", "user-0001", "--item", "film-001", "--quiet"]) == 0
+        assert main(["onboarding", model, "--quiet"]) == 0
 
 
 _names: list[str] = []

@@ -215,6 +215,16 @@ BAD_REQUESTS: dict[str, tuple[tuple[object, ...], int, str]] = {
         2,
         "-k is 30, but there are 30 items; expected fewer than that",
     ),
+    "more questions than items": (
+        ("onboarding", "{als}", "-n", 31),
+        2,
+        "-n is 31, but there are 30 items to ask about",
+    ),
+    "a negative weight of popularity": (
+        ("onboarding", "{als}", "--popularity-weight", -1),
+        2,
+        "--popularity-weight is -1.0; expected",
+    ),
     "a cut-off beyond the catalogue": (
         ("evaluate", "{als}", "{test}", "-k", 31),
         2,

@@ -14,6 +14,7 @@ Done = CompletedProcess[str]
 COMMANDS = (
     *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "users"),
 "explain"),
+"onboarding"),
     *("convert", "info", "verify", "export", "import", "clean", "doctor", "warmup", "bench"),
 )
 

@@ -79,6 +79,7 @@ def test_quiet_is_silent(data: Any, tmp_path: Path, call_fastmf: Callable[..., D
         "evaluate": (model, data.test),
         "similar": (model, "--item", "film-001"),
         "explain": (model, "--user", "user-0001", "--item", "film-001"),
+        "onboarding": (model,),
         "info": (model,),
         "doctor": (),
         "warmup": (),

@@ -1,0 +1,96 @@
+"""Which items to ask a person about: popular ones that between them tell most about his factors."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmf.answering.fitted import Fitted
+from fastmf_kernels._types import Float64Array, Int32Array
+
+NOISE = 10.0
+"""Variance of the noise of an answer, in mean variances of its signal between users: λ."""
+# Gains that differ by less, as a share, count as equal: the order of sums does not choose an item.
+_SAME = 1e-9
+
+
+class Design(NamedTuple):
+    """Items to ask about, in the order in which they were chosen.
+
+    Attributes
+    ----------
+    items : int32 array, shape (n,)
+    gains : float64 array, shape (n,)
+        By how much each raises log det M.
+    """
+
+    items: Int32Array
+    gains: Float64Array
+
+
+def directions(fitted: Fitted) -> Float64Array:
+    """Return items in coordinates in which users vary alike in all directions and do not correlate.
+
+    A user is his factors and his bias, x = (p, b_u), and an item is y = (q, 1). With the covariance C = L Lᵀ of the
+    users that have training ratings, z = Lᵀ y / s, where s makes the mean of ‖z‖² over ratings 1. So ‖z‖² is the
+    variance of an item's predictions between users, and the scales of p and q, and rotations of both, do not matter.
+
+    Returns
+    -------
+    float64 array, shape (n_items, n_factors + 1)
+        All 0 in a model that predicts the same for all users.
+    """
+    factors, warm = fitted.factors, fitted.warm_users()
+    users = np.column_stack([factors.user_factors[warm], factors.user_biases[warm]]).astype(np.float64)
+    items = np.column_stack([factors.item_factors, np.ones(fitted.n_items, np.float32)]).astype(np.float64)
+    users -= users.mean(axis=0) if len(users) else 0.0
+    variances, axes = np.linalg.eigh(users.T @ users / max(1, len(users)))
+    rows = items @ (axes * np.sqrt(np.maximum(variances, 0)))
+    counts = fitted.counts.of_items
+    mean_square = counts @ np.einsum("nf,nf->n", rows, rows) / max(1, int(counts.sum()))
+    return np.asarray(rows / np.sqrt(mean_square) if mean_square > 0 else np.zeros_like(rows))
+
+
+def choose(rows: Float64Array, weights: Float64Array, n: int, answered: Int32Array, candidates: Int32Array) -> Design:
+    """Maximise log det M, M = λI + Σ_answered z zᵀ + Σ_j w_j z_j z_jᵀ, greedily over items j.
+
+    Each step takes the item with the largest log(1 + w_j z_jᵀ M⁻¹ z_j), which is what it adds; of items that add the
+    same it takes the first candidate. The variances z_jᵀ M⁻¹ z_j follow from one step to the next by the formula of
+    Sherman and Morrison, in time O(n_items · n_factors).
+
+    Parameters
+    ----------
+    rows : float64 array, shape (n_items, n_factors)
+        z.
+    weights : float64 array, shape (n_items,)
+        w, at least 0.
+    n : int
+        At most the number of candidates.
+    answered : int32 array
+        Items whose answers are known, each once.
+    candidates : int32 array
+        Items that may be asked about, each once, and none of those answered.
+
+    Returns
+    -------
+    Design
+    """
+    inverse = _inverse(rows[answered])
+    rows, weights = rows[candidates], weights[candidates]
+    variances = np.einsum("nf,nf->n", rows @ inverse, rows)
+    chosen, gains = np.empty(n, np.int64), np.empty(n)
+    is_open = np.ones(len(rows), np.bool_)
+    for step in range(n):
+        gain = np.where(is_open, np.log1p(weights * variances), -1.0)
+        best = int(np.argmax(gain >= gain.max() * (1 - _SAME)))
+        chosen[step], gains[step], is_open[best] = best, gain[best], False
+        direction = inverse @ rows[best]
+        share = weights[best] / (1 + weights[best] * variances[best])
+        inverse -= share * np.outer(direction, direction)
+        variances = np.maximum(variances - share * (rows @ direction) ** 2, 0)
+    return Design(candidates[chosen], gains)
+
+
+def _inverse(answered: Float64Array) -> Float64Array:
+    """Return (λI + ZᵀZ)⁻¹."""
+    precision = answered.T @ answered + NOISE * np.eye(answered.shape[1])
+    return np.asarray(np.linalg.inv(precision))
