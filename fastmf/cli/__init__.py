@@ -42,9 +42,7 @@ from fastmf.cli.run_log import logged_run
 from fastmf.errors import FastMFError, OutputError, ParameterError, QualityWarning
 
 _COMMANDS = (
-    *(demo, train, tune, recommend, evaluate, compare, similar, users),
-explain),
-onboarding),
+    *(demo, train, tune, recommend, evaluate, compare, similar, users, explain, onboarding),
     *(convert, info, verify, export, import_, clean, doctor, warmup, bench),
 )
 

@@ -12,9 +12,7 @@ from fastmf.cli import make_parser
 
 Done = CompletedProcess[str]
 COMMANDS = (
-    *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "users"),
-"explain"),
-"onboarding"),
+    *("demo", "train", "tune", "recommend", "evaluate", "compare", "similar", "users", "explain", "onboarding"),
     *("convert", "info", "verify", "export", "import", "clean", "doctor", "warmup", "bench"),
 )
 

@@ -28,7 +28,7 @@ _SMALLEST_WEIGHT = np.float32(1e-20)
 
 
 class PaneledSweep(NamedTuple):
-    """A `HalfSweep` with its matrices in whole panels: rows of ``fixed_factors`` and ``added`` are filled up with zeros.
+    """A `HalfSweep` with its matrices in whole panels: rows of ``fixed_factors`` and ``added`` are filled up with 0.
 
     ``n_factors`` is what they were before.
     """

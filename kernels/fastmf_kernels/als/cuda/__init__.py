@@ -3,7 +3,8 @@
 "cholesky", up to 128 factors: a block of threads for each row, in `cholesky.py`. "cg", up to 512: in `cg.py`.
 "subspace", up to 512, in blocks of 16, 32 or 64 coordinates, or all of up to 128: in `subspace.py`. The CPU solves
 rows whose equations turn out to be singular, and all rows for "nonnegative", with more factors or with other blocks, or
-where something is added to right sides; a warning says so once in a process. Results do not depend on how threads happen to run, nor on how much memory is free.
+where something is added to right sides; a warning says so once in a process. Results do not depend on how threads
+happen to run, nor on how much memory is free.
 
 Tables that `to_device` has made stay on the device: a half sweep reads one and changes the other there. Arrays of the
 host go there and come back in each. Observed values, offsets and strengths stay on the device between half sweeps, and

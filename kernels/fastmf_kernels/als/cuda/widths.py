@@ -51,8 +51,8 @@ def say_why_added() -> None:
     """Say that the CPU solves all rows of a model with features, and what to do about it."""
     say_once(
         "als added",
-        "ALS with features is solved on the CPU: the CUDA kernels know no prior means; leave the features out, or train "
-        'with backend "cpu"',
+        "ALS with features is solved on the CPU: the CUDA kernels know no prior means; leave the features out, or "
+        'train with backend "cpu"',
     )
 
 
