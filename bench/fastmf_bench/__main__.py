@@ -19,7 +19,7 @@ from fastmf_bench import cases, machine, peers, readme, report, tables, targets
 from fastmf_bench.problems import SHAPES, Shape
 from fastmf_bench.results import Run
 from fastmf_bench.session import Options, Session
-from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, cuda, defaults, fold_in, quality
+from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, cuda, defaults, fold_in, onboarding, quality
 
 _DESCRIPTION = """\
 Benchmarks of fastmf on this machine. Every kernel is first held against its NumPy reference; one that is wrong is not
@@ -128,7 +128,7 @@ def _suite_parser(name: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"fastmf bench {name}".strip(),
         description=_DESCRIPTION.format(suites=listed, gpu_suites=on_gpu),
-        epilog=f"{quality.__doc__}\n{defaults.__doc__}\n{fold_in.__doc__}",
+        epilog=f"{quality.__doc__}\n{defaults.__doc__}\n{fold_in.__doc__}\n{onboarding.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure (default: all)")
@@ -160,17 +160,23 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ratings", type=positive_integer, metavar="N", help="its ratings")
     group.add_argument("--file", type=Path, metavar="PARQUET", help="train on a file of ratings instead")
     group.add_argument(
-        "--data", type=Path, metavar="DIR", help="real data sets, for quality, defaults, fold-in and topk; see below"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="real data sets, for quality, defaults, fold-in, onboarding and topk; see below",
     )
     group.add_argument(
-        "--sets", nargs="+", metavar="NAME", help="data sets of the suites defaults (default: all there) and fold-in"
+        "--sets",
+        nargs="+",
+        metavar="NAME",
+        help="data sets of the suites defaults (default: all there), fold-in and onboarding",
     )
     group.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=list(range(5)),
-        help="of the suite quality (default: 0-4); defaults and fold-in take the first",
+        help="of the suite quality (default: 0-4); defaults, fold-in and onboarding take the first",
     )
     others = parser.add_argument_group("peers")
     others.add_argument("--peers", nargs="*", metavar="NAME", help=f"{', '.join(peers.PEERS)} (default: the installed)")

@@ -1,6 +1,6 @@
 """Real data sets: which are in a directory, and their training and test parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,3 +123,18 @@ def load(data_set: DataSet) -> tuple[Interactions, Interactions]:
     if split == _LAST:
         return fastmf.split.leave_last_out(whole)
     return fastmf.split.random(whole, 0.1) if split == _RANDOM else fastmf.split.per_user(whole, 0.2)
+
+
+def files_of_ratings(data: Path, names: Sequence[str], usual: Sequence[str]) -> list[Path]:
+    """Return the files ``ratings.parquet`` of the folders with some names, or of those with usual names that there are.
+
+    Raises
+    ------
+    FastMFError
+        If one that was named, or all of the usual ones, are missing.
+    """
+    files = [data / name / "ratings.parquet" for name in names or usual]
+    missing = [str(file) for file in files if not file.exists()]
+    if (names and missing) or len(missing) == len(files):
+        raise FastMFError(f"there is no {' and no '.join(missing)}; --sets names the folders that have such a file")
+    return [file for file in files if file.exists()]

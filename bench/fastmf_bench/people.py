@@ -9,7 +9,7 @@ import fastmf
 from fastmf import Interactions
 from fastmf.answering.fitted import Fitted
 from fastmf.models import Model
-from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 
 K = 10
 
@@ -76,13 +76,18 @@ def quality(people: People, seen: Interactions, test: Interactions) -> float:
     if people.model.is_implicit:
         users = np.unique(test.users).astype(np.int32)
         return fastmf.metrics.ndcg_at_k(best_items(people, seen, users), _rows(test, users), K)
+    return fastmf.metrics.rmse(test.ratings, predictions(people, test))
+
+
+def predictions(people: People, pairs: Interactions) -> Float64Array:
+    """Return what a model predicts for pairs of users and items, float64, shape (n_pairs,)."""
     factors, link = people.fitted.factors, people.fitted.link
-    users, items = test.users, test.items
+    users, items = pairs.users, pairs.items
     scores = float(factors.global_mean) + people.biases[users] + factors.item_biases[items].astype(np.float64)
     scores += np.einsum("nf,nf->n", people.factors[users], factors.item_factors[items])
     if link.span:
         scores = link.low + link.span / (1 + np.exp(-scores))
-    return fastmf.metrics.rmse(test.ratings, scores)
+    return np.asarray(scores)
 
 
 def of_known_items(fitted: Fitted, ratings: Interactions) -> Interactions:

@@ -5,12 +5,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
-from fastmf_kernels._types import Float64Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 
 NOISE = 10.0
 """Variance of the noise of an answer, in mean variances of its signal between users: λ."""
 # Gains that differ by less, as a share, count as equal: the order of sums does not choose an item.
-_SAME = 1e-9
+_SAME = 1e-6
+
+
+FloatArray = Float32Array | Float64Array
 
 
 class Design(NamedTuple):
@@ -27,7 +30,7 @@ class Design(NamedTuple):
     gains: Float64Array
 
 
-def directions(fitted: Fitted) -> Float64Array:
+def directions(fitted: Fitted) -> Float32Array:
     """Return items in coordinates in which users vary alike in all directions and do not correlate.
 
     A user is his factors and his bias, x = (p, b_u), and an item is y = (q, 1). With the covariance C = L Lᵀ of the
@@ -36,21 +39,21 @@ def directions(fitted: Fitted) -> Float64Array:
 
     Returns
     -------
-    float64 array, shape (n_items, n_factors + 1)
+    float32 array, shape (n_items, n_factors + 1)
         All 0 in a model that predicts the same for all users.
     """
     factors, warm = fitted.factors, fitted.warm_users()
     users = np.column_stack([factors.user_factors[warm], factors.user_biases[warm]]).astype(np.float64)
-    items = np.column_stack([factors.item_factors, np.ones(fitted.n_items, np.float32)]).astype(np.float64)
     users -= users.mean(axis=0) if len(users) else 0.0
     variances, axes = np.linalg.eigh(users.T @ users / max(1, len(users)))
-    rows = items @ (axes * np.sqrt(np.maximum(variances, 0)))
+    to_rows = (axes * np.sqrt(np.maximum(variances, 0))).astype(np.float32)
+    rows = factors.item_factors @ to_rows[:-1] + to_rows[-1]
     counts = fitted.counts.of_items
-    mean_square = counts @ np.einsum("nf,nf->n", rows, rows) / max(1, int(counts.sum()))
-    return np.asarray(rows / np.sqrt(mean_square) if mean_square > 0 else np.zeros_like(rows))
+    mean_square = counts @ _squares(rows) / max(1, int(counts.sum()))
+    return np.asarray(rows / np.float32(np.sqrt(mean_square)) if mean_square > 0 else np.zeros_like(rows))
 
 
-def choose(rows: Float64Array, weights: Float64Array, n: int, answered: Int32Array, candidates: Int32Array) -> Design:
+def choose(rows: FloatArray, weights: Float64Array, n: int, answered: Int32Array, candidates: Int32Array) -> Design:
     """Maximise log det M, M = λI + Σ_answered z zᵀ + Σ_j w_j z_j z_jᵀ, greedily over items j.
 
     Each step takes the item with the largest log(1 + w_j z_jᵀ M⁻¹ z_j), which is what it adds; of items that add the
@@ -59,7 +62,7 @@ def choose(rows: Float64Array, weights: Float64Array, n: int, answered: Int32Arr
 
     Parameters
     ----------
-    rows : float64 array, shape (n_items, n_factors)
+    rows : float32 or float64 array, shape (n_items, n_factors)
         z.
     weights : float64 array, shape (n_items,)
         w, at least 0.
@@ -74,9 +77,9 @@ def choose(rows: Float64Array, weights: Float64Array, n: int, answered: Int32Arr
     -------
     Design
     """
-    inverse = _inverse(rows[answered])
+    inverse = _inverse(rows[answered].astype(np.float64))
     rows, weights = rows[candidates], weights[candidates]
-    variances = np.einsum("nf,nf->n", rows @ inverse, rows)
+    variances = _squares(rows) / NOISE if len(answered) == 0 else _products(rows @ inverse.astype(rows.dtype), rows)
     chosen, gains = np.empty(n, np.int64), np.empty(n)
     is_open = np.ones(len(rows), np.bool_)
     for step in range(n):
@@ -86,7 +89,8 @@ def choose(rows: Float64Array, weights: Float64Array, n: int, answered: Int32Arr
         direction = inverse @ rows[best]
         share = weights[best] / (1 + weights[best] * variances[best])
         inverse -= share * np.outer(direction, direction)
-        variances = np.maximum(variances - share * (rows @ direction) ** 2, 0)
+        covariances = (rows @ direction.astype(rows.dtype)).astype(np.float64)
+        variances = np.maximum(variances - share * covariances**2, 0)
     return Design(candidates[chosen], gains)
 
 
@@ -94,3 +98,13 @@ def _inverse(answered: Float64Array) -> Float64Array:
     """Return (λI + ZᵀZ)⁻¹."""
     precision = answered.T @ answered + NOISE * np.eye(answered.shape[1])
     return np.asarray(np.linalg.inv(precision))
+
+
+def _squares(rows: FloatArray) -> Float64Array:
+    """Return the squared length of each row."""
+    return _products(rows, rows)
+
+
+def _products(first: FloatArray, second: FloatArray) -> Float64Array:
+    """Return the product of each row of the first with that of the second."""
+    return np.asarray(np.einsum("nf,nf->n", first, second), np.float64)

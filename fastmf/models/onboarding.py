@@ -146,7 +146,7 @@ def onboarding(
     >>> ratings = fastmf.testing.low_rank(n_users=50, n_items=20, density=0.5, seed=0)
     >>> model = fastmf.ALS(n_factors=4).fit(ratings)
     >>> questions = fastmf.onboarding(model, n=3)
-    >>> answers = fastmf.Interactions.from_arrays(["eve"] * 3, questions.ids, [5, 1, 4])
+    >>> answers = fastmf.Interactions.from_arrays([1234] * 3, questions.ids, [5, 1, 4])
     >>> model.recommend_for(answers, k=2).items.shape
     (1, 2)
     >>> len(fastmf.onboarding(model, n=1, answered=answers))

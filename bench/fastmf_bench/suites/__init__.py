@@ -15,6 +15,7 @@ from fastmf_bench.suites import (
     fold_in,
     ingest,
     memory,
+    onboarding,
     quality,
     serve,
     sgd,
@@ -74,6 +75,11 @@ SUITES = {
         ("layout", "sgd", "negative_sampling", "svdpp", "als", "topk", "predict", "fold_in"),
         "users folded in beside the same users in a fit, and continued fits (needs --data)",
     ),
+    onboarding.SUITE: Suite(
+        onboarding.run,
+        ("layout", "als", "topk", "predict", "fold_in"),
+        "new users who answer questions, chosen in several ways (needs --data)",
+    ),
 }
 
 GPU_SUITES = {
@@ -98,5 +104,6 @@ TASKS: dict[str, Task] = {
     **quality.TASKS,
     **defaults.TASKS,
     **fold_in.TASKS,
+    **onboarding.TASKS,
     **cuda_tasks.TASKS,
 }

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 import fastmf
 from fastmf import ALS, ImplicitALS, Interactions
-from fastmf.errors import FastMFError
 from fastmf.models import MODELS, Model
 from fastmf_bench import people
 from fastmf_bench.contest import Contestant
+from fastmf_bench.data_sets import files_of_ratings
 from fastmf_bench.pace import Pace, Task
 from fastmf_bench.people import People
 from fastmf_bench.results import OURS
@@ -117,7 +117,7 @@ def run(session: Session) -> None:
         return
     files: list[Path] = []
     with session.noting(SUITE):
-        files = _files(options.data, options.sets)
+        files = files_of_ratings(options.data, options.sets, _SETS)
     settings = {"seed": options.seeds[0]}
     for file in files[:1] if options.quick else files:
         for kind, told in KINDS.items():
@@ -131,14 +131,6 @@ def run(session: Session) -> None:
 
 def _contestant(task: str, subject: Subject) -> Contestant:
     return Contestant(f"{OURS}, {subject.model}", task, {"subject": subject})
-
-
-def _files(data: Path, names: tuple[str, ...]) -> list[Path]:
-    files = [data / name / "ratings.parquet" for name in names or _SETS]
-    missing = [str(file) for file in files if not file.exists()]
-    if (names and missing) or len(missing) == len(files):
-        raise FastMFError(f"there is no {' and no '.join(missing)}; --sets names the folders that have such a file")
-    return [file for file in files if file.exists()]
 
 
 def _has_times(file: Path) -> bool:
