@@ -78,6 +78,8 @@ def test_the_ways_to_choose(file: str) -> None:
     chosen = {name: way(setting, 10, 0) for name, way in WAYS.items()}
 
     assert chosen["fastmf.onboarding"].tolist() == fastmf.onboarding(setting.model, 10).items.tolist()
+    other = fastmf.onboarding(setting.model, 10, popularity_weight=0.25)
+    assert chosen["fastmf.onboarding, weight 0.25"].tolist() == other.items.tolist()
     assert counts[chosen[POPULAR]].tolist() == sorted(counts, reverse=True)[:10]
     assert len(set(chosen["random of the 200 most popular"])) == 10
     table = setting.known.to_arrow()

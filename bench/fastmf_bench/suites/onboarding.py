@@ -123,6 +123,10 @@ def _designed(setting: Setting, n: int, seed: int) -> Int32Array:
     return fastmf.onboarding(setting.model, n).items
 
 
+def _designed_for_answers(setting: Setting, n: int, seed: int) -> Int32Array:
+    return fastmf.onboarding(setting.model, n, popularity_weight=0.25).items
+
+
 def _most_popular(setting: Setting, n: int, seed: int) -> Int32Array:
     return np.argsort(-setting.model.fitted.counts.of_items, kind="stable")[:n].astype(np.int32)
 
@@ -144,6 +148,7 @@ def _popularity_times_entropy(setting: Setting, n: int, seed: int) -> Int32Array
 
 WAYS: dict[str, Callable[[Setting, int, int], Int32Array]] = {
     "fastmf.onboarding": _designed,
+    "fastmf.onboarding, weight 0.25": _designed_for_answers,
     POPULAR: _most_popular,
     "random of the 200 most popular": _random,
     "popularity x entropy": _popularity_times_entropy,
