@@ -11,10 +11,11 @@ import pytest
 
 import fastmf
 from fastmf import Interactions
-from fastmf.answering.design import NOISE, choose, directions
+from fastmf.answering.design import NOISE, History, choose, directions, shares_beside
 from fastmf.errors import DataError, NotFittedError, ParameterError
 
-NOTHING = np.empty(0, np.int32)
+NONE = np.empty(0, np.int32)
+NOTHING = History(NONE, NONE)
 MODELS: dict[str, Any] = {
     "ALS": fastmf.ALS(n_factors=4),
     "ImplicitALS": fastmf.ImplicitALS(n_factors=4),
@@ -45,17 +46,21 @@ def log_det(rows: Any, weights: Any) -> float:
     return float(np.linalg.slogdet(NOISE * np.eye(rows.shape[1]) + (rows * weights[:, np.newaxis]).T @ rows)[1])
 
 
-@pytest.mark.parametrize("answered", [[], [2, 5]])
+@pytest.mark.parametrize(("answered", "asked"), [([], []), ([2, 5], []), ([], [3]), ([2], [3, 4])])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_step_takes_the_item_with_the_largest_determinant(answered: list[int], seed: int) -> None:
+def test_each_step_takes_the_item_with_the_largest_determinant(
+    answered: list[int], asked: list[int], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     rows, weights = 2 * rng.normal(size=(12, 3)), rng.random(12)
     may_be_asked = np.ones(12, bool)
-    may_be_asked[[*answered, 7]] = False
+    may_be_asked[[*answered, *asked, 7]] = False
 
-    design = choose(rows, weights, 6, np.array(answered, np.int32), np.flatnonzero(may_be_asked))
+    history = History(np.array(answered, np.int32), np.array(asked, np.int32))
+    design = choose(rows, weights, 6, history, np.flatnonzero(may_be_asked))
 
     chosen = np.isin(np.arange(12), answered).astype(float)
+    chosen[asked] = weights[asked]
     for item, gain in zip(*design, strict=True):
         before = log_det(rows, chosen)
         gains = {
@@ -88,7 +93,7 @@ def test_the_same_item_again_tells_less_than_another_direction() -> None:
     rows = 3 * np.array([[1.0, 0], [1, 0], [0, 0.9]])
 
     assert choose(rows, np.ones(3), 3, NOTHING, np.arange(3)).items.tolist() == [0, 2, 1]
-    assert choose(rows, np.ones(3), 1, np.array([0], np.int32), np.array([1, 2])).items.tolist() == [2]
+    assert choose(rows, np.ones(3), 1, History(np.array([0]), NONE), np.array([1, 2])).items.tolist() == [2]
 
 
 def test_of_equal_items_the_first_candidate_is_asked() -> None:
@@ -172,13 +177,35 @@ def test_going_on_after_answers(model: fastmf.ALS) -> None:
 
     known, rest = np.sort(first.items), np.ones(30, bool)
     rest[known] = False
-    weights = model.fitted.counts.share_of_users**0.5
-    expected = choose(directions(model.fitted), weights, 4, known, np.flatnonzero(rest))
+    shares = shares_beside(model.fitted, known)
+    expected = choose(directions(model.fitted), shares**0.5, 4, History(known, NONE), np.flatnonzero(rest))
     np.testing.assert_array_equal(found.items, expected.items)
     for same in (ids, iter(ids), first.ids, np.array(ids), [*ids, ids[0]], answers.to_arrow(), [*ids, "unknown"]):
         again = fastmf.onboarding(model, 4, answered=same)
         assert again.items.tolist() == found.items.tolist()
     assert (found.n_unknown_answered, again.n_unknown_answered) == (0, 1)
+
+
+def test_questions_in_vain(model: fastmf.ALS) -> None:
+    first = fastmf.onboarding(model, 6)
+    ids = first.ids.to_pylist()
+
+    one_by_one = [fastmf.onboarding(model, 1, asked=[*ids[:n], "unknown"]).ids[0].as_py() for n in range(6)]
+
+    assert one_by_one == ids
+    with_answers = fastmf.onboarding(model, 3, asked=iter(ids), answered=ids[:2])
+    assert not set(with_answers.ids.to_pylist()) & set(ids)
+    shares = shares_beside(model.fitted, np.sort(first.items[:2]))
+    np.testing.assert_array_equal(with_answers.shares, shares[with_answers.items])
+
+
+def test_shares_among_users_who_know_the_same(ratings: Interactions, model: fastmf.ALS) -> None:
+    table = np.zeros((60, 30))
+    table[ratings.users, ratings.items] = 1
+    weights = table[:, [3, 8]].sum(axis=1)
+
+    np.testing.assert_allclose(shares_beside(model.fitted, np.array([3, 8])), weights @ table / weights.sum())
+    np.testing.assert_allclose(shares_beside(model.fitted, NONE), table.mean(axis=0))
 
 
 def test_scale_and_rotation_of_factors_do_not_matter(model: fastmf.ALS) -> None:
@@ -240,6 +267,8 @@ def test_the_answer_as_a_table(model: fastmf.ALS, tmp_path: Path) -> None:
         ({"popularity_weight": float("nan")}, "popularity_weight is nan; expected"),
         ({"allow": "film-001"}, "allow is 'film-001'; expected a list of item ids"),
         ({"deny": {"eve": ["film-001"]}}, "expected a list of item ids"),
+        ({"n": 29, "answered": ["film-001"], "asked": ["film-002"]}, "n is 29, but there are 28 items"),
+        ({"asked": "film-001"}, "asked is 'film-001'; expected a list of item ids"),
         ({"answered": 7}, "answered is 7; expected a list of item ids"),
         (
             {"answered": Interactions.from_arrays(["a", "b"], ["film-001", "film-002"])},
@@ -253,7 +282,7 @@ def test_wrong_parameters(wrong: dict[str, Any], message: str, model: fastmf.ALS
 
 
 def test_ids_of_another_type_and_models_that_are_none(model: fastmf.ALS) -> None:
-    for name in ("allow", "deny", "answered"):
+    for name in ("allow", "deny", "answered", "asked"):
         with pytest.raises(DataError, match=f"column '{name}' has ids of type int64"):
             fastmf.onboarding(model, **{name: [1, 2]})
     with pytest.raises(NotFittedError):

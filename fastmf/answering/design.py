@@ -30,6 +30,19 @@ class Design(NamedTuple):
     gains: Float64Array
 
 
+class History(NamedTuple):
+    """Items that somebody was asked about, each once and in one of these.
+
+    Attributes
+    ----------
+    answered, asked : int32 arrays
+        Those whose answers are known, and those that were asked about in vain.
+    """
+
+    answered: Int32Array
+    asked: Int32Array
+
+
 def directions(fitted: Fitted) -> Float32Array:
     """Return items in coordinates in which users vary alike in all directions and do not correlate.
 
@@ -53,12 +66,37 @@ def directions(fitted: Fitted) -> Float32Array:
     return np.asarray(rows / np.float32(np.sqrt(mean_square)) if mean_square > 0 else np.zeros_like(rows))
 
 
-def choose(rows: FloatArray, weights: Float64Array, n: int, answered: Int32Array, candidates: Int32Array) -> Design:
+def shares_beside(fitted: Fitted, answered: Int32Array) -> Float64Array:
+    """Return, for each item, the share of users who have rated it, among users who resemble somebody who answers.
+
+    A user weighs as much as he has rated items of ``answered``; all users weigh the same where nobody has rated any.
+
+    Returns
+    -------
+    float64 array, shape (n_items,)
+        1 in a model that does not know its training ratings.
+    """
+    counts, seen = fitted.counts, fitted.seen
+    if not counts.are_known:
+        return np.ones(fitted.n_items)
+    is_answered = np.zeros(fitted.n_items, np.bool_)
+    is_answered[answered] = True
+    so_far = np.concatenate([[0], np.cumsum(is_answered[seen.indices])])
+    weights = np.diff(so_far[seen.indptr])
+    total = int(weights.sum())
+    if total == 0:
+        return counts.share_of_users
+    of_ratings = np.repeat(weights, np.diff(seen.indptr))
+    return np.bincount(seen.indices, of_ratings, fitted.n_items) / total
+
+
+def choose(rows: FloatArray, weights: Float64Array, n: int, history: History, candidates: Int32Array) -> Design:
     """Maximise log det M, M = λI + Σ_answered z zᵀ + Σ_j w_j z_j z_jᵀ, greedily over items j.
 
-    Each step takes the item with the largest log(1 + w_j z_jᵀ M⁻¹ z_j), which is what it adds; of items that add the
-    same it takes the first candidate. The variances z_jᵀ M⁻¹ z_j follow from one step to the next by the formula of
-    Sherman and Morrison, in time O(n_items · n_factors).
+    Items that were asked about in vain count like those that are chosen, with w_j. Each step takes the item with the
+    largest log(1 + w_j z_jᵀ M⁻¹ z_j), which is what it adds; of items that add the same it takes the first candidate.
+    The variances z_jᵀ M⁻¹ z_j follow from one step to the next by the formula of Sherman and Morrison, in time
+    O(n_items · n_factors).
 
     Parameters
     ----------
@@ -68,18 +106,18 @@ def choose(rows: FloatArray, weights: Float64Array, n: int, answered: Int32Array
         w, at least 0.
     n : int
         At most the number of candidates.
-    answered : int32 array
-        Items whose answers are known, each once.
+    history : History
     candidates : int32 array
-        Items that may be asked about, each once, and none of those answered.
+        Items that may be asked about, each once, and none of the history.
 
     Returns
     -------
     Design
     """
-    inverse = _inverse(rows[answered].astype(np.float64))
+    inverse = _inverse(rows, weights, history)
     rows, weights = rows[candidates], weights[candidates]
-    variances = _squares(rows) / NOISE if len(answered) == 0 else _products(rows @ inverse.astype(rows.dtype), rows)
+    is_new = not (len(history.answered) or len(history.asked))
+    variances = _squares(rows) / NOISE if is_new else _products(rows @ inverse.astype(rows.dtype), rows)
     chosen, gains = np.empty(n, np.int64), np.empty(n)
     is_open = np.ones(len(rows), np.bool_)
     for step in range(n):
@@ -94,10 +132,11 @@ def choose(rows: FloatArray, weights: Float64Array, n: int, answered: Int32Array
     return Design(candidates[chosen], gains)
 
 
-def _inverse(answered: Float64Array) -> Float64Array:
-    """Return (λI + ZᵀZ)⁻¹."""
-    precision = answered.T @ answered + NOISE * np.eye(answered.shape[1])
-    return np.asarray(np.linalg.inv(precision))
+def _inverse(rows: FloatArray, weights: Float64Array, history: History) -> Float64Array:
+    """Return M⁻¹ before the first choice."""
+    answered, asked = (rows[items].astype(np.float64) for items in history)
+    precision = answered.T @ answered + (asked.T * weights[history.asked]) @ asked
+    return np.asarray(np.linalg.inv(precision + NOISE * np.eye(rows.shape[1])))
 
 
 def _squares(rows: FloatArray) -> Float64Array:

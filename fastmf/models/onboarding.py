@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.asked import read_once
-from fastmf.answering.design import choose, directions
+from fastmf.answering.design import History, choose, directions, shares_beside
 from fastmf.answering.fitted import Fitted
 from fastmf.common.parameters import require_integer, require_number
 from fastmf.errors import ParameterError, named
@@ -33,8 +33,8 @@ class Onboarding:
     items : int32 array, shape (n,)
         Positions in ``item_ids``.
     shares : float64 array, shape (n,)
-        The share of the training users who have rated each: the chance that somebody can answer. 1 where the training
-        ratings are not known.
+        The share of the training users who have rated each: the chance that somebody can answer, given his answers. 1
+        where the training ratings are not known.
     gains : float64 array, shape (n,)
         By how much each is expected to raise log det M; see `onboarding`.
     item_ids : Arrow array
@@ -88,6 +88,7 @@ def onboarding(
     allow: Iterable[Any] | None = None,
     deny: Iterable[Any] | None = None,
     answered: Any = None,
+    asked: Iterable[Any] | None = None,
 ) -> Onboarding:
     """Choose the items to ask a new user about: items that many people know, and that between them tell most.
 
@@ -99,9 +100,11 @@ def onboarding(
     which is the item with the largest w_j z_jᵀ M⁻¹ z_j, and M⁻¹ follows from the step before by the formula of Sherman
     and Morrison. z_j are the factors of the item (with a 1 for the bias of the user) in coordinates in which the users
     of the model vary alike in all directions: so λI is the precision of what is known of a user before he answers, the
-    design is Bayesian, and M is the precision after it. λ is 10 times the mean of ‖z_j‖² over ratings. Answers that are
-    there already count with weight 1 instead of w_j, and their items are not asked again: so questions can go on one by
-    one.
+    design is Bayesian, and M is the precision after it. λ is 10 times the mean of ‖z_j‖² over ratings.
+
+    Questions can go on one by one. Answers that are there already count with weight 1, questions that were asked in
+    vain with w_j, and neither are asked again. π_j is then the share among users who know what the new one knows: a
+    user weighs as much as he has rated items of the answers.
 
     A model whose predictions order items alike for all users, such as `Popularity`, asks about the most popular items.
     A model that comes from another library does not know its training ratings: all items are equally popular then.
@@ -124,8 +127,10 @@ def onboarding(
     allow, deny : list of item ids, optional
         Items that alone may, or may not, be asked about; ids that the model does not know match nothing.
     answered : list of item ids, Interactions, table or SciPy sparse matrix, optional
-        The items of answers that are there already; of ratings, those of one user. Items that were asked in vain belong
-        into ``deny``.
+        The items of answers that are there already; of ratings, those of one user.
+    asked : list of item ids, optional
+        Items that were asked about. Those without an answer were asked in vain; ids that the model does not know match
+        nothing.
 
     Returns
     -------
@@ -157,17 +162,18 @@ def onboarding(
     require_integer("n", n, minimum=1)
     require_number("popularity_weight", popularity_weight, minimum=0)
     fitted = model.fitted
-    known, n_unknown = _answered_items(fitted, answered)
-    shares = fitted.counts.share_of_users if fitted.counts.are_known else np.ones(fitted.n_items)
-    candidates = np.flatnonzero(_may_be_asked(fitted, allow, deny, known)).astype(np.int32)
+    answers, n_unknown = _answered_items(fitted, answered)
+    history = History(answers, np.setdiff1d(_found(fitted, "asked", () if asked is None else asked), answers))
+    candidates = np.flatnonzero(_may_be_asked(fitted, allow, deny, history)).astype(np.int32)
     if n > len(candidates):
         raise ParameterError(
             f"{named('n')} is {n}, but there are {len(candidates)} items to ask about: those that have training "
-            "ratings, are allowed, and are not answered; expected at most as many"
+            "ratings, are allowed, and were not asked about; expected at most as many"
         )
+    shares = shares_beside(fitted, answers)
     candidates = candidates[np.argsort(-shares[candidates], kind="stable")]
     rows = fitted.kept(("onboarding",), partial(directions, fitted))
-    design = choose(rows, shares**popularity_weight, int(n), known, candidates)
+    design = choose(rows, shares**popularity_weight, int(n), history, candidates)
     return Onboarding(design.items, shares[design.items], design.gains, fitted.item_ids, n_unknown)
 
 
@@ -189,15 +195,15 @@ def _answered_items(fitted: Fitted, answered: Any) -> tuple[Int32Array, int]:
 
 
 def _may_be_asked(
-    fitted: Fitted, allow: Iterable[Any] | None, deny: Iterable[Any] | None, known: Int32Array
+    fitted: Fitted, allow: Iterable[Any] | None, deny: Iterable[Any] | None, history: History
 ) -> BoolArray:
-    """Tell which items have training ratings, are allowed and not denied, and have no answer."""
+    """Tell which items have training ratings, are allowed and not denied, and were not asked about."""
     result = fitted.counts.of_items > 0
     if allow is not None:
         result &= np.isin(np.arange(fitted.n_items), _found(fitted, "allow", allow))
     if deny is not None:
         result[_found(fitted, "deny", deny)] = False
-    result[known] = False
+    result[np.concatenate(history)] = False
     return result
 
 

@@ -65,6 +65,7 @@ def ask(model: Any, test: fastmf.Interactions) -> None:
     model.explain(users[0], items[0]).to_text()
     model.explain(users[1], items[1], interactions=test)
     fastmf.onboarding(model, 3, deny=items[:2], answered=items[2:4])
+    fastmf.onboarding(model, 3, deny=items[:2], answered=items[2:4], asked=items[4:5])
     fastmf.evaluate(model, test, k=(3, 5), metrics=METRICS)
     fastmf.evaluate(model, test, exclude=None)
     fastmf.evaluate(model, test, among=dict.fromkeys(users, items), k=3, metrics=OF_USERS, per_user=True)
