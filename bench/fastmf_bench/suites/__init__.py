@@ -50,7 +50,9 @@ SUITES = {
     ),
     "als": Suite(als.run, ("layout", "als", "predict"), "alternating least squares: seconds a sweep"),
     "topk": Suite(
-        topk.run, ("layout", "topk", "als", "fold_in"), "recommending: full scans, trained factors, single queries"
+        topk.run,
+        ("layout", "topk", "als", "fold_in", "rerank"),
+        "recommending: full scans, trained factors, single queries",
     ),
     "serve": Suite(
         serve.run, ("layout", "topk", "als"), "serving: one user at a time from several threads, first request"
