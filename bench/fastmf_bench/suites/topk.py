@@ -28,6 +28,7 @@ RANDOM, LARGE = "random factors", "random factors, 5k × 1M"
 _RANKING = (*fastmf.metrics.RANKING_METRICS, "coverage")
 REAL, _PARTS = "movielens-1m", ("train", "test")
 PRUNED, QUERIES, EVALUATE = "top-10, seen left out", "one query at a time", "evaluate for all users"
+RERANK = "10 of 100, re-ranked"
 MATVEC, RECOMMEND_ALL = "matrix-vector product alone", "fastmf, recommend to all"
 _TRAINED = (("ml-1m", 6040), ("ml-20m", 10_000), ("many-items", 1000))
 _QUERY_ITEMS = 100_000
@@ -56,7 +57,7 @@ class Arrays(NamedTuple):
 
 
 def run(session: Session) -> None:
-    """Race scans of random factors, then of trained factors, then single queries, then whole evaluations."""
+    """Race scans of random factors, then of trained factors, then single queries, evaluations, and re-ranking."""
     quick = session.options.quick
     random = random_arrays(2000 if quick else 20_000, SCORING_ITEMS, session.options.seed)
     folder = random.save(session.options.folder / "topk-random")
@@ -132,6 +133,11 @@ def _race_evaluation(session: Session, shape: Shape) -> None:
     ]
     settings = {"n_factors": N_FACTORS, "k": 10}
     session.race("topk", EVALUATE, problem.name, settings, contestants, Work(shape.n_users, "users"))
+    contestants = [
+        Contestant(f"{OURS}, diversified", "topk.recommend_reranked", {**common, "diversify": 0.3}),
+        Contestant(f"{OURS}, the 100 alone", "topk.recommend_reranked", {**common, "diversify": None}),
+    ]
+    session.race("topk", RERANK, problem.name, settings, contestants, Work(shape.n_users, "users"))
 
 
 def random_arrays(n_users: int, n_items: int, seed: int, n_factors: int = N_FACTORS) -> Arrays:
@@ -199,6 +205,17 @@ def recommend_all(pace: Pace, model: str, n_threads: int) -> dict[str, Any]:
     while pace():
         loaded.recommend(k=10)
     return {"tiles skipped": scan.n_skipped / (scan.n_skipped + scan.n_screened), "pairs scored": scan.n_scored}
+
+
+def recommend_reranked(pace: Pace, model: str, n_threads: int, diversify: float | None) -> dict[str, Any]:
+    """Recommend 10 of the 100 best items to all users, re-ranked; or, without ``diversify``, find these 100 alone."""
+    loaded = fastmf.load(model).set_params(n_threads=n_threads)
+    rerank = None if diversify is None else fastmf.Reranking(diversify=diversify, n_candidates=100)
+    k = 100 if rerank is None else 10
+    found = loaded.recommend(k=k, rerank=rerank)
+    while pace():
+        loaded.recommend(k=k, rerank=rerank)
+    return {"diversity": fastmf.metrics.diversity(found.items[:, :10], loaded.item_factors)}
 
 
 def scan_fastmf(pace: Pace, folder: str, k: int, seen: bool, n_threads: int, pruning: bool) -> dict[str, Any]:
@@ -317,6 +334,7 @@ TASKS: dict[str, Task] = {
     "topk.train_model": train_model,
     "topk.evaluate": evaluate,
     "topk.recommend_all": recommend_all,
+    "topk.recommend_reranked": recommend_reranked,
     "topk.fastmf": scan_fastmf,
     "topk.implicit": scan_implicit,
     "topk.faiss": scan_faiss,
