@@ -63,5 +63,4 @@ def directions_of_features(features: Features, item_ids: pa.Array) -> Directions
 def _of_length_1(factors: Float32Array) -> Float32Array:
     # Squares of large factors are beyond float32.
     norms = np.sqrt(np.einsum("nf,nf->n", factors, factors, dtype=np.float64))[:, np.newaxis]
-    scaled = np.divide(factors, norms, out=np.zeros(factors.shape), where=norms > 0)
-    return np.asarray(scaled, np.float32)
+    return np.asarray(np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0, casting="same_kind"))

@@ -59,7 +59,8 @@ class Reranking:
     n_candidates : int
         Length of the list to choose from, at least k. The whole catalogue if it has fewer items.
     diversify : float
-        θ, from 0 (relevance alone) to 1 (similarity alone). The first item is always the most relevant one.
+        θ, from 0 (relevance alone) to 1 (similarity alone). The first item is the most relevant one, unless its place
+        is explored.
     at_most : dict of str to int, optional
         How many items of the same category a list may have, by column of ``item_features``: ``{"genre": 3}``. An item
         with several categories counts in each of them, and one without any is never left out. A name such as
