@@ -12,6 +12,7 @@ import fastmf
 from fastmf import ALS, BPR, SGD, Bias, ImplicitALS, Interactions, Popularity, SVDpp, testing
 from fastmf.answering.explanation import Explanation, Term
 from fastmf.errors import DataError, ModelError, NotFittedError, ParameterError, UnknownIdError
+from fastmf_kernels.topk.arrays import Rows
 
 TRAIN = testing.power_law(60, 40, 700, n_factors=3, seed=0)
 SIZE = {"n_factors": 6, "n_epochs": 3}
@@ -295,6 +296,15 @@ def test_a_model_without_its_training_ratings_says_so() -> None:
     bias = Bias().fit(TRAIN)
     bias.restore(dataclasses.replace(bias.fitted, values=None), bias.history)
     assert len(bias.explain(user, item).terms) == 3
+
+
+def test_a_model_that_never_had_ratings_says_so() -> None:
+    model = ImplicitALS(**SIZE).fit(TRAIN)
+    nothing = Rows(np.zeros(61, np.int64), np.empty(0, np.int32))
+    model.restore(dataclasses.replace(model.fitted, seen=nothing, values=None), model.history)
+
+    with pytest.raises(ModelError, match=r"the model has no training ratings.*; give the ratings .* as interactions"):
+        model.explain(TRAIN.user_ids[0], TRAIN.item_ids[0])
 
 
 def test_an_unfitted_model_is_refused() -> None:
