@@ -9,9 +9,9 @@ Parquet file, beside its column `item_id`.
 
 import argparse
 
+from fastmf.cli.id_files import typed_id
 from fastmf.cli.options import add_run_options, load_model, positive_integer
 from fastmf.cli.titles import read_titles
-from fastmf.cli.typed_ids import id_of
 from fastmf.common.json_text import to_json
 
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Explain a prediction and print its terms, one per line."""
     model = load_model(parsed.model, parsed)
-    user, item = id_of("--user", parsed.user, model.user_ids), id_of("--item", parsed.item, model.item_ids)
+    user, item = typed_id("--user", parsed.user, model.user_ids), typed_id("--item", parsed.item, model.item_ids)
     titles = {} if parsed.titles is None else read_titles(model, parsed.titles)
     explanation = model.explain(user, item)
     if not parsed.json:
