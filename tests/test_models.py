@@ -948,7 +948,7 @@ def test_partial_fit_says_what_does_not_fit() -> None:
     model.fit(small_ratings())
     before = arrays(model)
 
-    with pytest.raises(DataError, match=r"user_ids of the new ratings are string, the model's are int64; cast them"):
+    with pytest.raises(DataError, match=r"user_ids of the new ratings are string, those of the model int64; cast them"):
         model.partial_fit(Interactions.from_arrays(["a"], ["b"], [1]))
     with pytest.raises(DataError, match="no ratings to train on"):
         model.partial_fit(small_ratings().take(np.arange(0)))

@@ -10,9 +10,13 @@ import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import take_ratings
+from fastmf.answering.side_features import Prior
 from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
+
+Fold = Callable[[CSR, Prior | None], tuple[Float32Array, Float32Array]]
+"""Folds rows of ratings in: takes them and what they are pulled to, and returns factors and biases."""
 
 
 class UserTerms(NamedTuple):
@@ -111,23 +115,26 @@ class Newcomers:
     places : int32 array, shape (n,)
         Rows among the factors of the model; -1 for people it does not know.
     fold : callable
-        Takes some of ``rows``, and returns factors and biases.
+        Takes some of ``rows`` and the prior of these, and returns factors and biases.
     unknown_items : Arrow array
         Outside ids of the rated items that the model does not know, ascending.
     n_unknown_ratings : int
         How many ratings are of those.
     parameters : str
         What ``fold`` depends on beside the model, in words.
+    prior : Prior or None
+        What the factors of each are pulled to, in a model with features of users.
     """
 
     ids: pa.Array
     rows: CSR
     is_cold: BoolArray
     places: Int32Array
-    fold: Callable[[CSR], tuple[Float32Array, Float32Array]]
+    fold: Fold
     unknown_items: pa.Array
     n_unknown_ratings: int
     parameters: str
+    prior: Prior | None = None
 
     @property
     def seen(self) -> Rows:
@@ -144,8 +151,9 @@ class Newcomers:
 
     def terms(self, users: Int32Array) -> UserTerms:
         """Fold people in."""
-        return UserTerms(*self.fold(take_ratings(self.rows, users)))
+        prior = None if self.prior is None else self.prior.take(users)
+        return UserTerms(*self.fold(take_ratings(self.rows, users), prior))
 
     def key(self) -> tuple[npt.NDArray[np.generic], ...]:
         """Return the ratings, and what folding in depends on."""
-        return (*self.rows, np.frombuffer(self.parameters.encode(), np.uint8))
+        return (*self.rows, *(self.prior or ()), np.frombuffer(self.parameters.encode(), np.uint8))

@@ -9,31 +9,42 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.closeness import as_rows
+from fastmf.answering.side_features import SideFeatures
 from fastmf.backend import Kernels
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.predict.arrays import Factors, Link
 from fastmf_kernels.topk.arrays import ItemIndex, Rows
 
 _COUNTED_AT_ONCE = 1 << 22
+SIDES = ("user", "item")
 T = TypeVar("T")
 
 
 class TrainingCounts:
     """How many training ratings users and items have; counted at the first question, and kept.
 
-    A user or item without any is cold: its factors say nothing. Where nobody has any, as in a model that comes from
-    another library, the training ratings are not known: nobody is cold then.
+    A user or item without any is cold, unless its features are known: its factors say nothing. Where nobody has any, as
+    in a model that comes from another library, the training ratings are not known: nobody is cold then.
 
     Parameters
     ----------
     seen : Rows
         The items of each user in the training data.
     n_items : int
+    described_users, described_items : bool arrays or None
+        Who has features that the model has learned from; None for nobody.
     """
 
-    def __init__(self, seen: Rows, n_items: int) -> None:
+    def __init__(
+        self,
+        seen: Rows,
+        n_items: int,
+        described_users: BoolArray | None = None,
+        described_items: BoolArray | None = None,
+    ) -> None:
         self.seen = seen
         self._n_items = n_items
+        self._described_users, self._described_items = described_users, described_items
         self._of_items: Int64Array | None = None
         self._warm_items: tuple[Int32Array | None] | None = None
         self._places: Int32Array | None = None
@@ -56,34 +67,48 @@ class TrainingCounts:
         return counts
 
     @property
+    def is_rated_user(self) -> BoolArray:
+        """Whether a user has a rating, shape (n_users,); True where they are not known."""
+        is_rated = np.asarray(np.diff(self.seen.indptr) > 0)
+        return is_rated if self.are_known else np.ones(len(is_rated), np.bool_)
+
+    @property
     def is_cold_user(self) -> BoolArray:
-        """Whether a user has no rating, shape (n_users,)."""
-        return np.asarray(np.diff(self.seen.indptr) == 0) & self.are_known
+        """Whether a user has neither a rating nor features, shape (n_users,)."""
+        is_unrated = ~self.is_rated_user
+        return is_unrated if self._described_users is None else is_unrated & ~self._described_users
+
+    @property
+    def is_cold_item(self) -> BoolArray:
+        """Whether an item has neither a rating nor features, shape (n_items,)."""
+        is_unrated = np.asarray(self.of_items == 0)
+        return is_unrated if self._described_items is None else is_unrated & ~self._described_items
 
     def are_cold(self, users: Int32Array) -> BoolArray:
-        """Tell which of some users have no rating, shape (n,)."""
-        return np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users]) & self.are_known
+        """Tell which of some users have neither a rating nor features, shape (n,)."""
+        is_unrated = np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users]) & self.are_known
+        return is_unrated if self._described_users is None else is_unrated & ~self._described_users[users]
 
     @property
     def warm_items(self) -> Int32Array | None:
-        """Indices of the items that have ratings, ascending; None if all have."""
+        """Indices of the items that have ratings or features, ascending; None if all have."""
         if self._warm_items is None:
-            warm = np.flatnonzero(self.of_items).astype(np.int32)
+            warm = np.flatnonzero(~self.is_cold_item).astype(np.int32)
             self._warm_items = (None if len(warm) == self._n_items else warm,)
         return self._warm_items[0]
 
     @property
     def places_of_items(self) -> Int32Array:
-        """The place of each item among those that have ratings, -1 for others, int32, shape (n_items,)."""
+        """The place of each item among those that have ratings or features, -1 for others, int32, shape (n_items,)."""
         if self._places is None:
-            is_warm = self.of_items > 0
+            is_warm = ~self.is_cold_item
             self._places = np.where(is_warm, np.cumsum(is_warm) - 1, -1).astype(np.int32)
         return self._places
 
     @property
     def share_of_users(self) -> Float64Array:
         """For each item, the share of the users with ratings who have rated it, shape (n_items,)."""
-        return np.asarray(self.of_items / max(1, int(np.count_nonzero(~self.is_cold_user))))
+        return np.asarray(self.of_items / max(1, int(np.count_nonzero(self.is_rated_user))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +136,8 @@ class Fitted:
     values : float32 array, shape (n_ratings,), or None
         The training ratings, in the order of ``seen``; None in a model that was saved without them. It may be a view
         of one number, and not contiguous.
+    features : dict of str to SideFeatures
+        Those of the side "user" and of the side "item", where the model has learned from them.
     """
 
     factors: Factors
@@ -123,6 +150,7 @@ class Fitted:
     trained_with: dict[str, Any] = field(default_factory=dict)
     counts: TrainingCounts = field(default=None, repr=False)  # type: ignore[assignment]
     values: Float32Array | None = None
+    features: dict[str, SideFeatures] = field(default_factory=dict)
     # All are filled at first use. Two threads may fill an entry at the same time, with equal values.
     _indexes: dict[tuple[str, str, bool], ItemIndex] = field(default_factory=dict, init=False, repr=False)
     _items: dict[str, Float32Array] = field(default_factory=dict, init=False, repr=False)
@@ -130,7 +158,8 @@ class Fitted:
 
     def __post_init__(self) -> None:
         if self.counts is None or self.counts.seen is not self.seen:
-            object.__setattr__(self, "counts", TrainingCounts(self.seen, self.n_items))
+            described = (self.features[side].are_described if side in self.features else None for side in SIDES)
+            object.__setattr__(self, "counts", TrainingCounts(self.seen, self.n_items, *described))
 
     @property
     def n_users(self) -> int:
@@ -188,7 +217,7 @@ class Fitted:
         return self.warm_users() if self.counts.is_cold_user.any() else None
 
     def warm_users(self) -> Int32Array:
-        """Return the indices of the users that have training ratings, ascending."""
+        """Return the indices of the users that have training ratings or features, ascending."""
         return np.flatnonzero(~self.counts.is_cold_user).astype(np.int32)
 
     def _rows(self, kind: str) -> Float32Array:
@@ -212,7 +241,8 @@ class Fitted:
             ours.global_mean,
         )
         state = {name: array.copy() for name, array in self.state.items()}
-        return dataclasses.replace(self, factors=factors, state=state)
+        features = {side: known._replace(weights=known.weights.copy()) for side, known in self.features.items()}
+        return dataclasses.replace(self, factors=factors, state=state, features=features)
 
     def is_finite(self) -> bool:
         """Whether no factor or bias is NaN or infinite."""

@@ -134,7 +134,7 @@ def _limits(content: dict[str, Any], counts: TrainingCounts) -> str:
     lines = [f"A score is {_meaning(content)}."]
     if counts.are_known:
         n_cold_users = int(counts.is_cold_user.sum())
-        n_cold_items = int((counts.of_items == 0).sum())
+        n_cold_items = int(counts.is_cold_item.sum())
         if n_cold_users or n_cold_items:
             lines.append(
                 f"{n_cold_users:,} users and {n_cold_items:,} items have no training rating: these users get no "

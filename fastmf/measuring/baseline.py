@@ -43,7 +43,7 @@ def baseline_of(model: Measurable) -> FittedBaseline | None:
     if not factors.user_factors.shape[1] or ITEM_BASELINE not in fitted.state:
         return None
     if model.is_implicit:
-        n_users = max(1, int(np.count_nonzero(~fitted.counts.is_cold_user)))
+        n_users = max(1, int(np.count_nonzero(fitted.counts.is_rated_user)))
         user_biases, mean = np.zeros_like(factors.user_biases), 0.0
         item_biases = (fitted.state[ITEM_BASELINE].astype(np.float64) / n_users).astype(np.float32)
     else:

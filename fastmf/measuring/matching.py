@@ -40,7 +40,7 @@ class MatchedPairs(NamedTuple):
             users = _look_up(fitted.user_ids, test.user_ids, "test", "user")[users]
             items = _look_up(fitted.item_ids, test.item_ids, "test", "item")[items]
         if cold != "include":
-            users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.of_items == 0)
+            users, items = _without(users, fitted.counts.is_cold_user), _without(items, fitted.counts.is_cold_item)
         return cls(users, items, test.users)
 
     def taking(self, chosen: BoolArray | None) -> "MatchedPairs":
@@ -159,7 +159,7 @@ class Candidates(NamedTuple):
         """Look up candidates in a test part and a model."""
         users = _look_up(test.user_ids, among.user_ids, "among", "user")[among.users]
         items = _look_up(fitted.item_ids, among.item_ids, "among", "item")[among.items]
-        return cls(users, items if cold == "include" else _without(items, fitted.counts.of_items == 0))
+        return cls(users, items if cold == "include" else _without(items, fitted.counts.is_cold_item))
 
     @property
     def n_unknown(self) -> int:

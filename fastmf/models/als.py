@@ -1,6 +1,7 @@
 """Alternating least squares for explicit ratings."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +11,7 @@ from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.errors import ParameterError, named
-from fastmf.models.alternating import AlternatingModel
+from fastmf.models.alternating import AlternatingModel, AlternatingTrainer
 from fastmf.models.bias_terms import baseline_state
 from fastmf.models.explicit_strengths import choose_strengths, names_to_choose, require_strengths, scales_of, scaling_of
 from fastmf.models.hyper_parameters import Chosen
@@ -18,6 +19,7 @@ from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     FixedSide,
     LeastSquares,
+    Ready,
     Side,
     first_item_factors,
     make_exact_solver,
@@ -26,7 +28,9 @@ from fastmf.models.least_squares import (
     moved,
     other_side,
     require_solver,
+    tables_of,
 )
+from fastmf.models.prior_means import Described
 from fastmf.models.training import Record, Trainer, TrainerState
 from fastmf.models.units import deviation_of, make_units, trained_deviation
 from fastmf.reading.interactions import Interactions
@@ -146,8 +150,17 @@ class ALS(AlternatingModel):
     def _open_parameters(self) -> list[str]:
         return names_to_choose(self)
 
+    @property
+    def _n_terms(self) -> int:
+        return self.n_factors + int(self.biases)
+
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        return _ExplicitTrainer(self, ratings, kernels)
+        return self._trainer_of(ratings, kernels, {})
+
+    def _trainer_of(
+        self, ratings: Interactions, kernels: Kernels, features: Mapping[str, Described]
+    ) -> AlternatingTrainer:
+        return _ExplicitTrainer(self, ratings, kernels, features)
 
     def _least_squares(self, fitted: Fitted) -> LeastSquares:
         units = make_units(trained_deviation(fitted.data), has_sigmoid=False)
@@ -227,8 +240,9 @@ class _Explicit(LeastSquares):
 
 
 class _ExplicitTrainer:
-    def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels) -> None:
+    def __init__(self, model: ALS, ratings: Interactions, kernels: Kernels, features: Mapping[str, Described]) -> None:
         self._model, self._n_ratings, self._kernels = model, ratings.n_ratings, kernels
+        self._features = features
         self._solver = make_solver(model, n_free=int(model.biases))
         self.link: Link = make_link(None)
         self.state: dict[str, Float32Array] = baseline_state(ratings)
@@ -241,66 +255,70 @@ class _ExplicitTrainer:
             np.zeros(ratings.n_items, np.float32),
             np.float32(mean if model.biases else 0),
         )
-        self._equations = _Explicit(model, units.deviation, self.factors.global_mean)
+        self.equations = _Explicit(model, units.deviation, self.factors.global_mean)
         p, q, user_biases, item_biases, _ = self.factors
         ratings.lay_out(model.n_threads, both=True)
-        self._users = self._make_side(ratings.by_user, p, user_biases, "user")
-        self._items = self._make_side(ratings.by_item, q, item_biases, "item")
+        self.users = self._make_side(ratings.by_user, p, user_biases, "user")
+        self.items = self._make_side(ratings.by_item, q, item_biases, "item")
         self._is_first_epoch = True
 
     def _make_side(self, rows: CSR, factors: Float32Array, biases: Float32Array, side: str) -> Side:
-        strengths = self._equations.strengths(np.diff(rows.indptr), side)
-        return make_side(rows, self._equations.to_table(factors, biases), strengths, self._kernels, self._solver)
+        strengths = self.equations.strengths(np.diff(rows.indptr), side)
+        table, how = self.equations.to_table(factors, biases), Ready(self._kernels, self._solver)
+        return make_side(rows, table, strengths, how, self._features.get(side))
 
     def run_epoch(self) -> Record:
-        if self._is_first_epoch and not self._users.home.any(axis=1).all():
-            self._half_sweep(self._users, self._items)
+        if self._is_first_epoch and not self.users.home.any(axis=1).all():
+            self._half_sweep(self.users, self.items)
         self._is_first_epoch = False
-        self._half_sweep(self._items, self._users)
-        self._half_sweep(self._users, self._items)
+        self._half_sweep(self.items, self.users)
+        self._half_sweep(self.users, self.items)
         # The loss of the half sweep is not precise enough: where ratings are fitted well, it is a small difference of
         # large sums.
-        terms = self._kernels.as_terms(self._users.table, self._items.table, self.factors, self._equations.unit)
-        squared_error = self._kernels.squared_error(self._users.rows, terms, self.link, self._model.n_threads)
-        penalty = self._penalty(self._users) + self._penalty(self._items)
+        terms = self._kernels.as_terms(self.users.table, self.items.table, self.factors, self.equations.unit)
+        squared_error = self._kernels.squared_error(self.users.rows, terms, self.link, self._model.n_threads)
+        penalty = self._penalty(self.users) + self._penalty(self.items)
         return {"train_rmse": math.sqrt(squared_error / self._n_ratings), "objective": squared_error + penalty}
 
     def to_host(self) -> None:
-        for side in (self._users, self._items):
+        for side in (self.users, self.items):
             self._kernels.to_host(side.table, side.home)
         if self._model.biases:
             p, q, user_biases, item_biases, _ = self.factors
-            for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
-                factors[:], biases[:] = self._equations.from_table(home)
+            for home, factors, biases in ((self.users.home, p, user_biases), (self.items.home, q, item_biases)):
+                factors[:], biases[:] = self.equations.from_table(home)
 
     def from_host(self) -> None:
         if self._model.biases:
             p, q, user_biases, item_biases, _ = self.factors
-            for home, factors, biases in ((self._users.home, p, user_biases), (self._items.home, q, item_biases)):
-                home[:] = self._equations.to_table(factors, biases)
+            for home, factors, biases in ((self.users.home, p, user_biases), (self.items.home, q, item_biases)):
+                home[:] = self.equations.to_table(factors, biases)
         self._move()
 
     def checkpoint(self) -> TrainerState:
-        for side in (self._users, self._items):
+        for side in (self.users, self.items):
             self._kernels.to_host(side.table, side.home)
-        return TrainerState({"user_table": self._users.home, "item_table": self._items.home}, {})
+        return TrainerState(tables_of(self.users, self.items), {})
 
     def resume(self, numbers: dict[str, Any]) -> None:
         self._is_first_epoch = False
         self._move()
 
     def _move(self) -> None:
-        self._users, self._items = (moved(side, self._kernels, self._solver) for side in (self._users, self._items))
+        self.users, self.items = (moved(side, self._kernels, self._solver) for side in (self.users, self.items))
 
     def _half_sweep(self, side: Side, fixed: Side) -> None:
         if self._model.biases:
-            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self._equations.unit)
+            fixed_factors, offsets = self._kernels.split_biases(fixed.table, self.equations.unit)
         else:
-            biases = self.factors.item_biases if side is self._users else self.factors.user_biases
+            biases = self.factors.item_biases if side is self.users else self.factors.user_biases
             fixed_factors, offsets = fixed.table, biases
-        against = FixedSide(fixed_factors, offsets, self._equations.gram, self._equations.weighting)
-        problem = against.problem(side.rows, side.regularization)
+        against = FixedSide(fixed_factors, offsets, self.equations.gram, self.equations.weighting)
+        problem = against.problem(side.rows, side.regularization, side.added(self._kernels))
         self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
     def _penalty(self, side: Side) -> float:
+        """Return Σ λ‖x - m‖² + ρ‖W‖², where m and W are 0 without features."""
+        if side.prior is not None:
+            return side.penalty(self._kernels)
         return float(side.regularization @ self._kernels.squared_norms(side.table, self._model.n_threads))

@@ -3,29 +3,39 @@
 import dataclasses
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
-from fastmf.backend import get_backend
-from fastmf.common.parameters import AUTO
+from fastmf.answering.side_features import Prior, SideFeatures
+from fastmf.backend import Kernels, get_backend
+from fastmf.common.parameters import AUTO, require_number
 from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_share
+from fastmf.models.checkpointing import Run
 from fastmf.models.explaining import Person, Split
 from fastmf.models.factor_model import FactorModel
 from fastmf.models.folding import finite, objective, objective_of
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
-from fastmf.models.least_squares import FixedSide, LeastSquares
+from fastmf.models.least_squares import FixedSide, LeastSquares, Side
+from fastmf.models.prior_means import Described, as_given, choose_regularization, describe_sides
 from fastmf.models.row_updates import Drift, join, refit_rows, share_since_fit, updated
-from fastmf.models.training import Callback, as_held_out_part, as_training_part
+from fastmf.models.training import Callback, Prepared, Trainer, as_held_out_part, as_training_part
+from fastmf.models.warm import WarmPart, WarmTrainer, warm_part
+from fastmf.reading.features import Features
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array
+from fastmf_kernels._types import Float32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
+from fastmf_kernels.predict.arrays import Factors
+
+# The short fit that the strengths of maps of features are chosen by.
+_TRIAL_FACTORS, _TRIAL_EPOCHS = 32, 3
 
 
 class _Folding(NamedTuple):
@@ -35,9 +45,43 @@ class _Folding(NamedTuple):
     fixed: FixedSide
 
 
+class AlternatingTrainer(Trainer, Protocol):
+    """A trainer whose tables of users and of items are sides of least-squares problems."""
+
+    users: Side
+    items: Side
+
+    @property
+    def equations(self) -> LeastSquares:
+        """The problems of its rows."""
+
+
 @dataclass(kw_only=True, eq=False)
 class AlternatingModel(FactorModel):
-    """Base of the models that are trained by alternating least squares."""
+    """Base of the models that are trained by alternating least squares.
+
+    With ``item_features`` or ``user_features`` in `fit`, factors of rows with features are pulled to Wᵀx in place of 0:
+    of x, the features of the row in units of their deviations and a 1, scaled to length 1, and of the map W. The
+    objective has Σ_i λ_i‖q_i - Wᵀx_i‖² + r·mean(λ_i)‖W‖² in the place of Σ_i λ_i‖q_i‖², for these rows, with λ_i
+    min(1, r/3) times what it is without features; the same for users. Every half sweep first takes three steps of
+    conjugate gradients for W. Rows without ratings have the factors Wᵀx (Agarwal, Chen, "Regression-based Latent Factor
+    Models", KDD 2009).
+
+    Parameters
+    ----------
+    item_feature_regularization, user_feature_regularization : float, optional
+        L2 strength of the map of features, above 0: r. None: chosen from the data, so that the map of four fifths of
+        the items (or users) tells the factors of the others best, in a short fit with few factors.
+    """
+
+    item_feature_regularization: float | None = None
+    user_feature_regularization: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("item_feature_regularization", "user_feature_regularization"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), minimum=0, exclusive=True)
 
     objective_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that say what is minimised. A fit keeps their numbers; they hold for its factors until the next."""
@@ -45,6 +89,63 @@ class AlternatingModel(FactorModel):
     @abstractmethod
     def _least_squares(self, fitted: Fitted) -> LeastSquares:
         """Return the problems of rows that join a fitted model; all strengths are numbers."""
+
+    @abstractmethod
+    def _trainer_of(
+        self, ratings: Interactions, kernels: Kernels, features: Mapping[str, Described]
+    ) -> AlternatingTrainer:
+        """Make a trainer of ratings, all of whose users and items have some, with features of these."""
+
+    @property
+    def _n_terms(self) -> int:
+        """Length of the rows of tables: factors, and a bias where there is one."""
+        return self.n_factors
+
+    def _given_features(self, item_features: Any, user_features: Any) -> dict[str, Features]:
+        return as_given(item_features, user_features)
+
+    def _make_warm_trainer(self, ratings: Interactions, run: Run) -> Prepared:
+        if not run.features:
+            return super()._make_warm_trainer(ratings, run)
+        part, kernels = warm_part(ratings), get_backend(self.backend)
+        known = ratings if part is None else part.ratings
+        whole = describe_sides(ratings, run.features, self._n_terms)
+        rows = {} if part is None else {"user": part.users, "item": part.items}
+        sides = {side: features.take(rows[side]) if part else features for side, features in whole.items()}
+        chosen = self.choose_parameters(known) | (run.given or {})
+        chosen |= self._choose_for_features(known, kernels, sides, chosen)
+        model = self._with(chosen)
+        strengths = {side: float(getattr(model, strength_of(side))) for side in whole}
+        whole = {side: features.pulled_by(strengths[side]) for side, features in whole.items()}
+        described = {
+            side: Described(features._replace(pull=whole[side].pull), strengths[side])
+            for side, features in sides.items()
+        }
+        trainer = model._trainer_of(known, kernels, described)
+        if part is None:
+            return Prepared(trainer, chosen, whole)
+        fill = partial(_fill_unrated, trainer.equations, _unrated(whole, part))
+        return Prepared(WarmTrainer(trainer, part, ratings.n_users, ratings.n_items, fill), chosen, whole)
+
+    def _choose_for_features(
+        self, ratings: Interactions, kernels: Kernels, sides: dict[str, SideFeatures], chosen: Chosen
+    ) -> Chosen:
+        """Choose the strengths of maps of features that are not given, by a short fit with few factors."""
+        open_sides = [side for side in sides if getattr(self, strength_of(side)) is None]
+        open_sides = [side for side in open_sides if strength_of(side) not in chosen]
+        if not open_sides:
+            return {}
+        of_trial: Chosen = {"n_factors": min(self.n_factors, _TRIAL_FACTORS), "solver": "cholesky"}
+        trainer = self._with(chosen | of_trial)._trainer_of(ratings, kernels, {})
+        for _ in range(_TRIAL_EPOCHS):
+            trainer.run_epoch()
+        trainer.to_host()
+        found: Chosen = {}
+        for side in open_sides:
+            rows = trainer.users if side == "user" else trainer.items
+            rng = np.random.default_rng([self.seed, len(rows.home)])
+            found[strength_of(side)] = choose_regularization(rows.home, sides[side], rows.strengths, rng)
+        return found
 
     def _trained_with(self, chosen: Chosen) -> dict[str, Any]:
         return super()._trained_with(chosen) | objective(self.get_params(), chosen, self.objective_parameters)
@@ -185,9 +286,52 @@ class AlternatingModel(FactorModel):
 
         return fitted.kept(("fold-in", side, kernels.name), prepare)
 
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _fold_in(
+        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         kernels, folding = get_backend(self.backend), self._folding(fitted, side)
         equations = folding.equations
         with np.errstate(over="ignore", invalid="ignore"):
-            solved = equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads)
+            solved = equations.solve(equations.observed(rows), folding.fixed, side, kernels, self.n_threads, prior)
         return finite(*solved, rows)
+
+
+class _Unrated(NamedTuple):
+    """Rows of a side that have features and no ratings.
+
+    Attributes
+    ----------
+    rows : int64 array, shape (n,)
+        Ascending.
+    features : SideFeatures
+        Of these rows.
+    """
+
+    rows: Int64Array
+    features: SideFeatures
+
+
+def _unrated(features: Mapping[str, SideFeatures], part: WarmPart) -> dict[str, _Unrated]:
+    """Return the rows of each side that have features, but no ratings to train on."""
+    found = {}
+    for side, known in features.items():
+        is_meant = known.are_described
+        is_meant[part.users if side == "user" else part.items] = False
+        rows = np.flatnonzero(is_meant)
+        found[side] = _Unrated(rows, known.take(rows))
+    return found
+
+
+def _fill_unrated(equations: LeastSquares, unrated: Mapping[str, _Unrated], factors: Factors) -> None:
+    """Set the factors and biases of rows without ratings to what their features say."""
+    for side, (rows, features) in unrated.items():
+        if len(rows):
+            means = equations.feasible(features.prior(features.rows).means)
+            of_side = (factors.user_factors, factors.user_biases)
+            vectors, biases = of_side if side == "user" else (factors.item_factors, factors.item_biases)
+            vectors[rows], biases[rows] = equations.from_table(means)
+
+
+def strength_of(side: str) -> str:
+    """Return the name of the parameter that is the strength of the map of features of a side."""
+    return f"{side}_feature_regularization"

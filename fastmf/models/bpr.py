@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.side_features import Prior
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_integer
 from fastmf.models.descent import DescentModel
@@ -86,7 +87,9 @@ class BPR(DescentModel):
         """Return γ and λ where they are ``"auto"``."""
         return choose_for_ranking(self)
 
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _fold_in(
+        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         return fold_in_pairs(folding_of(self, as_trained(self, fitted), fitted, side), rows)
 
     def _split(self, fitted: Fitted, person: Person, item: int) -> Split:

@@ -6,9 +6,10 @@ ratings and parameters, and how a trainer gets back to where it was.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,10 @@ from fastmf.common.progress import show_line
 from fastmf.errors import DataError, FastMFError, OutputError, ParameterError, named
 from fastmf.keeping import checkpoints
 from fastmf.keeping.checkpoints import CONTENT, Checkpoint, damaged
-from fastmf.models.fingerprints import difference, fingerprint_of, fingerprint_of_start
+from fastmf.models.fingerprints import difference, fingerprint_of, fingerprint_of_features, fingerprint_of_start
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.training import Callback, Record, Resumable, best_record
+from fastmf.reading.features import Features
 from fastmf.reading.interactions import Interactions
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ _DATA: tuple[tuple[str, str, type[FastMFError]], ...] = (
     ("ratings", "ratings", DataError),
     ("validation", "ratings to validate on", DataError),
     ("start", "factors to begin at", ParameterError),
+    ("item_features", "features of items", DataError),
+    ("user_features", "features of users", DataError),
 )
 _ADVICE = f"or use another directory for {named('checkpoint')}"
 
@@ -188,6 +192,8 @@ class Run(NamedTuple):
         What stands in the place of some of what is chosen.
     n_restarts : int
         How often training has begun again.
+    features : dict of str to Features
+        What is known of items and of users beside their ratings, by side.
     """
 
     held_out: Interactions | None
@@ -196,6 +202,7 @@ class Run(NamedTuple):
     checkpoints: Checkpoints | None = None
     given: Chosen | None = None
     n_restarts: int = 0
+    features: Mapping[str, Features] = MappingProxyType({})
 
     def again(self, given: Chosen) -> "Run":
         """Return the run that begins again, with other choices."""
@@ -277,6 +284,7 @@ def _identity_of(model: "Model", ratings: Interactions, run: Run) -> dict[str, A
         "ratings": fingerprint_of(ratings),
         "validation": None if run.held_out is None else fingerprint_of(run.held_out),
         "start": None if run.start is None else fingerprint_of_start(run.start),
+        **{f"{side}_features": fingerprint_of_features(features) for side, features in run.features.items()},
     }
 
 
@@ -306,13 +314,13 @@ def _require_same(found: Checkpoint, identity: dict[str, Any], directory: Any) -
             f"{_ADVICE[3:]}"
         )
     for name, what, kind in _DATA:
-        now = identity[name]
-        if now is None and before[name] is not None:
+        now = identity.get(name)
+        if now is None and before.get(name) is not None:
             raise kind(f"{there} was made with {what}, and there is no {named(name)} now; give it, {_ADVICE}")
-        if now is not None and before[name] is None:
+        if now is not None and before.get(name) is None:
             raise kind(f"{there} was made without {what}, and {named(name)} is given now; leave it out, {_ADVICE}")
     for name, what, kind in _DATA:  # now: ratings that lack what is held out differ, too, and tell less
-        now = identity[name]
+        now = identity.get(name)
         other = None if now is None else difference(before[name], now)
         if other is not None:
             raise kind(f"{there} was made with other {what}: now {named(name)} has {other}; give the same, {_ADVICE}")
@@ -348,4 +356,6 @@ def _arrays_of(fitted: Fitted) -> dict[str, npt.NDArray[Any]]:
     """Return everything of a fitted model that training changes, by names for files."""
     p, q, user_biases, item_biases, _ = fitted.factors
     state = {f"state_{name}": array for name, array in fitted.state.items()}
-    return {"user_factors": p, "item_factors": q, "user_biases": user_biases, "item_biases": item_biases} | state
+    weights = {f"{side}_weights": known.weights for side, known in fitted.features.items()}
+    factors = {"user_factors": p, "item_factors": q, "user_biases": user_biases, "item_biases": item_biases}
+    return factors | state | weights

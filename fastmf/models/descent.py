@@ -168,7 +168,9 @@ class DescentModel(FactorModel):
             trainer = self._with(chosen)._make_trainer(more, get_backend(self.backend), start)
             if whole is not None:
                 sizes = {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)}
-                trainer = WarmTrainer(trainer, WarmPart(more, whole.users, whole.items), **sizes)
+                trainer = WarmTrainer(
+                    trainer, WarmPart(more, whole.users, whole.items), sizes["n_users"], sizes["n_items"]
+                )
                 start = dataclasses.replace(
                     start,
                     user_ids=whole.user_ids,

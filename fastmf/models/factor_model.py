@@ -16,15 +16,17 @@ from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, require_integer, require_number_or_auto
 from fastmf.common.progress import Progress
 from fastmf.common.work_log import logged
-from fastmf.errors import named
+from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_data, advise_on_fit
 from fastmf.models.base import Model
 from fastmf.models.checkpointing import Reached, Run, checkpointed, ending
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
+from fastmf.models.prior_means import with_described
 from fastmf.models.starting import as_start, begin
 from fastmf.models.training import (
     Callback,
+    Prepared,
     Record,
     Trainer,
     as_held_out_part,
@@ -35,6 +37,7 @@ from fastmf.models.training import (
     make_fitted,
 )
 from fastmf.models.warm import WarmTrainer, warm_part
+from fastmf.reading.features import Features
 from fastmf.reading.interactions import Interactions
 from fastmf.reading.parquet import PathLike
 
@@ -98,6 +101,8 @@ class FactorModel(Model):
         checkpoint: PathLike | None = None,
         checkpoint_every: int = 1,
         start: Model | None = None,
+        item_features: Any = None,
+        user_features: Any = None,
     ) -> Self:
         """Train on ratings.
 
@@ -130,6 +135,10 @@ class FactorModel(Model):
             A fitted model of the same class, with as many factors: training begins at its factors and biases, and at
             the step sizes that it has reached, matched by outside ids. What it does not know begins as in any fit, and
             what ``ratings`` do not have is gone. Strengths and the baseline are those of ``ratings``.
+        item_features, user_features : Features or table, optional
+            What is known of items, or of users; `ALS` and `ImplicitALS` learn from it. The items and users that only
+            features know become part of the model: they can be predicted, recommended and allowed. A table, of
+            pyarrow, pandas or polars, has a row for each ``item_id`` or ``user_id``; see `Features.from_arrow`.
 
         Returns
         -------
@@ -138,10 +147,12 @@ class FactorModel(Model):
         Raises
         ------
         DataError
-            If the ratings do not suit the model, or the checkpoint is of other ratings.
+            If the ratings do not suit the model, or the checkpoint is of other ratings. If no item (or user) with a
+            rating has features, or ids are of another type.
         ParameterError
-            If ``y`` is given. If ``patience`` is set and there is no validation set. If the checkpoint is of another
-            model, of other parameters or another start, or of more epochs. If ``start`` is of another kind.
+            If ``y`` is given. If features are given to a model that takes none. If ``patience`` is set and there is no
+            validation set. If the checkpoint is of another model, of other parameters or another start, or of more
+            epochs. If ``start`` is of another kind.
         ModelError, OutputError
             If the checkpoint is damaged; if one cannot be written. The one before is untouched then.
         DivergenceError
@@ -164,9 +175,10 @@ class FactorModel(Model):
         >>> more.history[0]["objective"] <= first.history[-1]["objective"]
         True
         """
-        interactions = as_training_part(ratings, y)
+        features = self._given_features(item_features, user_features)
+        interactions = with_described(as_training_part(ratings, y), features)
         held_out = as_held_out_part(validation, self.patience)
-        run = Run(held_out, list(callbacks), as_start(self, start))
+        run = Run(held_out, list(callbacks), as_start(self, start), features=features)
         sizes = interactions.n_users, interactions.n_items, interactions.n_ratings
         with (
             logged(self._work_in_words(*sizes)),
@@ -182,21 +194,32 @@ class FactorModel(Model):
 
     def _fit(self, ratings: Interactions, run: Run) -> None:
         """Train from the start, or from a checkpoint on."""
-        trainer, chosen = self._make_warm_trainer(ratings, run.given or {})
+        trainer, chosen, features = self._make_warm_trainer(ratings, run)
         if run.start is not None:
             begin(trainer, ratings, run.start, nonnegative=getattr(self, "nonnegative", False))
+        fitted = make_fitted(trainer, ratings, self._trained_with(chosen), features)
         with self._in_progress() as show:
-            self._keep(self._run(trainer, make_fitted(trainer, ratings, self._trained_with(chosen)), run, show))
+            self._keep(self._run(trainer, fitted, run, show))
 
-    def _make_warm_trainer(self, ratings: Interactions, given: Chosen) -> tuple[Trainer, Chosen]:
+    def _given_features(self, item_features: Any, user_features: Any) -> dict[str, Features]:
+        """Return the features that a fit is given, by side."""
+        for name, given in (("item_features", item_features), ("user_features", user_features)):
+            if given is not None:
+                raise ParameterError(
+                    f"{type(self).__name__} does not learn from {named(name)}; expected ALS or ImplicitALS, or no "
+                    "features"
+                )
+        return {}
+
+    def _make_warm_trainer(self, ratings: Interactions, run: Run) -> Prepared:
         """Return a trainer of the users and items that have ratings, and the parameters chosen for them."""
         part, kernels = warm_part(ratings), get_backend(self.backend)
         known = ratings if part is None else part.ratings
-        chosen = self.choose_parameters(known) | given
+        chosen = self.choose_parameters(known) | (run.given or {})
         trainer = self._with(chosen)._make_trainer(known, kernels)
         if part is not None:
             trainer = WarmTrainer(trainer, part, ratings.n_users, ratings.n_items)
-        return trainer, chosen
+        return Prepared(trainer, chosen, {})
 
     def with_numbers(self, ratings: Interactions) -> Self:
         """Return an unfitted model with the numbers that `fit` would choose from ratings, in place of ``"auto"``."""

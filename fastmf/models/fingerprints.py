@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastmf.answering.fitted import Fitted
+from fastmf.reading.features import Features
 from fastmf.reading.interactions import Interactions
 
 Fingerprint = dict[str, Any]
@@ -44,6 +45,17 @@ def fingerprint_of_start(start: Fitted) -> Fingerprint:
         "item ids": digest_of_ids(start.item_ids),
         "factors": _digest(*start.factors[:4]),
         "state": _digest(*(start.state[name] for name in sorted(start.state))),
+    }
+
+
+def fingerprint_of_features(features: Features) -> Fingerprint:
+    """Return counts and checksums of features and their names."""
+    return {
+        "n_ids": len(features),
+        "n_features": features.n_features,
+        "ids": digest_of_ids(features.ids),
+        "names": digest_of_ids(pa.array(features.names, pa.large_string())),
+        "values": _digest(*features.rows, features.is_numeric),
     }
 
 

@@ -8,9 +8,13 @@ import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import ratings_of_pairs
-from fastmf.errors import DataError
+from fastmf.answering.side_features import Prior
+from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading import ids
-from fastmf.reading.interactions import Interactions
+from fastmf.reading.features import Features, as_features
+from fastmf.reading.id_spaces import widened
+from fastmf.reading.interactions import Interactions, as_interactions
+from fastmf.reading.sparse_rows import stacked, take_rows
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -94,7 +98,7 @@ def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:
         If ids are integers on one side and strings on the other.
     """
     rows, columns, row_ids, column_ids = ratings.users, ratings.items, ratings.user_ids, ratings.item_ids
-    known_ids, column, is_cold = fitted.item_ids, "item_ids", fitted.counts.of_items == 0
+    known_ids, column, is_cold = fitted.item_ids, "item_ids", fitted.counts.is_cold_item
     if side == "item":
         rows, columns, row_ids, column_ids = columns, rows, column_ids, row_ids
         known_ids, column, is_cold = fitted.user_ids, "user_ids", fitted.counts.is_cold_user
@@ -105,6 +109,76 @@ def match(fitted: Fitted, ratings: Interactions, side: str) -> Matched:
     made, values = ratings_of_pairs(rows[kept], found[kept], ratings.ratings[kept], len(row_ids), len(known_ids))
     unknown = column_ids.take(pa.array(np.unique(columns[~kept])))
     return Matched(row_ids, CSR(*made, values), unknown, int(np.count_nonzero(~kept)))
+
+
+def described_too(interactions: Any, features: Any, side: str, fitted: Fitted) -> tuple[Interactions, Features | None]:
+    """Return ratings whose users (or items) are also those of features, and the features.
+
+    Parameters
+    ----------
+    interactions : Interactions, table, SciPy sparse matrix, or None
+        None for no ratings, if there are features.
+    features : Features, table, or None
+    side : {"user", "item"}
+        What the features are of.
+    fitted : Fitted
+        The model that they are for.
+
+    Raises
+    ------
+    ParameterError, DataError
+        If either is something else, or ids are of another type.
+    """
+    if features is None:
+        return as_interactions(interactions, "interactions"), None
+    given = as_features(features, "features", f"{side}_id")
+    if interactions is None:
+        nothing, ids_of = np.zeros(0, np.int32), {side: given.ids}
+        ratings = Interactions(
+            nothing,
+            nothing,
+            np.zeros(0, np.float32),
+            None,
+            ids_of.get("user", fitted.user_ids),
+            ids_of.get("item", fitted.item_ids),
+        )
+        return ratings, given
+    ratings = as_interactions(interactions, "interactions")
+    ids_of = {side: given.ids}
+    return widened(ratings, ids_of.get("user"), ids_of.get("item"), "features"), given
+
+
+def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> Prior | None:
+    """Return what users (or items) are pulled to; None in a model without features of this side.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    row_ids : Arrow array
+        Their outside ids.
+    side : {"user", "item"}
+    given : Features or None
+        What is known of some of them. The others have the features of the fit, if they were in it.
+
+    Raises
+    ------
+    ParameterError
+        If features are given, and the model was trained without features of this side.
+    """
+    known = fitted.features.get(side)
+    if known is None:
+        if given is None:
+            return None
+        raise ParameterError(
+            f"{named('features')} are given, but the model was trained without {side}_features; leave them out, or "
+            f"train with fit(..., {side}_features=...)"
+        )
+    places = ids.look_up(fitted.user_ids if side == "user" else fitted.item_ids, row_ids, f"{side}_ids")
+    if given is None:
+        return known.prior(take_rows(known.rows, places))
+    rows, _ = known.columns.encode(given)
+    both, new = stacked(known.rows, rows), given.positions(row_ids)
+    return known.prior(take_rows(both, np.where(new >= 0, new + len(known.rows.indptr) - 1, places)))
 
 
 def finite(factors: Float32Array, biases: Float32Array, rows: CSR) -> tuple[Float32Array, Float32Array]:

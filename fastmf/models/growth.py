@@ -15,7 +15,7 @@ from fastmf.errors import DataError
 from fastmf.models.training import describe, first_factors, first_state
 from fastmf.models.units import trained_deviation
 from fastmf.models.warm import warm_part
-from fastmf.reading import ids
+from fastmf.reading.id_spaces import Merged, merge
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
@@ -73,14 +73,6 @@ class Whole(NamedTuple):
         return whole
 
 
-class _Space(NamedTuple):
-    """The ids of a model and of more ratings merged, and the positions of either among them."""
-
-    ids: pa.Array
-    of_model: Int32Array
-    of_ratings: Int32Array
-
-
 def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_threads: int | None) -> Grown:
     """Bring a fitted model and more ratings to one id space.
 
@@ -115,8 +107,8 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     users = _merged(fitted.user_ids, ratings.user_ids, "user_ids")
     items = _merged(fitted.item_ids, ratings.item_ids, "item_ids")
     more = Interactions(
-        users.of_ratings[ratings.users],
-        items.of_ratings[ratings.items],
+        users.of_second[ratings.users],
+        items.of_second[ratings.items],
         ratings.ratings,
         ratings.timestamps,
         users.ids,
@@ -140,7 +132,7 @@ def grow(fitted: Fitted, ratings: Interactions, init_scale: float, seed: int, n_
     seen, values = _seen(fitted, users, items, more)
     figures, trained_with = _figures(fitted, more), fitted.trained_with
     start = Fitted(factors, fitted.link, users.ids, items.ids, seen, figures, state, trained_with, values=values)
-    return Grown(start, more, whole, users.of_model, items.of_model)
+    return Grown(start, more, whole, users.of_first, items.of_first)
 
 
 def _no_factors(shape: tuple[int, int], *_: object) -> Float32Array:
@@ -150,7 +142,7 @@ def _no_factors(shape: tuple[int, int], *_: object) -> Float32Array:
 def _whole(fitted: Fitted, ratings: Interactions) -> Whole | None:
     """Return all ids of either, and which of them have ratings; None if neither has ids without ratings."""
     counts = fitted.counts
-    is_warm_user, is_warm_item = ~counts.is_cold_user, counts.of_items > 0
+    is_warm_user, is_warm_item = counts.is_rated_user, counts.of_items > 0
     rated_users, rated_items = np.unique(ratings.users), np.unique(ratings.items)
     all_are_warm = is_warm_user.all() and is_warm_item.all()
     if all_are_warm and len(rated_users) == ratings.n_users and len(rated_items) == ratings.n_items:
@@ -160,15 +152,15 @@ def _whole(fitted: Fitted, ratings: Interactions) -> Whole | None:
     return Whole(
         users.ids,
         items.ids,
-        np.union1d(users.of_model[is_warm_user], users.of_ratings[rated_users]).astype(np.int64),
-        np.union1d(items.of_model[is_warm_item], items.of_ratings[rated_items]).astype(np.int64),
+        np.union1d(users.of_first[is_warm_user], users.of_second[rated_users]).astype(np.int64),
+        np.union1d(items.of_first[is_warm_item], items.of_second[rated_items]).astype(np.int64),
     )
 
 
 def _without_cold(fitted: Fitted) -> Fitted:
     """Return a fitted model without the users and items that have no ratings."""
     counts, factors, seen = fitted.counts, fitted.factors, fitted.seen
-    users, items = fitted.warm_users(), np.flatnonzero(counts.of_items)
+    users, items = np.flatnonzero(counts.is_rated_user), np.flatnonzero(counts.of_items)
     return Fitted(
         Factors(
             factors.user_factors[users],
@@ -180,7 +172,7 @@ def _without_cold(fitted: Fitted) -> Fitted:
         fitted.link,
         fitted.user_ids.take(pa.array(users)),
         fitted.item_ids.take(pa.array(items)),
-        Rows(np.append(seen.indptr[users], seen.indptr[-1]), counts.places_of_items[seen.indices]),
+        Rows(np.append(seen.indptr[users], seen.indptr[-1]), _numbers(items, fitted.n_items)[seen.indices]),
         fitted.data,
         {name: array[users if name.startswith("user_") else items] for name, array in fitted.state.items()},
         fitted.trained_with,
@@ -188,26 +180,28 @@ def _without_cold(fitted: Fitted) -> Fitted:
     )
 
 
-def _merged(known: pa.Array, given: pa.Array, column: str) -> _Space:
-    if pa.types.is_int64(known.type) != pa.types.is_int64(given.type):
-        raise DataError(f"{column} of the new ratings are {given.type}, the model's are {known.type}; cast them first")
-    kind = pa.int64() if pa.types.is_int64(known.type) else pa.large_string()
-    both = pa.chunked_array([known.cast(kind), given.cast(kind)])
-    places, vocabulary = ids.encode(both, column)
-    return _Space(vocabulary, places[: len(known)], places[len(known) :])
+def _numbers(rows: Int64Array, n_rows: int) -> Int32Array:
+    """Return the number of each row among the chosen ones, -1 for the others."""
+    numbers = np.full(n_rows, -1, np.int32)
+    numbers[rows] = np.arange(len(rows), dtype=np.int32)
+    return numbers
 
 
-def _spread(array: Float32Array, space: _Space, target: Float32Array) -> Float32Array:
-    target[space.of_model] = array
+def _merged(known: pa.Array, given: pa.Array, column: str) -> Merged:
+    return merge(known, given, ("the model", "the new ratings"), column)
+
+
+def _spread(array: Float32Array, space: Merged, target: Float32Array) -> Float32Array:
+    target[space.of_first] = array
     return target
 
 
-def _seen(fitted: Fitted, users: _Space, items: _Space, more: Interactions) -> tuple[Rows, Float32Array | None]:
+def _seen(fitted: Fitted, users: Merged, items: Merged, more: Interactions) -> tuple[Rows, Float32Array | None]:
     """Return the ratings of both, of which a new one replaces an old one; no values if the model has kept none."""
     # Merging keeps ids in their order, so rows and columns of the model stay in theirs.
     counts = np.zeros(more.n_users + 1, np.int64)
-    counts[users.of_model + 1] = np.diff(fitted.seen.indptr)
-    before = Rows(np.cumsum(counts), items.of_model[fitted.seen.indices])
+    counts[users.of_first + 1] = np.diff(fitted.seen.indptr)
+    before = Rows(np.cumsum(counts), items.of_first[fitted.seen.indices])
     if fitted.values is None:
         return union(before, Rows(more.by_user.indptr, more.by_user.indices), more.n_items), None
     indptr, indices, values = merged_ratings(CSR(*before, fitted.values), more.by_user, more.n_items)

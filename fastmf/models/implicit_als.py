@@ -1,6 +1,7 @@
 """Alternating least squares for implicit feedback: iALS."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +10,14 @@ import numpy as np
 from fastmf.answering.fitted import Fitted
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_choice, require_number, require_number_or_auto
-from fastmf.models.alternating import AlternatingModel
+from fastmf.models.alternating import AlternatingModel, AlternatingTrainer
+from fastmf.models.checkpointing import Run
 from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.least_squares import (
     KERNEL_VARIANTS,
     FixedSide,
     LeastSquares,
+    Ready,
     Side,
     first_item_factors,
     make_exact_solver,
@@ -23,8 +26,11 @@ from fastmf.models.least_squares import (
     moved,
     other_side,
     require_solver,
+    tables_of,
 )
+from fastmf.models.prior_means import Described
 from fastmf.models.training import (
+    Prepared,
     Record,
     Trainer,
     TrainerState,
@@ -182,12 +188,17 @@ class ImplicitALS(AlternatingModel):
         found = {"unobserved_weight": number(model.unobserved_weight), "regularization": strength}
         return {name: found[name] for name in self.auto_parameters()}
 
-    def _make_warm_trainer(self, ratings: Interactions, given: Chosen) -> tuple[Trainer, Chosen]:
+    def _make_warm_trainer(self, ratings: Interactions, run: Run) -> Prepared:
         require_chosen(ratings)
-        return super()._make_warm_trainer(_observed_part(ratings, self.n_threads), given)
+        return super()._make_warm_trainer(_observed_part(ratings, self.n_threads), run)
 
     def _make_trainer(self, ratings: Interactions, kernels: Kernels) -> Trainer:
-        return _ImplicitTrainer(self, ratings, kernels)
+        return self._trainer_of(ratings, kernels, {})
+
+    def _trainer_of(
+        self, ratings: Interactions, kernels: Kernels, features: Mapping[str, Described]
+    ) -> AlternatingTrainer:
+        return _ImplicitTrainer(self, ratings, kernels, features)
 
     def _least_squares(self, fitted: Fitted) -> LeastSquares:
         return _Implicit(self, *_observed_sizes(fitted))
@@ -228,7 +239,7 @@ def _observed_sizes(fitted: Fitted) -> tuple[int, int]:
     """Return how many users and items of a fitted model have an observed cell."""
     counts, values, seen = fitted.counts, fitted.values, fitted.seen
     if values is None or values.strides == (0,) or values.all():
-        return int(np.count_nonzero(~counts.is_cold_user)), int(np.count_nonzero(counts.of_items))
+        return int(np.count_nonzero(counts.is_rated_user)), int(np.count_nonzero(counts.of_items))
     is_observed = values != 0
     before = np.concatenate([[0], np.cumsum(is_observed)])[seen.indptr]
     of_items = np.bincount(seen.indices[is_observed], minlength=fitted.n_items)
@@ -277,8 +288,10 @@ class _Implicit(LeastSquares):
 
 
 class _ImplicitTrainer:
-    def __init__(self, model: ImplicitALS, ratings: Interactions, kernels: Kernels) -> None:
-        self._model, self._kernels = model, kernels
+    def __init__(
+        self, model: ImplicitALS, ratings: Interactions, kernels: Kernels, features: Mapping[str, Described]
+    ) -> None:
+        self._model, self._kernels, self._features = model, kernels, features
         self.link: Link = make_link(None)
         self.state: dict[str, Float32Array] = popularity_state(ratings)
         self.factors = Factors(
@@ -289,11 +302,11 @@ class _ImplicitTrainer:
             np.float32(0),
         )
         self._solver = make_solver(model)
-        self._equations = _Implicit(model, ratings.n_users, ratings.n_items)
+        self.equations = _Implicit(model, ratings.n_users, ratings.n_items)
         ratings.lay_out(model.n_threads, both=True)
-        self._users = self._make_side(ratings.by_user, self.factors.user_factors, "user")
-        self._items = self._make_side(ratings.by_item, self.factors.item_factors, "item")
-        weighting, liked = self._equations.weighting, ratings.by_user.values[ratings.by_user.values > 0]
+        self.users = self._make_side(ratings.by_user, self.factors.user_factors, "user")
+        self.items = self._make_side(ratings.by_item, self.factors.item_factors, "item")
+        weighting, liked = self.equations.weighting, ratings.by_user.values[ratings.by_user.values > 0]
         target, target_slope = float(weighting.target), float(weighting.target_slope)
         # Σ_S w p², where p is 0 for dislikes.
         self._total_target = target * len(liked) + target_slope * float(liked.sum(dtype=np.float64))
@@ -301,33 +314,31 @@ class _ImplicitTrainer:
         self._is_first_epoch = True
 
     def _make_side(self, rows: CSR, factors: Float32Array, side: str) -> Side:
-        strengths = self._equations.strengths(np.diff(rows.indptr), side)
-        return make_side(rows, factors, strengths, self._kernels, self._solver)
+        strengths = self.equations.strengths(np.diff(rows.indptr), side)
+        return make_side(rows, factors, strengths, Ready(self._kernels, self._solver), self._features.get(side))
 
     def run_epoch(self) -> Record:
-        if self._is_first_epoch and not self._users.home.any(axis=1).all():
-            self._half_sweep(self._users, self._items)
+        if self._is_first_epoch and not self.users.home.any(axis=1).all():
+            self._half_sweep(self.users, self.items)
         self._is_first_epoch = False
-        self._half_sweep(self._items, self._users)
-        losses = self._half_sweep(self._users, self._items)
+        self._half_sweep(self.items, self.users)
+        losses = self._half_sweep(self.users, self.items)
         user_squares, item_squares = (
-            self._kernels.squared_norms(side.table, self._model.n_threads) for side in (self._users, self._items)
+            self._kernels.squared_norms(side.table, self._model.n_threads) for side in (self.users, self.items)
         )
         self._clear_if_collapsed(float(user_squares.sum()) * float(item_squares.sum()))
         return {"objective": self._objective(losses, item_squares)}
 
     def to_host(self) -> None:
-        for side in (self._users, self._items):
+        for side in (self.users, self.items):
             self._kernels.to_host(side.table, side.home)
 
     def from_host(self) -> None:
-        self._users, self._items = (moved(side, self._kernels, self._solver) for side in (self._users, self._items))
+        self.users, self.items = (moved(side, self._kernels, self._solver) for side in (self.users, self.items))
 
     def checkpoint(self) -> TrainerState:
         self.to_host()
-        return TrainerState(
-            {"user_table": self._users.home, "item_table": self._items.home}, {"first_size": self._first_size}
-        )
+        return TrainerState(tables_of(self.users, self.items), {"first_size": self._first_size})
 
     def resume(self, numbers: dict[str, Any]) -> None:
         self._is_first_epoch = False
@@ -335,9 +346,9 @@ class _ImplicitTrainer:
         self.from_host()
 
     def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
-        biases = self.factors.item_biases if side is self._users else self.factors.user_biases
-        against = self._equations.against_table(fixed.table, biases, self._kernels, self._model.n_threads)
-        problem = against.problem(side.rows, side.regularization)
+        biases = self.factors.item_biases if side is self.users else self.factors.user_biases
+        against = self.equations.against_table(fixed.table, biases, self._kernels, self._model.n_threads)
+        problem = against.problem(side.rows, side.regularization, side.added(self._kernels))
         return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
     def _objective(self, user_losses: Float64Array, item_squares: Float64Array) -> float:
@@ -346,8 +357,11 @@ class _ImplicitTrainer:
         With the items fixed, the sum is Σ_u (p_uᵀA p_u - 2bᵀp_u) + Σ_S t + Σ_i λ_i‖q_i‖², with A and b of user u's
         normal equations: A holds all cells and the user's own penalty.
         """
-        penalty = float(self._items.strengths @ item_squares)
-        return float(user_losses.sum()) + self._total_target + penalty
+        if self.items.prior is None:
+            penalty = float(self.items.strengths @ item_squares)
+        else:
+            penalty = self.items.penalty(self._kernels)
+        return float(user_losses.sum()) + self._total_target + penalty + self.users.penalty_of_means()
 
     def _clear_if_collapsed(self, size: float) -> None:
         """Set all factors to 0 where ``size``, ‖P‖²‖Q‖², is a tiny share of what it was after the first epoch.
@@ -359,6 +373,8 @@ class _ImplicitTrainer:
         """
         self._first_size = self._first_size or size
         if 0 < size < _COLLAPSED**2 * self._first_size:
-            for side in (self._users, self._items):
+            for side in (self.users, self.items):
                 side.home.fill(0)
+                if side.prior is not None:
+                    side.prior.weights.fill(0)
             self.from_host()

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastmf.answering.side_features import Prior
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError, named
+from fastmf.models.prior_means import Described, PriorMeans
 from fastmf.models.training import first_factors
 from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
-from fastmf_kernels.als.arrays import EXACTLY, HalfSweep, Solver, Table, Weighting
+from fastmf_kernels.als.arrays import EXACTLY, NOTHING_ADDED, HalfSweep, Solver, Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
 
@@ -37,6 +39,8 @@ class Side(NamedTuple):
         λ of each row.
     regularization : float32 array, shape (n_rows,)
         The same λ, rounded to what kernels take.
+    prior : PriorMeans or None
+        What rows are pulled to; None: to 0.
     """
 
     rows: CSR
@@ -44,11 +48,55 @@ class Side(NamedTuple):
     table: Table
     strengths: Float64Array
     regularization: Float32Array
+    prior: PriorMeans | None = None
+
+    def added(self, kernels: Kernels) -> Float32Array:
+        """Fit the prior means to the factors as they are, and return λm of each row; nothing without a prior."""
+        if self.prior is None:
+            return NOTHING_ADDED
+        kernels.to_host(self.table, self.home)
+        self.prior.update(self.home)
+        return self.regularization[:, None] * self.prior.means
+
+    def penalty_of_means(self) -> float:
+        """Return Σ λ‖m‖² + ρ‖W‖², what features add to the objective that does not depend on the factors."""
+        if self.prior is None:
+            return 0.0
+        squares = np.einsum("nf,nf->n", self.prior.means, self.prior.means, dtype=np.float64)
+        return float(self.strengths @ squares) + self.prior.penalty()
+
+    def penalty(self, kernels: Kernels) -> float:
+        """Return Σ λ‖x - m‖² + ρ‖W‖², with a prior."""
+        assert self.prior is not None
+        kernels.to_host(self.table, self.home)
+        away = self.home - self.prior.means
+        return float(self.strengths @ np.einsum("nf,nf->n", away, away, dtype=np.float64)) + self.prior.penalty()
 
 
-def make_side(rows: CSR, factors: Float32Array, strengths: Float64Array, kernels: Kernels, solver: Solver) -> Side:
-    """Move the factors of a side to the device of the kernels."""
-    return Side(rows, factors, kernels.to_device(factors, solver), strengths, strengths.astype(np.float32))
+def tables_of(users: Side, items: Side) -> dict[str, Float32Array]:
+    """Return everything of both sides that epochs change, by names for files."""
+    sides = {"user": users, "item": items}
+    weights = {f"{name}_weights": side.prior.weights for name, side in sides.items() if side.prior is not None}
+    return {f"{name}_table": side.home for name, side in sides.items()} | weights
+
+
+class Ready(NamedTuple):
+    """How half sweeps are run: the kernels and the solver."""
+
+    kernels: Kernels
+    solver: Solver
+
+
+def make_side(
+    rows: CSR, factors: Float32Array, strengths: Float64Array, how: Ready, features: Described | None = None
+) -> Side:
+    """Move the factors of a side to the device of the kernels; with features, rows are pulled to their means."""
+    prior = None
+    if features is not None:
+        strengths = strengths * features.known.pulls(features.known.rows)
+        prior = PriorMeans(features.known, strengths, features.regularization)
+    table = how.kernels.to_device(factors, how.solver)
+    return Side(rows, factors, table, strengths, strengths.astype(np.float32), prior)
 
 
 def moved(side: Side, kernels: Kernels, solver: Solver) -> Side:
@@ -75,9 +123,9 @@ class FixedSide(NamedTuple):
     gram: Float32Array
     weighting: Weighting
 
-    def problem(self, rows: CSR, regularization: Float32Array) -> HalfSweep:
-        """Return the least-squares problems of rows that have these L2 strengths."""
-        return HalfSweep(rows, self.factors, self.offsets, self.gram, regularization, self.weighting)
+    def problem(self, rows: CSR, regularization: Float32Array, added: Float32Array = NOTHING_ADDED) -> HalfSweep:
+        """Return the least-squares problems of rows that have these L2 strengths, with what is added to right sides."""
+        return HalfSweep(rows, self.factors, self.offsets, self.gram, regularization, self.weighting, added)
 
     def part_for(self, rows: CSR) -> "tuple[CSR, FixedSide]":
         """Return the rows, and of this side only what they rate; all of it unless that is a small part."""
@@ -127,7 +175,13 @@ class LeastSquares(ABC):
         return table, np.zeros(len(table), np.float32)
 
     def solve(
-        self, rows: CSR, fixed: FixedSide, side: str, kernels: Kernels, n_threads: int | None
+        self,
+        rows: CSR,
+        fixed: FixedSide,
+        side: str,
+        kernels: Kernels,
+        n_threads: int | None,
+        prior: Prior | None = None,
     ) -> tuple[Float32Array, Float32Array]:
         """Solve rows of a side exactly; nothing is changed.
 
@@ -140,22 +194,36 @@ class LeastSquares(ABC):
         side : {"user", "item"}
         kernels : Kernels
         n_threads : int, optional
+        prior : Prior, optional
+            What the rows are pulled to; None: to 0.
 
         Returns
         -------
         factors : float32 array, shape (n_rows, n_factors)
         biases : float32 array, shape (n_rows,)
-            Both 0 in a row without observations.
+            Those of the prior, or 0, in a row without observations.
         """
-        regularization = self.strengths(np.diff(rows.indptr), side).astype(np.float32)
+        counts = np.diff(rows.indptr)
+        strengths = self.strengths(counts, side)
+        regularization = (strengths if prior is None else strengths * prior.pulls).astype(np.float32)
+        added = NOTHING_ADDED if prior is None else regularization[:, None] * prior.means
         rows, part = fixed.part_for(rows)
         home = np.zeros((len(regularization), part.factors.shape[1]), np.float32)
         if len(rows.indices):
             table = kernels.to_device(home, self.exactly)
             on_device = part._replace(factors=kernels.to_device(part.factors, self.exactly))
-            kernels.run_half_sweep(on_device.problem(rows, regularization), table, n_threads, self.exactly)
+            kernels.run_half_sweep(on_device.problem(rows, regularization, added), table, n_threads, self.exactly)
             kernels.to_host(table, home)
+        if prior is not None:
+            home[counts == 0] = self.feasible(prior.means[counts == 0])
         return self.from_table(home)
+
+    def feasible(self, table: Float32Array) -> Float32Array:
+        """Return rows, or the nearest ones that the constraints of the solver allow."""
+        if self.exactly.name != "nonnegative":
+            return table
+        n_bound = table.shape[1] - self.exactly.setting
+        return np.column_stack([np.maximum(table[:, :n_bound], 0), table[:, n_bound:]])
 
     def influence(self, row: CSR, fixed: FixedSide, solution: Float32Array, item_factors: Float32Array) -> "Influence":
         """Return how the score of an item follows from the equations of a user.

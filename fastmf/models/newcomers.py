@@ -1,25 +1,25 @@
 """People who bring their ratings are folded in, and recommended to; some of them may be users of the model."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.answers import Recommendations
-from fastmf.answering.audience import Newcomers
+from fastmf.answering.audience import Fold, Newcomers
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.reranking import Reranking
 from fastmf.answering.rows import ratings_of_pairs, take_ratings
 from fastmf.answering.scoring import ItemFilter, Scorer
+from fastmf.answering.side_features import Prior
 from fastmf.common.parameters import require_choice
 from fastmf.errors import ModelError
-from fastmf.models.folding import SIDES, FoldedIn, match
+from fastmf.models.folding import SIDES, FoldedIn, described_too, match, prior_of
 from fastmf.models.learned import LearnedState
 from fastmf.reading import ids
-from fastmf.reading.interactions import Interactions, as_interactions
+from fastmf.reading.features import Features
+from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -44,7 +44,7 @@ class AnswersNewcomers(LearnedState):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the hyper-parameters by name."""
 
-    def fold_in(self, interactions: Any, side: str = "user") -> FoldedIn:
+    def fold_in(self, interactions: Any, side: str = "user", *, features: Any = None) -> FoldedIn:
         """Compute factors and biases of users (or items) from their ratings alone, the other side being fixed.
 
         The model stays as it is. A user who was in training gets what his ratings give here. `ALS`, `ImplicitALS` and
@@ -55,9 +55,14 @@ class AnswersNewcomers(LearnedState):
         Parameters
         ----------
         interactions : Interactions, table or SciPy sparse matrix
-            Ratings of users, new or known, on items of the model; those on other items are left out.
+            Ratings of users, new or known, on items of the model; those on other items are left out. None, if features
+            are all that is known.
         side : {"user", "item"}
             "item" folds items in, from ratings of users of the model.
+        features : Features or table, optional
+            What is known of these users (or items), where the model was trained with features of this side. Ids that
+            only the features know get a row, too. Users of the model have the features of `fit` otherwise. Features
+            that the model does not know are left out.
 
         Returns
         -------
@@ -84,11 +89,15 @@ class AnswersNewcomers(LearnedState):
         """
         require_choice("side", side, SIDES)
         fitted = self.fitted
-        matched = match(fitted, as_interactions(interactions, "interactions"), side)
-        return FoldedIn(matched.ids, *self._fold_in(fitted, matched.rows, side))
+        ratings, given = described_too(interactions, features, side, fitted)
+        matched = match(fitted, ratings, side)
+        prior = prior_of(fitted, matched.ids, side, given)
+        return FoldedIn(matched.ids, *self._fold_in(fitted, matched.rows, side, prior))
 
     @abstractmethod
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _fold_in(
+        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         """Solve rows of users (or items) with the other side fixed.
 
         Parameters
@@ -98,6 +107,8 @@ class AnswersNewcomers(LearnedState):
             Ratings; columns are rows of the factors of the other side, all of which have training ratings.
         side : {"user", "item"}
             What the rows are.
+        prior : Prior, optional
+            What they are pulled to, in a model with features.
 
         Returns
         -------
@@ -116,6 +127,7 @@ class AnswersNewcomers(LearnedState):
         deny: ItemFilter = None,
         cold: str = "skip",
         rerank: Reranking | None = None,
+        features: Any = None,
     ) -> Recommendations:
         """Find the k best items of people from their ratings, whether or not the model knows these people.
 
@@ -125,13 +137,15 @@ class AnswersNewcomers(LearnedState):
         Parameters
         ----------
         interactions : Interactions, table or SciPy sparse matrix
-            Ratings of the people to recommend to.
+            Ratings of the people to recommend to. None, if features are all that is known of them.
         k : int
             At most the size of the catalogue.
         exclude : "seen", Interactions or None
             What is never returned to somebody: the items of all these ratings, the pairs given, or nothing.
         allow, deny : list of item ids, dict of user id to list of item ids, or Interactions; optional
             As in `recommend`.
+        features : Features or table, optional
+            What is known of these people, as in `fold_in`.
         cold : {"skip", "popular"}
             People of whom nothing is known get nothing, or popular items: those without a rating of an item that the
             model knows; for a model of implicit feedback, without one above 0.
@@ -163,15 +177,17 @@ class AnswersNewcomers(LearnedState):
         >>> found.items.shape, found.users.tolist()
         ((1, 3), [-1])
         """
-        scorer = self._scorer_for(interactions, cold)
+        scorer = self._scorer_for(interactions, cold, features)
         return scorer.recommend(None, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank)
 
-    def newcomers(self, interactions: Any) -> Newcomers:
+    def newcomers(self, interactions: Any, features: Any = None) -> Newcomers:
         """Return the users of ratings as `recommend_for` sees them.
 
         Parameters
         ----------
         interactions : Interactions, table or SciPy sparse matrix
+        features : Features or table, optional
+            As in `recommend_for`.
 
         Returns
         -------
@@ -184,28 +200,33 @@ class AnswersNewcomers(LearnedState):
         NotFittedError, DataError, ModelError
             As `recommend_for`.
         """
-        return self._newcomers(self.fitted, interactions)
+        return self._newcomers(self.fitted, interactions, features)
 
-    def _scorer_for(self, interactions: Any, cold: str) -> Scorer:
+    def _scorer_for(self, interactions: Any, cold: str, features: Any = None) -> Scorer:
         """Return what answers the users of ratings."""
         require_choice("cold", cold, ("skip", "popular"))
         fitted = self.fitted
-        return Scorer(fitted, self.backend, self.n_threads, self._newcomers(fitted, interactions))
+        return Scorer(fitted, self.backend, self.n_threads, self._newcomers(fitted, interactions, features))
 
-    def _newcomers(self, fitted: Fitted, interactions: Any) -> Newcomers:
+    def _newcomers(self, fitted: Fitted, interactions: Any, features: Any = None) -> Newcomers:
         """Return the users of ratings as people to answer."""
-        ratings, fold = as_interactions(interactions, "interactions"), partial(self._fold_in, fitted, side="user")
+        ratings, given = described_too(interactions, features, "user", fitted)
+
+        def fold(rows: CSR, prior: Prior | None) -> tuple[Float32Array, Float32Array]:
+            return self._fold_in(fitted, rows, "user", prior)
+
         parameters = {name: value for name, value in self.get_params().items() if name not in RUN_PARAMETERS}
         words = repr((type(self).__name__, parameters, fitted.trained_with))
-        return newcomers_of(fitted, ratings, self.is_implicit, fold, words)
+        return newcomers_of(fitted, ratings, self.is_implicit, fold, words, given)
 
 
 def newcomers_of(
     fitted: Fitted,
     ratings: Interactions,
     is_implicit: bool,
-    fold: Callable[[CSR], tuple[Float32Array, Float32Array]],
+    fold: Fold,
     parameters: str,
+    features: Features | None = None,
 ) -> Newcomers:
     """Return the users of ratings as people to answer, with the training ratings of those that the model knows.
 
@@ -217,9 +238,11 @@ def newcomers_of(
     is_implicit : bool
         Whether ratings of 0 and below say nothing of what somebody likes.
     fold : callable
-        Takes rows of ratings, and returns factors and biases.
+        Takes rows of ratings and the prior of these rows, and returns factors and biases.
     parameters : str
         What ``fold`` depends on beside the model, in words.
+    features : Features, optional
+        What is known of these users.
 
     Raises
     ------
@@ -228,18 +251,20 @@ def newcomers_of(
     ModelError
         If the model knows some of these users, and was saved without its training ratings.
     """
-    matched = match(fitted, ratings, "user")
+    matched, prior = match(fitted, ratings, "user"), prior_of(fitted, ratings.user_ids, "user", features)
     places = ids.look_up(fitted.user_ids, ratings.user_ids, "user_ids")
     rows = _with_training_ratings(fitted, matched.rows, places, ratings.user_ids)
+    is_cold = ~_has_any(rows, rows.values > 0 if is_implicit else np.ones(len(rows.values), np.bool_))
     return Newcomers(
         ratings.user_ids,
         rows,
-        ~_has_any(rows, rows.values > 0 if is_implicit else np.ones(len(rows.values), np.bool_)),
+        is_cold if prior is None else is_cold & ~prior.means.any(axis=1),
         places,
         fold,
         matched.unknown,
         matched.n_unknown_ratings,
         parameters,
+        prior,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.side_features import Prior
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, require_choice, require_integer
 from fastmf.errors import ParameterError, named
@@ -175,7 +176,9 @@ class SGD(DescentModel):
         mean = mean_score(ratings, self.rating_range) if self.biases else 0.0
         return _SquaredTrainer(self, ratings, kernels, start, make_link(self.rating_range), mean)
 
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _fold_in(
+        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         trained = as_trained(self, fitted)
         folding = folding_of(self, trained, fitted, side)
         if trained.loss == "logistic":

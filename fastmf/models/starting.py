@@ -94,7 +94,7 @@ def known_users(ratings: Interactions, start: Fitted) -> Known:
     """Return the users who have ratings in both."""
     places = ids.look_up(start.user_ids, ratings.user_ids, "user_ids")
     is_known = (np.diff(ratings.by_user.indptr) > 0) & (places >= 0)
-    is_known[is_known] &= ~start.counts.is_cold_user[places[is_known]]
+    is_known[is_known] &= start.counts.is_rated_user[places[is_known]]
     return _known(is_known, places)
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.side_features import Prior
 from fastmf.backend import Kernels
 from fastmf.common.parameters import AUTO, number, require_number
 from fastmf.models.bias_terms import baseline_state
@@ -138,7 +139,9 @@ class SVDpp(DescentModel):
         require_within(ratings.ratings, self.rating_range)
         return _SVDppTrainer(self, ratings, kernels, start)
 
-    def _fold_in(self, fitted: Fitted, rows: CSR, side: str) -> tuple[Float32Array, Float32Array]:
+    def _fold_in(
+        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
+    ) -> tuple[Float32Array, Float32Array]:
         trained = as_trained(self, fitted)
         require_within(rows.values, trained.rating_range)
         folding = folding_of(self, trained, fitted, side)

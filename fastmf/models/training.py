@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmf.answering.fitted import Fitted
+from fastmf.answering.side_features import SideFeatures
 from fastmf.errors import DataError, DivergenceError, ParameterError, named
 from fastmf.measuring.baseline import ITEM_BASELINE
 from fastmf.measuring.metrics import METRICS
+from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.units import deviation_of
 from fastmf.reading.interactions import Interactions, as_interactions
 from fastmf.reading.times import range_in_words
@@ -75,6 +77,23 @@ class Trainer(Resumable, Protocol):
 
     def from_host(self) -> None:
         """Begin at the factors and the state as they are on the host, where somebody has changed them."""
+
+
+class Prepared(NamedTuple):
+    """What a fit begins with.
+
+    Attributes
+    ----------
+    trainer : Trainer
+    chosen : dict
+        What was chosen for parameters that were ``"auto"``.
+    features : dict of str to SideFeatures
+        What is known of all users and items beside their ratings; it shares what the trainer changes.
+    """
+
+    trainer: Trainer
+    chosen: Chosen
+    features: dict[str, SideFeatures]
 
 
 def as_training_part(ratings: Any, y: object = None) -> Interactions:
@@ -213,7 +232,12 @@ def diverged(epoch: int, reason: str) -> DivergenceError:
     return DivergenceError(f"training diverged in epoch {epoch}: {reason}")
 
 
-def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str, Any]) -> Fitted:
+def make_fitted(
+    trainer: Trainer,
+    ratings: Interactions,
+    trained_with: dict[str, Any],
+    features: dict[str, SideFeatures] | None = None,
+) -> Fitted:
     """Return the fitted state of a model; it shares the arrays of the trainer, which changes them."""
     indptr, indices, values = ratings.by_user
     return Fitted(
@@ -226,6 +250,7 @@ def make_fitted(trainer: Trainer, ratings: Interactions, trained_with: dict[str,
         trainer.state,
         trained_with,
         values=values,
+        features=features or {},
     )
 
 

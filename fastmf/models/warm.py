@@ -5,6 +5,7 @@ in training: a model learns the same from a split in memory as from the same par
 back, where such ids are gone.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def _numbers(rows: Int64Array, n_rows: int) -> Int32Array:
 class WarmTrainer:
     """A trainer of the warm part, whose factors and state have a row for every user and item.
 
-    Factors and biases of users and items without ratings are 0, their accumulators 1; see
+    Factors and biases of users and items without ratings are 0, unless ``fill`` sets them; their accumulators 1; see
     `fastmf.models.training.first_state`.
 
     Parameters
@@ -74,10 +75,19 @@ class WarmTrainer:
     part : WarmPart
     n_users, n_items : int
         How many there are in all.
+    fill : callable, optional
+        Computes factors and biases of users and items without ratings whose features are known, in place.
     """
 
-    def __init__(self, trainer: Trainer, part: WarmPart, n_users: int, n_items: int) -> None:
-        self._trainer, self._users, self._items = trainer, part.users, part.items
+    def __init__(
+        self,
+        trainer: Trainer,
+        part: WarmPart,
+        n_users: int,
+        n_items: int,
+        fill: Callable[[Factors], None] = lambda _: None,
+    ) -> None:
+        self._trainer, self._users, self._items, self._fill = trainer, part.users, part.items, fill
         learned = trainer.factors
         n_factors = learned.user_factors.shape[1]
         self.factors = Factors(
@@ -133,3 +143,4 @@ class WarmTrainer:
         for name, array in self._trainer.state.items():
             rows = self._users if name.startswith("user_") else self._items
             self.state[name][rows] = array
+        self._fill(self.factors)

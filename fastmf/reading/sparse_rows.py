@@ -36,6 +36,15 @@ def take_rows(matrix: CSR, positions: Int32Array) -> CSR:
     return CSR(indptr, matrix.indices[entries], matrix.values[entries])
 
 
+def stacked(above: CSR, below: CSR) -> CSR:
+    """Return the rows of two matrices of the same columns one below the other."""
+    return CSR(
+        np.concatenate([above.indptr, above.indptr[-1] + below.indptr[1:]]),
+        np.concatenate([above.indices, below.indices]),
+        np.concatenate([above.values, below.values]),
+    )
+
+
 def require_rows(name: str, matrix: Any, n_rows: int, n_columns: int) -> CSR:
     """Return sparse rows as arrays of the types of `CSR`.
 

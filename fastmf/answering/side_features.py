@@ -1,0 +1,144 @@
+"""What a fitted model knows of the features of its users or items, and the linear map to prior means of factors."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fastmf.reading.features import Features
+from fastmf.reading.sparse_rows import rows_from_entries, take_rows
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
+from fastmf_kernels.layout.arrays import CSR
+
+# r from which on a described row has the L2 strength of others; below, its factors keep more that is their own.
+_PULLED_FULLY = 3.0
+
+
+class Columns(NamedTuple):
+    """The columns that features are encoded in; a constant column of 1, the intercept, follows them.
+
+    Attributes
+    ----------
+    names : Arrow array of string, length n_features
+    is_numeric : bool array, shape (n_features,)
+    centers, scales : float32 arrays, shape (n_features,)
+        A numeric value v becomes (v - center)·scale, and the values of the described rows of a fit get mean 0 and
+        variance 1; a missing one becomes 0. Other columns stay as they are: center 0, scale 1.
+    """
+
+    names: pa.Array
+    is_numeric: BoolArray
+    centers: Float32Array
+    scales: Float32Array
+
+    @classmethod
+    def of(cls, features: Features) -> "Columns":
+        """Return the columns of features, standardised by their own means and deviations."""
+        _, indices, values = features.rows
+        n = features.n_features
+        counts = np.maximum(np.bincount(indices, minlength=n), 1)
+        means = np.bincount(indices, values, n) / counts
+        deviations = np.sqrt(np.bincount(indices, (values - means[indices]) ** 2, n) / counts)
+        scales = np.divide(1, deviations, out=np.ones(n), where=deviations > 0)
+        return cls(
+            pa.array(features.names, pa.large_string()),
+            features.is_numeric,
+            np.where(features.is_numeric, means, 0).astype(np.float32),
+            np.where(features.is_numeric, scales, 1).astype(np.float32),
+        )
+
+    def encode(self, features: Features) -> tuple[CSR, int]:
+        """Return features as rows x of length 1 in these columns and the intercept; of unknown ones alone, no row.
+
+        Returns
+        -------
+        CSR
+            A row for each id of ``features``.
+        int
+            How many entries were left out, because their feature is none of the columns.
+        """
+        matched, n_unknown = features.in_columns(self.names.to_pylist())
+        columns = matched.indices
+        values = (matched.values - self.centers[columns]) * self.scales[columns]
+        rows, n_rows = matched.row_of_each_entry(), len(features)
+        described = np.flatnonzero(np.diff(matched.indptr))
+        entries = rows_from_entries(
+            np.concatenate([rows, described]).astype(np.int32),
+            np.concatenate([columns, np.full(len(described), len(self.names))]).astype(np.int32),
+            np.concatenate([values, np.ones(len(described))]).astype(np.float32),
+            (n_rows, len(self.names) + 1),
+        )
+        rows = entries.row_of_each_entry()
+        lengths = np.sqrt(np.bincount(rows, entries.values.astype(np.float64) ** 2, n_rows))
+        return entries._replace(values=(entries.values / lengths[rows]).astype(np.float32)), n_unknown
+
+
+class Prior(NamedTuple):
+    """What some rows are pulled to.
+
+    Attributes
+    ----------
+    means : float32 array, shape (n_rows, n_terms)
+        m; 0 for a row without features.
+    pulls : float64 array, shape (n_rows,)
+        What the L2 strength of a row is multiplied by: 1 for a row without features.
+    """
+
+    means: Float32Array
+    pulls: Float64Array
+
+    def take(self, rows: Int32Array) -> "Prior":
+        """Return the prior of some rows."""
+        return Prior(self.means[rows], self.pulls[rows])
+
+
+class SideFeatures(NamedTuple):
+    """The features of the users, or of the items, of a model.
+
+    Attributes
+    ----------
+    columns : Columns
+    rows : CSR
+        x of each user (or item), as `Columns.encode` gives it; empty for those without features.
+    weights : float32 array, shape (n_features + 1, n_terms)
+        W: prior means are Wᵀx. The last row is that of the intercept; terms are the factors, and the bias in the unit
+        of the model if it has biases.
+    pull : float
+        What the L2 strength of a described row is multiplied by: above 0, at most 1.
+    """
+
+    columns: Columns
+    rows: CSR
+    weights: Float32Array
+    pull: float
+
+    @property
+    def are_described(self) -> BoolArray:
+        """Whether a user (or item) has features."""
+        return np.asarray(np.diff(self.rows.indptr) > 0)
+
+    def take(self, positions: Int32Array | npt.NDArray[np.int64]) -> "SideFeatures":
+        """Return the features of users (or items) in another order; -1 stands for one without features."""
+        return self._replace(rows=take_rows(self.rows, np.asarray(positions, np.int32)))
+
+    def pulled_by(self, regularization: float) -> "SideFeatures":
+        """Return the same features, whose rows are pulled as the strength r of their map says: min(1, r/3)."""
+        return self._replace(pull=min(1.0, regularization / _PULLED_FULLY))
+
+    def pulls(self, rows: CSR) -> Float64Array:
+        """Return what the strength of each row is multiplied by."""
+        return np.where(np.diff(rows.indptr) > 0, self.pull, 1.0)
+
+    def prior(self, rows: CSR) -> Prior:
+        """Return what rows of features are pulled to."""
+        return Prior(multiply(rows, self.weights), self.pulls(rows))
+
+
+def multiply(rows: CSR, table: Float32Array) -> Float32Array:
+    """Return XT of sparse rows X and a dense table T, float32; a row does not depend on the others."""
+    import scipy.sparse  # takes longer to import than all of fastmf
+
+    indptr, indices, values = rows
+    matrix = scipy.sparse.csr_array((values, indices, indptr), shape=(len(indptr) - 1, len(table)))
+    return np.asarray(matrix @ table, np.float32)

@@ -1,0 +1,209 @@
+"""Prior means of factors: a linear map of features, fitted to the factors by ridge regression in every sweep.
+
+Factors q of a described row are pulled to m = Wᵀx in place of 0, with strengths λ_i = min(1, r/3)·λs_i. Of
+
+    Σ_i λ_i ‖q_i - Wᵀx_i‖² + ρ ‖W‖²,    ρ = r·mean(λ_i),
+
+the half sweeps minimise the first term with the ratings, with W fixed: the normal equations of a row gain λ_i Wᵀx_i on
+the right side. Between two of them, steps of conjugate gradients minimise the sum over W with the factors fixed. It is
+the matrix factorisation with a regression prior of Agarwal and Chen ("Regression-based Latent Factor Models", KDD
+2009), with point estimates in the place of samples. `choose_regularization` says how r is chosen, and
+docs/decisions/0024-prior-means.md why.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmf.answering.side_features import Columns, SideFeatures
+from fastmf.errors import DataError, named
+from fastmf.reading.features import Features, as_features
+from fastmf.reading.id_spaces import widened
+from fastmf.reading.interactions import Interactions
+from fastmf.reading.sparse_rows import take_rows
+from fastmf_kernels._types import Float32Array, Float64Array
+
+_STRENGTH_WITHOUT_TRIAL = 3.0
+# Steps of conjugate gradients a sweep: factors change slowly after the first sweeps, and W goes on from where it was.
+_STEPS = 3
+# Strengths r that are tried, log-spaced evenly; what share of the rows measures them; updates of W, from 0, in a trial.
+_TRIED = tuple(0.1 * 10 ** (place / 2) for place in range(7))
+_HELD_SHARE = 0.2
+_UPDATES_IN_A_TRIAL = 4
+
+
+def as_given(item_features: Any, user_features: Any) -> dict[str, Features]:
+    """Return the features that a fit was given, by side.
+
+    Raises
+    ------
+    ParameterError, DataError
+        If one is neither `Features` nor a table of them.
+    """
+    given = {"item": item_features, "user": user_features}
+    return {
+        side: as_features(features, f"{side}_features", f"{side}_id")
+        for side, features in given.items()
+        if features is not None
+    }
+
+
+def with_described(ratings: Interactions, features: Mapping[str, Features]) -> Interactions:
+    """Return ratings whose users and items are those of the ratings and those of the features.
+
+    Raises
+    ------
+    DataError
+        If ids are integers on one side and strings on the other.
+    """
+    for side, described in features.items():
+        ids = {f"{side}_ids": described.ids}
+        ratings = widened(ratings, ids.get("user_ids"), ids.get("item_ids"), f"{side}_features")
+    return ratings
+
+
+def describe_sides(ratings: Interactions, features: Mapping[str, Features], n_terms: int) -> dict[str, SideFeatures]:
+    """Return the features of the users and items of ratings, with a map W of zeros.
+
+    Raises
+    ------
+    DataError
+        If none of the rated items (or users) has features: nothing could be learned of them.
+    """
+    sides = {}
+    for side, given in features.items():
+        known = ratings.item_ids if side == "item" else ratings.user_ids
+        columns = Columns.of(given)
+        rows = take_rows(columns.encode(given)[0], given.positions(known))
+        sides[side] = SideFeatures(columns, rows, np.zeros((given.n_features + 1, n_terms), np.float32), 1.0)
+        rated = np.zeros(len(known), np.bool_)
+        rated[ratings.items if side == "item" else ratings.users] = True
+        if not (rated & sides[side].are_described).any():
+            raise DataError(
+                f"none of the {side}s with ratings has {named(f'{side}_features')}; expected ids of the ratings, such "
+                f"as {known[0].as_py()!r}, and got such as {given.ids[0].as_py()!r}"
+            )
+    return sides
+
+
+class Described(NamedTuple):
+    """The features of the rows of a side in training, and their r."""
+
+    known: SideFeatures
+    regularization: float
+
+
+class PriorMeans:
+    """The prior means of the rows of a side in training, and the map W that makes them.
+
+    Parameters
+    ----------
+    features : SideFeatures
+        Of these rows. ``weights`` is changed in place.
+    strengths : float64 array, shape (n_rows,)
+        λ_i.
+    regularization : float
+        r: what ρ is in units of the mean strength.
+    """
+
+    def __init__(self, features: SideFeatures, strengths: Float64Array, regularization: float) -> None:
+        import scipy.sparse
+
+        indptr, indices, values = features.rows
+        shape = len(indptr) - 1, len(features.weights)
+        self._rows = scipy.sparse.csr_array((values, indices, indptr), shape=shape)
+        self._columns = scipy.sparse.csr_array(self._rows.T)
+        described = features.are_described
+        self._strengths = strengths.astype(np.float32)[:, None]
+        self._ridge = np.float32(regularization * strengths[described].mean())
+        squares = np.bincount(indices, values**2 * self._strengths[features.rows.row_of_each_entry(), 0], shape[1])
+        self._diagonal = squares.astype(np.float32)[:, None] + self._ridge
+        self.weights = features.weights
+        self.means: Float32Array = np.zeros((shape[0], self.weights.shape[1]), np.float32)
+
+    def update(self, factors: Float32Array) -> None:
+        """Fit W to factors by a few steps of conjugate gradients, and compute the means anew.
+
+        The steps are preconditioned by the diagonal (Saad, "Iterative Methods for Sparse Linear Systems", 2003,
+        algorithm 9.1), for all columns of W at a time. Where W solves its equations, they leave it.
+        """
+        weights = self.weights
+        residual = self._columns @ (self._strengths * (factors - self._rows @ weights)) - self._ridge * weights
+        scaled = residual / self._diagonal
+        direction, square = scaled.copy(), _products(residual, scaled)
+        for _ in range(_STEPS):
+            product = self._columns @ (self._strengths * (self._rows @ direction)) + self._ridge * direction
+            step = _ratio(square, _products(direction, product))
+            weights += step * direction
+            residual -= step * product
+            np.divide(residual, self._diagonal, out=scaled)
+            after = _products(residual, scaled)
+            direction *= _ratio(after, square)
+            direction += scaled
+            square = after
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compute the means from W."""
+        self.means = np.asarray(self._rows @ self.weights, np.float32)
+
+    def penalty(self) -> float:
+        """Return ρ‖W‖²."""
+        return float(self._ridge) * float(np.einsum("fk,fk->", self.weights, self.weights, dtype=np.float64))
+
+
+def _products(left: Float32Array, right: Float32Array) -> Float32Array:
+    """Return the product of each column with that of the other table."""
+    return np.asarray(np.einsum("fk,fk->k", left, right), np.float32)
+
+
+def _ratio(above: Float32Array, below: Float32Array) -> Float32Array:
+    """Return a quotient for each column, 0 where the divisor is not above 0."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def choose_regularization(
+    factors: Float32Array, features: SideFeatures, strengths: Float64Array, rng: np.random.Generator
+) -> float:
+    """Choose r: the map of four fifths of the described rows shall tell the factors of the last fifth.
+
+    The error Σ λ_i‖q_i - Wᵀx_i‖² over these rows is measured at seven strengths, and r is where a parabola through the
+    least error and its neighbours, over log r, is least.
+
+    Parameters
+    ----------
+    factors : float32 array, shape (n_rows, n_terms)
+        Of a fit without features.
+    features : SideFeatures
+        Of the same rows.
+    strengths : float64 array, shape (n_rows,)
+    rng : Generator
+        Draws the last fifth.
+    """
+    described = np.flatnonzero(features.are_described & factors.any(axis=1))
+    is_held = rng.random(len(described)) < _HELD_SHARE
+    learned, held = described[~is_held], described[is_held]
+    if not len(learned) or not len(held):
+        return _STRENGTH_WITHOUT_TRIAL
+    errors = []
+    for regularization in _TRIED:
+        part = features.take(learned)._replace(weights=np.zeros_like(features.weights[:, : factors.shape[1]]))
+        prior = PriorMeans(part, strengths[learned], regularization)
+        for _ in range(_UPDATES_IN_A_TRIAL):
+            prior.update(factors[learned])
+        missed = factors[held] - part.prior(features.take(held).rows).means
+        errors.append(float(strengths[held] @ np.einsum("ik,ik->i", missed, missed, dtype=np.float64)))
+    return _least(np.log(_TRIED), np.array(errors))
+
+
+def _least(places: Float64Array, errors: Float64Array) -> float:
+    """Return e to the place of the least error, by a parabola through it and its neighbours."""
+    best = int(np.argmin(errors))
+    if 0 < best < len(errors) - 1:
+        before, least, after = errors[best - 1 : best + 2]
+        curvature = before - 2 * least + after
+        if curvature > 0:
+            step = places[best + 1] - places[best]
+            return float(np.exp(places[best] + step * (before - after) / (2 * curvature)))
+    return float(np.exp(places[best]))
