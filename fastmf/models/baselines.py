@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
-from fastmf.answering.side_features import Prior
 from fastmf.common.memory import needing
 from fastmf.common.parameters import AUTO, number, require_integer, require_number, require_number_or_auto
 from fastmf.common.progress import Progress
@@ -84,12 +83,9 @@ class Baseline(Model):
     def _fold_in_biases(self, fitted: Fitted, rows: CSR, side: str) -> Float64Array:
         """Return the biases of rows with the other side fixed; 0 in a row without ratings."""
 
-    def _fold_in(
-        self, fitted: Fitted, rows: CSR, side: str, prior: Prior | None = None
-    ) -> tuple[Float32Array, Float32Array]:
-        return np.zeros((len(rows.indptr) - 1, 0), np.float32), self._fold_in_biases(fitted, rows, side).astype(
-            np.float32
-        )
+    def _fold_in(self, fitted: Fitted, rows: CSR, side: str, prior: Any = None) -> tuple[Float32Array, Float32Array]:
+        biases = self._fold_in_biases(fitted, rows, side)
+        return np.zeros((len(biases), 0), np.float32), biases.astype(np.float32)
 
     @abstractmethod
     def _make_trainer(self, ratings: Interactions) -> BaselineTrainer:
