@@ -19,7 +19,7 @@ from fastmf_bench import cases, machine, peers, readme, report, tables, targets
 from fastmf_bench.problems import SHAPES, Shape
 from fastmf_bench.results import Run
 from fastmf_bench.session import Options, Session
-from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, cuda, defaults, fold_in, onboarding, quality
+from fastmf_bench.suites import GPU_SUITES, SUITES, Suite, ceilings, cold, cuda, defaults, fold_in, onboarding, quality
 
 _DESCRIPTION = """\
 Benchmarks of fastmf on this machine. Every kernel is first held against its NumPy reference; one that is wrong is not
@@ -34,7 +34,7 @@ with --device cuda:
 Without a name all suites run. Instead of suites:
   report RESULTS... -o REPORT.html    one page with plots, from the files that --output wrote
   targets [RESULTS...]                what fastmf set out to reach, and whether it does: measured now, or in RESULTS
-  readme RESULTS --readme README.md   bring the performance table of the README up to date
+  readme RESULTS --readme README.md   bring the table of performance, or of cold items, in a Markdown file up to date
 
 example:
   fastmf bench sgd als --quick
@@ -104,7 +104,7 @@ def _report(given: list[str]) -> int:
 
 
 def _readme(given: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="fastmf bench readme", description="Rewrite the README's performance table.")
+    parser = argparse.ArgumentParser(prog="fastmf bench readme", description="Rewrite tables of results in Markdown.")
     parser.add_argument(
         "results",
         nargs="+",
@@ -128,7 +128,7 @@ def _suite_parser(name: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"fastmf bench {name}".strip(),
         description=_DESCRIPTION.format(suites=listed, gpu_suites=on_gpu),
-        epilog=f"{quality.__doc__}\n{defaults.__doc__}\n{fold_in.__doc__}\n{onboarding.__doc__}",
+        epilog=f"{quality.__doc__}\n{defaults.__doc__}\n{fold_in.__doc__}\n{onboarding.__doc__}\n{cold.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="what to measure (default: all)")
@@ -163,20 +163,20 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="real data sets, for quality, defaults, fold-in, onboarding and topk; see below",
+        help="real data sets, for quality, defaults, fold-in, onboarding, cold and topk; see below",
     )
     group.add_argument(
         "--sets",
         nargs="+",
         metavar="NAME",
-        help="data sets of the suites defaults (default: all there), fold-in and onboarding",
+        help="data sets of the suites defaults and cold (default: all there), fold-in and onboarding",
     )
     group.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=list(range(5)),
-        help="of the suite quality (default: 0-4); defaults, fold-in and onboarding take the first",
+        help="of the suite quality (default: 0-4); defaults, fold-in, onboarding and cold take the first",
     )
     others = parser.add_argument_group("peers")
     others.add_argument("--peers", nargs="*", metavar="NAME", help=f"{', '.join(peers.PEERS)} (default: the installed)")

@@ -10,6 +10,8 @@ DISTRIBUTIONS = {
     "faiss": "faiss-cpu",
     "surprise": "scikit-surprise",
     "cmfrec": "cmfrec",
+    "irspack": "irspack",
+    "lightfm": "lightfm",
 }
 PEERS = (*DISTRIBUTIONS, "libmf")
 

@@ -1,10 +1,10 @@
-"""The README's performance table, made from results: nobody edits its numbers."""
+"""The tables in Markdown that are made from results: nobody edits their numbers."""
 
 import statistics
 from collections.abc import Iterator, Sequence
 
 from fastmf.errors import DataError
-from fastmf_bench import tables
+from fastmf_bench import cold_table, tables
 from fastmf_bench.results import Measurement, Run, ours, ratio
 
 BEGIN, END = "<!-- performance: written by `fastmf bench readme` -->", "<!-- end of performance -->"
@@ -19,18 +19,23 @@ _TASKS = {
 
 
 def updated(text: str, runs: Sequence[Run]) -> str:
-    """Return the text of a README with the table between its two marks replaced; see `performance`.
+    """Return the text of a Markdown file with the tables between their marks replaced.
+
+    See `performance`, and `fastmf_bench.cold_table.of_runs`.
 
     Raises
     ------
     DataError
-        If the marks are not there.
+        If the marks of no table are there.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"the README lacks the lines {BEGIN!r} and {END!r}; the table goes between them")
-    return f"{before}{BEGIN}\n{performance(runs)}\n{END}{after}"
+    tables = ((BEGIN, END, performance), (cold_table.BEGIN, cold_table.END, cold_table.of_runs))
+    found = [table for table in tables if table[0] in text and table[1] in text]
+    if not found:
+        raise DataError(f"the file lacks the lines {BEGIN!r} and {END!r}; the table goes between them")
+    for begin, end, make in found:
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{make(runs)}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def performance(runs: Sequence[Run]) -> str:

@@ -1,13 +1,16 @@
 """Results as tables of plain text, for a terminal."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fastmf_bench import cold_table
 from fastmf_bench.results import Measurement, Run, disturbances, ours, ratio
-from fastmf_bench.suites import defaults
+from fastmf_bench.suites import cold, defaults
 from fastmf_bench.targets import Verdict
 
+# Suites with a table of their own.
+_OWN_TABLES = ("ceilings", defaults.SUITE, cold.SUITE)
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 
@@ -17,8 +20,8 @@ def of_run(run: Run) -> str:
     ceilings = run.select(suite="ceilings")
     if ceilings:
         parts.append(_table("ceilings", *ceiling_rows(ceilings)))
-    parts += [_race_table(race) for race in run.races() if race[0].suite not in ("ceilings", defaults.SUITE)]
-    parts += _tables_of_defaults(run)
+    parts += [_race_table(race) for race in run.races() if race[0].suite not in _OWN_TABLES]
+    parts += [*_tables_of_defaults(run), *_tables_of_cold_items(run)]
     if run.proofs:
         right = [operation for operation, wrong in run.proofs.items() if not wrong]
         parts.append(f"proven against NumPy before timing: {', '.join(right) or 'nothing'}")
@@ -155,6 +158,14 @@ def _tables_of_defaults(run: Run) -> list[str]:
         if rows:
             parts.append(_table(f"{defaults.SUITE} · {name}, {kind.metric}", header, rows, left=2))
     return parts
+
+
+def _tables_of_cold_items(run: Run) -> Iterator[str]:
+    """Yield a table for each data set of the suite cold: methods with the intervals of their metrics."""
+    for name, found in cold.results(run).items():
+        header, cells = cold_table.rows(found)
+        table = _table(f"{cold.SUITE} · {cold.TASK}, {name}", [*header, ""], [[*row, ""] for row in cells])
+        yield "\n".join(filter(None, [table, cold_table.comparison(found)]))
 
 
 def _default_row(result: defaults.Result) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmf.models import FACTOR_MODELS
 from fastmf_bench.results import OURS, Measurement, Run, ratio
-from fastmf_bench.suites import als, cuda, defaults, ingest, memory, quality, serve, topk
+from fastmf_bench.suites import als, cold, cuda, defaults, ingest, memory, quality, serve, topk
 
 
 class Verdict(NamedTuple):
@@ -98,6 +98,7 @@ def _targets() -> Iterator[_Target]:
     yield from _gpu_targets()
     yield from _quality_targets()
     yield from _default_targets()
+    yield from _cold_targets()
 
 
 def _sgd_targets() -> Iterator[_Target]:
@@ -235,6 +236,18 @@ def _default_targets() -> Iterator[_Target]:
             yield _Target(what, shape, bounded(kind.to_best), of_best)
 
 
+def _cold_targets() -> Iterator[_Target]:
+    shape = "worst measured set"
+    for other in (cold.POPULARITY, cold.CONTENT):
+        what = f"cold items: low end of {cold.TASK} over the high end by {other}"
+        over = _worst_cold(lambda found, other=other: cold.clearance(found, other))  # type: ignore[misc]
+        yield _Target(what, shape, _at_least(1, " ×"), over)
+    what = f"items with few ratings: low end of what features add to {cold.TASK}"
+    yield _Target(what, shape, _at_least(0), _worst_cold(cold.gain_on_few))
+    what = f"items with many ratings: {cold.TASK} with features over that without"
+    yield _Target(what, shape, _at_least(0.99, " ×"), _worst_cold(cold.share_of_rest))
+
+
 def _at_most(value: float, unit: str = "") -> _Bound:
     return _Bound(value, unit)
 
@@ -318,6 +331,20 @@ def _worst_default(kind: str, model: str, read: Callable[[defaults.Result], floa
         if not values:
             raise _Unmeasured(f"not in the results: defaults, {model}, {kind}")
         return max(values) if defaults.KINDS[kind].is_error else min(values)
+
+    return metric
+
+
+def _worst_cold(read: Callable[[list[cold.Result]], float | None]) -> Metric:
+    """Return the lowest figure of all data sets with features of items."""
+
+    def metric(run: Run) -> float:
+        if "--quick" in run.command.split():
+            raise _Unmeasured("a quick run has one data set")
+        values = [value for found in cold.results(run).values() if (value := read(found)) is not None]
+        if not values:
+            raise _Unmeasured("not in the results: cold, with both models and features alone")
+        return min(values)
 
     return metric
 

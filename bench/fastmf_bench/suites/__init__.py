@@ -9,6 +9,7 @@ from fastmf_bench.session import Session
 from fastmf_bench.suites import (
     als,
     ceilings,
+    cold,
     cuda,
     cuda_tasks,
     defaults,
@@ -82,6 +83,9 @@ SUITES = {
         ("layout", "als", "topk", "predict", "fold_in"),
         "new users who answer questions, chosen in several ways (needs --data)",
     ),
+    cold.SUITE: Suite(
+        cold.run, ("layout", "als"), "items with no ratings or few, by their features, beside peers (needs --data)"
+    ),
 }
 
 GPU_SUITES = {
@@ -107,5 +111,6 @@ TASKS: dict[str, Task] = {
     **defaults.TASKS,
     **fold_in.TASKS,
     **onboarding.TASKS,
+    **cold.TASKS,
     **cuda_tasks.TASKS,
 }
