@@ -11,7 +11,7 @@ from fastmf.reading.sparse_rows import rows_from_entries, take_rows
 from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 
-# r from which on a described row has the L2 strength of others; below, its factors keep more that is their own.
+# r from which on rows have the L2 strength that they have without features; below, more of a factor is its own.
 _PULLED_FULLY = 3.0
 
 
@@ -82,7 +82,7 @@ class Prior(NamedTuple):
     means : float32 array, shape (n_rows, n_terms)
         m; 0 for a row without features.
     pulls : float64 array, shape (n_rows,)
-        What the L2 strength of a row is multiplied by: 1 for a row without features.
+        What the L2 strength of a row is multiplied by.
     """
 
     means: Float32Array
@@ -105,7 +105,7 @@ class SideFeatures(NamedTuple):
         W: prior means are Wᵀx. The last row is that of the intercept; terms are the factors, and the bias in the unit
         of the model if it has biases.
     pull : float
-        What the L2 strength of a described row is multiplied by: above 0, at most 1.
+        What the L2 strength of all rows of the side is multiplied by: above 0, at most 1.
     """
 
     columns: Columns
@@ -128,7 +128,7 @@ class SideFeatures(NamedTuple):
 
     def pulls(self, rows: CSR) -> Float64Array:
         """Return what the strength of each row is multiplied by."""
-        return np.where(np.diff(rows.indptr) > 0, self.pull, 1.0)
+        return np.full(len(rows.indptr) - 1, self.pull)
 
     def prior(self, rows: CSR) -> Prior:
         """Return what rows of features are pulled to."""

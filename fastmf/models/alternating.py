@@ -60,12 +60,12 @@ class AlternatingTrainer(Trainer, Protocol):
 class AlternatingModel(FactorModel):
     """Base of the models that are trained by alternating least squares.
 
-    With ``item_features`` or ``user_features`` in `fit`, factors of rows with features are pulled to Wᵀx in place of 0:
-    of x, the features of the row in units of their deviations and a 1, scaled to length 1, and of the map W. The
-    objective has Σ_i λ_i‖q_i - Wᵀx_i‖² + r·mean(λ_i)‖W‖² in the place of Σ_i λ_i‖q_i‖², for these rows, with λ_i
-    min(1, r/3) times what it is without features; the same for users. Every half sweep first takes three steps of
-    conjugate gradients for W. Rows without ratings have the factors Wᵀx (Agarwal, Chen, "Regression-based Latent Factor
-    Models", KDD 2009).
+    With ``item_features`` in `fit`, item factors are pulled to Wᵀx_i in place of 0, where x_i has the features of the
+    item, numeric ones in units of their deviation, and a 1 after them, and is scaled to length 1; x_i is 0 for an item
+    without features. The objective has Σ_i λ_i‖q_i - Wᵀx_i‖² + r·mean(λ_i)‖W‖² in the place of Σ_i λ_i‖q_i‖², with λ_i
+    min(1, r/3) times what it is without features. Every half sweep begins with two steps of conjugate gradients for W.
+    Items without ratings have the factors Wᵀx_i. The same holds for ``user_features`` (Agarwal, Chen, "Regression-based
+    Latent Factor Models", KDD 2009).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Prior means of factors: a linear map of features, fitted to the factors by ridge regression in every sweep.
 
-Factors q of a described row are pulled to m = Wᵀx in place of 0, with strengths λ_i = min(1, r/3)·λs_i. Of
+Factors q are pulled to m = Wᵀx in place of 0, with λ_i = min(1, r/3) times the strengths without features. Of
 
     Σ_i λ_i ‖q_i - Wᵀx_i‖² + ρ ‖W‖²,    ρ = r·mean(λ_i),
 
@@ -26,11 +26,11 @@ from fastmf_kernels._types import Float32Array, Float64Array
 
 _STRENGTH_WITHOUT_TRIAL = 3.0
 # Steps of conjugate gradients a sweep: factors change slowly after the first sweeps, and W goes on from where it was.
-_STEPS = 3
+_STEPS = 2
 # Strengths r that are tried, log-spaced evenly; what share of the rows measures them; updates of W, from 0, in a trial.
 _TRIED = tuple(0.1 * 10 ** (place / 2) for place in range(7))
 _HELD_SHARE = 0.2
-_UPDATES_IN_A_TRIAL = 4
+_UPDATES_IN_A_TRIAL = 6
 
 
 def as_given(item_features: Any, user_features: Any) -> dict[str, Features]:
