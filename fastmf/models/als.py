@@ -27,6 +27,7 @@ from fastmf.models.least_squares import (
     make_solver,
     moved,
     other_side,
+    refresh,
     require_solver,
     tables_of,
 )
@@ -302,6 +303,7 @@ class _ExplicitTrainer:
 
     def resume(self, numbers: dict[str, Any]) -> None:
         self._is_first_epoch = False
+        refresh(self.users, self.items)
         self._move()
 
     def _move(self) -> None:

@@ -25,6 +25,7 @@ from fastmf.models.least_squares import (
     make_solver,
     moved,
     other_side,
+    refresh,
     require_solver,
     tables_of,
 )
@@ -343,6 +344,7 @@ class _ImplicitTrainer:
     def resume(self, numbers: dict[str, Any]) -> None:
         self._is_first_epoch = False
         self._first_size = finite_number(numbers["first_size"])
+        refresh(self.users, self.items)
         self.from_host()
 
     def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
@@ -377,4 +379,5 @@ class _ImplicitTrainer:
                 side.home.fill(0)
                 if side.prior is not None:
                     side.prior.weights.fill(0)
+                    side.prior.refresh()
             self.from_host()

@@ -80,6 +80,13 @@ def tables_of(users: Side, items: Side) -> dict[str, Float32Array]:
     return {f"{name}_table": side.home for name, side in sides.items()} | weights
 
 
+def refresh(*sides: Side) -> None:
+    """Compute prior means anew, after the maps of features were changed from outside."""
+    for side in sides:
+        if side.prior is not None:
+            side.prior.refresh()
+
+
 class Ready(NamedTuple):
     """How half sweeps are run: the kernels and the solver."""
 

@@ -120,7 +120,7 @@ class PriorMeans:
         squares = np.bincount(indices, values**2 * self._strengths[features.rows.row_of_each_entry(), 0], shape[1])
         self._diagonal = squares.astype(np.float32)[:, None] + self._ridge
         self.weights = features.weights
-        self.means: Float32Array = np.zeros((shape[0], self.weights.shape[1]), np.float32)
+        self.refresh()
 
     def update(self, factors: Float32Array) -> None:
         """Fit W to factors by a few steps of conjugate gradients, and compute the means anew.
@@ -128,25 +128,26 @@ class PriorMeans:
         The steps are preconditioned by the diagonal (Saad, "Iterative Methods for Sparse Linear Systems", 2003,
         algorithm 9.1), for all columns of W at a time. Where W solves its equations, they leave it.
         """
-        weights = self.weights
-        residual = self._columns @ (self._strengths * (factors - self._rows @ weights)) - self._ridge * weights
-        scaled = residual / self._diagonal
-        direction, square = scaled.copy(), _products(residual, scaled)
-        for _ in range(_STEPS):
-            product = self._columns @ (self._strengths * (self._rows @ direction)) + self._ridge * direction
-            step = _ratio(square, _products(direction, product))
-            weights += step * direction
-            residual -= step * product
-            np.divide(residual, self._diagonal, out=scaled)
-            after = _products(residual, scaled)
-            direction *= _ratio(after, square)
+        weights, ridge, strengths = self.weights, self._ridge, self._strengths
+        residual = self._columns @ (strengths * (factors - self.means))
+        residual -= ridge * weights
+        direction, square = np.zeros_like(weights), np.ones(weights.shape[1], np.float32)
+        for step in range(_STEPS):
+            scaled = residual / self._diagonal
+            before, square = square, _products(residual, scaled)
+            direction *= _ratio(square, before) if step else np.float32(0)
             direction += scaled
-            square = after
+            product = self._columns @ (strengths * (self._rows @ direction))
+            product += ridge * direction
+            length = _ratio(square, _products(direction, product))
+            weights += length * direction
+            product *= length
+            residual -= product
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute the means from W."""
-        self.means = np.asarray(self._rows @ self.weights, np.float32)
+        """Compute the means Wᵀx of all rows, after W was changed."""
+        self.means: Float32Array = np.asarray(self._rows @ self.weights, np.float32)
 
     def penalty(self) -> float:
         """Return ρ‖W‖²."""
