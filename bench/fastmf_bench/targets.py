@@ -129,6 +129,11 @@ def _als_targets() -> Iterator[_Target]:
             time_to_exact = _time_to_exact({**curves, "n_factors": n_factors}, upwards=what == "NDCG@10")
             name = f"iALS subspace to exact {what}, wall of exact"
             yield _Target(name, f"{shape}, {n_factors} factors", _at_most(0.5, " ×"), time_to_exact)
+    for n_factors in als.FACTORS:
+        race = {"suite": "als", "task": als.WITH_FEATURES, "problem": "ml-1m", "n_factors": n_factors}
+        ratio = _ratio(race, als.name_with(["item"]), als.name_with([]), "wall")
+        what = "iALS sweep with 10,000 item features, wall of one without"
+        yield _Target(what, f"1M shape, {n_factors} factors", _at_most(1.3, " ×"), ratio)
     race = {"suite": "als", "task": "implicit sweep", "problem": "ml-10m", "n_factors": 128}
     rate = _one(race, f"{OURS}, cholesky", lambda m: _known(m.ceiling_fraction, "the ceiling was not measured"))
     yield _Target("exact ALS, share of sgemm's rate", "10M shape, 128 factors", _at_least(0.45), rate)

@@ -2,9 +2,11 @@
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse
 
 import fastmf
@@ -17,6 +19,7 @@ from fastmf_bench.problems import SHAPES, Problem, open_problem
 from fastmf_bench.results import OURS
 from fastmf_bench.session import Session, Work
 from fastmf_bench.suites.ceilings import SGEMM
+from fastmf_kernels.layout.arrays import CSR
 
 FACTORS = (64, 128)
 # fastmf's solvers alone: all of them with the first number of factors, with the second those without a normal matrix.
@@ -33,6 +36,10 @@ _SAMPLED_USERS = 500
 _CMFREC_LIMIT = 2_000_000
 _CG_NOTE = "3 steps; rate as if exact"
 _FOREVER = 1_000_000
+WITH_FEATURES = "implicit sweep with features"
+# Of each of these there are as many features as real tags and attributes have, drawn at random.
+_N_FEATURES, _FEATURES_OF_A_ROW = 10_000, 10
+_MAP_REGULARIZATION = 1.0
 
 
 def run(session: Session) -> None:
@@ -49,6 +56,10 @@ def run(session: Session) -> None:
         with session.noting("ml-1m"):
             problem = session.problem(SHAPES["ml-1m"])
             _race(session, problem, "implicit sweep", 64, _implicit_contestants(session, problem, 64))
+            for n_factors in FACTORS:
+                _race(
+                    session, problem, WITH_FEATURES, n_factors, _contestants_with_features(session, problem, n_factors)
+                )
         if not session.options.quick:
             with session.noting("ml-10m"):
                 _race_with_many_factors(session, session.problem(SHAPES["ml-10m"]))
@@ -115,6 +126,49 @@ def _implicit_contestants(session: Session, problem: Problem, n_factors: int) ->
 def _explicit_contestants(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
     arguments = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": session.options.n_threads}
     return [Contestant(f"{OURS}, cholesky", "als.fastmf_explicit", arguments)]
+
+
+def name_with(sides: Sequence[str]) -> str:
+    """Return the name of the contestant that trains fastmf with features of some sides."""
+    return f"{OURS}, features of {' and '.join(f'{side}s' for side in sides) or 'none'}"
+
+
+def _contestants_with_features(session: Session, problem: Problem, n_factors: int) -> list[Contestant]:
+    common = {"folder": str(problem.folder), "n_factors": n_factors, "n_threads": session.options.n_threads}
+    return [
+        Contestant(name_with(sides), "als.fastmf_with_features", {**common, "sides": sides})
+        for sides in ((), ("item",), ("item", "user"))
+    ]
+
+
+def train_fastmf_with_features(
+    pace: Pace, folder: str, n_factors: int, n_threads: int, sides: Sequence[str]
+) -> dict[str, Any]:
+    """Train `fastmf.ImplicitALS` with features of some sides, a sweep a lap."""
+    train = open_problem(folder).train()
+    model = fastmf.ImplicitALS(
+        n_factors=n_factors,
+        n_epochs=_FOREVER,
+        item_feature_regularization=_MAP_REGULARIZATION,
+        user_feature_regularization=_MAP_REGULARIZATION,
+        n_threads=n_threads,
+    ).fit(
+        train,
+        callbacks=[lambda *_: not pace()],
+        item_features=_random_features(train.item_ids) if "item" in sides else None,
+        user_features=_random_features(train.user_ids) if "user" in sides else None,
+    )
+    return {"epochs": len(model.history)}
+
+
+def _random_features(ids: pa.Array) -> fastmf.Features:
+    rng, n_ids = np.random.default_rng(0), len(ids)
+    # Steps of at least 1 from one feature to the next of a row, so that they are distinct and ascend.
+    steps = rng.integers(1, _N_FEATURES // _FEATURES_OF_A_ROW, (n_ids, _FEATURES_OF_A_ROW))
+    columns = np.cumsum(steps, axis=1).ravel() - 1
+    indptr = np.arange(n_ids + 1) * _FEATURES_OF_A_ROW
+    rows = CSR(indptr, columns.astype(np.int32), np.ones(len(columns), np.float32))
+    return fastmf.Features(ids, rows, tuple(map(str, range(_N_FEATURES))), np.zeros(_N_FEATURES, np.bool_))
 
 
 def train_fastmf(pace: Pace, folder: str, n_factors: int, n_threads: int, solver: str) -> dict[str, Any]:
@@ -276,6 +330,7 @@ TASKS: dict[str, Task] = {
     "als.fastmf": train_fastmf,
     "als.fastmf_curve": train_fastmf_curve,
     "als.fastmf_explicit": train_fastmf_explicit,
+    "als.fastmf_with_features": train_fastmf_with_features,
     "als.numpy": train_numpy,
     "als.implicit": train_implicit,
     "als.cmfrec": train_cmfrec,
