@@ -21,14 +21,12 @@ class Columns(NamedTuple):
     Attributes
     ----------
     names : Arrow array of string, length n_features
-    is_numeric : bool array, shape (n_features,)
     centers, scales : float32 arrays, shape (n_features,)
         A numeric value v becomes (v - center)·scale, and the values of the described rows of a fit get mean 0 and
         variance 1; a missing one becomes 0. Other columns stay as they are: center 0, scale 1.
     """
 
     names: pa.Array
-    is_numeric: BoolArray
     centers: Float32Array
     scales: Float32Array
 
@@ -43,7 +41,6 @@ class Columns(NamedTuple):
         scales = np.divide(1, deviations, out=np.ones(n), where=deviations > 0)
         return cls(
             pa.array(features.names, pa.large_string()),
-            features.is_numeric,
             np.where(features.is_numeric, means, 0).astype(np.float32),
             np.where(features.is_numeric, scales, 1).astype(np.float32),
         )

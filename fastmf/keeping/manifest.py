@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from fastmf._version import __version__
 from fastmf.common.json_text import to_json
 from fastmf.errors import ModelError, OutputError
+from fastmf.keeping import stored_features
 from fastmf.keeping.regular_files import damaged, open_regular
 
 FORMAT = "fastmf-model"
-FORMAT_VERSION = (1, 1)
+FORMAT_VERSION = (1, 2)
 """Major and minor version. A reader takes every minor version of its major version, and passes over what it does not
 know; version 1.0 was written as the integer 1."""
 MANIFEST = "manifest.json"
@@ -78,6 +79,8 @@ class Manifest(NamedTuple):
         Whether the training ratings are in a file, are all 1, or are not known.
     factor_dtype : {"float32", "float16"}
         How the tables of factors are stored.
+    features : dict
+        By side, what `fastmf.keeping.stored_features` has to know of its features; empty for a model without.
     format_version : tuple of int
         Major and minor.
     files : dict of str to FileRecord
@@ -98,16 +101,18 @@ class Manifest(NamedTuple):
     trained_with: dict[str, Any]
     values: str
     factor_dtype: str
+    features: dict[str, dict[str, Any]]
     format_version: tuple[int, int]
     files: dict[str, FileRecord]
     created: str
     fastmf_version: str
 
 
-def file_names(state: tuple[str, ...], values: str) -> set[str]:
+def file_names(state: tuple[str, ...], values: str, features: stored_features.Described) -> set[str]:
     """Return the names of all files of a model, except for the manifest."""
     of_values = [VALUES_FILE] if values == STORED else []
-    return {*ARRAY_FILES, *ID_FILES, *of_values, *(f"{name}.npy" for name in state)}
+    names = {*ARRAY_FILES, *ID_FILES, *of_values, *(f"{name}.npy" for name in state)}
+    return names | stored_features.file_names(features)
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
@@ -152,7 +157,8 @@ def read(folder: Path, verify: bool = False) -> Manifest:
         if not is_valid(optional[name]):
             raise damaged(folder / MANIFEST, f"{name} is {_short(optional[name])}; expected {expected}")
     files = {name: FileRecord(entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
-    _require_all_files(folder, files, file_names(tuple(optional["state"]), optional["values"]), version)
+    names = file_names(tuple(optional["state"]), optional["values"], optional["features"])
+    _require_all_files(folder, files, names, version)
     if verify:
         _require_own_checksum(folder, content, version)
     return Manifest(
@@ -330,5 +336,6 @@ _LATER_ENTRIES: dict[str, tuple[Any, Callable[[object], bool], str]] = {
     "state": ([], _is_state, "a list of names"),
     "trained_with": ({}, lambda value: isinstance(value, dict), "names and values"),
     "values": (NOT_KEPT, lambda value: value in (STORED, ONES, NOT_KEPT), f"{STORED!r}, {ONES!r} or {NOT_KEPT!r}"),
+    "features": ({}, stored_features.is_description, "sizes and pulls of the features of a side"),
     "factor_dtype": ("float32", lambda value: value in FACTOR_DTYPES, " or ".join(map(repr, FACTOR_DTYPES))),
 }

@@ -32,6 +32,7 @@ from fastmf.common.parameters import require_choice
 from fastmf.common.work_log import logged
 from fastmf.errors import ModelError, OutputError, OutputExistsError
 from fastmf.keeping import manifest as manifests
+from fastmf.keeping import stored_features
 from fastmf.keeping.card import make_card
 from fastmf.keeping.halves import to_halves
 from fastmf.keeping.manifest import (
@@ -111,6 +112,8 @@ def save(
             np.save(folder / name, array, allow_pickle=False)
         for name, vocabulary in zip(ID_FILES, vocabularies, strict=True):
             _write_ids(folder / name, vocabulary)
+        for side, features in fitted.features.items():
+            _write_ids(folder / stored_features.names_file(side), features.columns.names)
         files = {file.name: _file_record(file) for file in sorted(folder.iterdir())}
         content = {
             "format": FORMAT,
@@ -130,6 +133,7 @@ def save(
             "state": sorted(fitted.state),
             "trained_with": fitted.trained_with,
             "values": place_of_values,
+            "features": stored_features.describe(fitted.features),
             "files": files,
         }
         (folder / CARD).write_text(make_card(content, fitted.counts), encoding="utf-8")
@@ -174,7 +178,7 @@ def _some_of(names: list[str]) -> str:
 
 def _foreign_files(folder: Path, manifest: Manifest) -> list[str]:
     """List what a model directory holds beside the model; directories end in a slash."""
-    own = {MANIFEST, CARD, *file_names(manifest.state, manifest.values)}
+    own = {MANIFEST, CARD, *file_names(manifest.state, manifest.values, manifest.features)}
     return sorted(
         entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name not in own or entry.is_dir()
     )
@@ -357,6 +361,7 @@ def _arrays(fitted: Fitted, place_of_values: str) -> dict[str, Any]:
         "seen_indices.npy": fitted.seen.indices,
         **({VALUES_FILE: fitted.values} if place_of_values == STORED else {}),
         **{f"{name}.npy": array for name, array in fitted.state.items()},
+        **stored_features.arrays_of(fitted.features),
     }
 
 
@@ -422,10 +427,13 @@ def _read_fitted(folder: Path, manifest: Manifest) -> tuple[StoredFitted, CheckO
     if manifest.values == STORED:
         values = mapped(VALUES_FILE, np.float32, seen.indices.shape)
     parts = factors, link, user_ids, item_ids, seen, manifest.data, state, _parameters(manifest.trained_with)
-    fitted = Fitted(*parts, values=values)
+    has_biases = manifest.trained_with.get("biases") is True
+    sizes = stored_features.Sizes(n_users, n_items, n_factors + int(has_biases))
+    features = stored_features.read(folder, manifest.features, sizes)
+    fitted = Fitted(*parts, values=values, features=features)
     arrays = _arrays(fitted, manifest.values)
     check = CheckOnce(partial(_checks_of_contents, folder, fitted, arrays), sum(map(np.size, arrays.values())))
-    return StoredFitted(*parts, values=values, check=check), check
+    return StoredFitted(*parts, values=values, features=features, check=check), check
 
 
 def _checks_of_contents(folder: Path, fitted: Fitted, arrays: dict[str, Any]) -> list[Check]:
@@ -435,4 +443,5 @@ def _checks_of_contents(folder: Path, fitted: Fitted, arrays: dict[str, Any]) ->
     checks += check_rows((folder / "seen_indptr.npy", folder / "seen_indices.npy"), fitted.seen, fitted.n_items)
     for name, vocabulary in zip(ID_FILES, (fitted.user_ids, fitted.item_ids), strict=True):
         checks += check_ids(folder / name, vocabulary)
+    checks += stored_features.checks(folder, fitted.features)
     return checks

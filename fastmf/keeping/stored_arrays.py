@@ -89,7 +89,7 @@ def _nothing() -> None:
     """Check nothing."""
 
 
-_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts", "values"})
+_CONTENTS = frozenset({"factors", "seen", "user_ids", "item_ids", "state", "counts", "values", "features"})
 _WITH_FACTORS = frozenset({"factors", "state"})
 
 

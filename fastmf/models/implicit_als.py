@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from fastmf.models.training import (
     require_chosen,
 )
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Float64Array, Int64Array
+from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int64Array
 from fastmf_kernels.als.arrays import Table, Weighting
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors, Link, make_link
@@ -202,7 +202,9 @@ class ImplicitALS(AlternatingModel):
         return _ImplicitTrainer(self, ratings, kernels, features)
 
     def _least_squares(self, fitted: Fitted) -> LeastSquares:
-        return _Implicit(self, *_observed_sizes(fitted))
+        observed = _observed_of(fitted)
+        sizes = int(observed.users.sum()), int(observed.items.sum())
+        return _Implicit(self, *sizes, observed if fitted.features else None)
 
 
 def _observed_part(ratings: Interactions, n_threads: int | None) -> Interactions:
@@ -236,15 +238,21 @@ def _row_scales(model: ImplicitALS, counts: Int64Array, n_others: float) -> Floa
     return np.asarray((counts + number(model.unobserved_weight) * n_others) ** model.regularization_exponent)
 
 
-def _observed_sizes(fitted: Fitted) -> tuple[int, int]:
-    """Return how many users and items of a fitted model have an observed cell."""
+class _Observed(NamedTuple):
+    """Which users and items of a fitted model have an observed cell: bool arrays."""
+
+    users: BoolArray
+    items: BoolArray
+
+
+def _observed_of(fitted: Fitted) -> _Observed:
     counts, values, seen = fitted.counts, fitted.values, fitted.seen
     if values is None or values.strides == (0,) or values.all():
-        return int(np.count_nonzero(counts.is_rated_user)), int(np.count_nonzero(counts.of_items))
+        return _Observed(counts.is_rated_user, counts.of_items > 0)
     is_observed = values != 0
     before = np.concatenate([[0], np.cumsum(is_observed)])[seen.indptr]
     of_items = np.bincount(seen.indices[is_observed], minlength=fitted.n_items)
-    return int(np.count_nonzero(np.diff(before))), int(np.count_nonzero(of_items))
+    return _Observed(np.diff(before) > 0, of_items > 0)
 
 
 class _Implicit(LeastSquares):
@@ -256,10 +264,13 @@ class _Implicit(LeastSquares):
         With numbers for λ and α₀.
     n_users, n_items : int
         How many have an observed cell.
+    observed : _Observed, optional
+        Who they are, where others have factors, too, of their features alone: these take no part in what all cells add.
     """
 
-    def __init__(self, model: ImplicitALS, n_users: int, n_items: int) -> None:
+    def __init__(self, model: ImplicitALS, n_users: int, n_items: int, observed: _Observed | None = None) -> None:
         self._model, self._sizes = model, {"user": n_items, "item": n_users}
+        self._observed = observed
         self.exactly = make_exact_solver(model.nonnegative)
         self.unobserved_weight = 1.0 if model.weighting == "hu" else number(model.unobserved_weight)
         alpha = _alpha(model)
@@ -280,11 +291,20 @@ class _Implicit(LeastSquares):
         return number(self._model.regularization) * _row_scales(self._model, counts, self._sizes[side])
 
     def against(self, factors: Factors, side: str, kernels: Kernels, n_threads: int | None) -> FixedSide:
-        return self.against_table(*other_side(factors, side), kernels, n_threads)
+        table, biases = other_side(factors, side)
+        if self._observed is None:
+            return self.against_table(table, biases, table, kernels, n_threads)
+        is_observed = self._observed.items if side == "user" else self._observed.users
+        return self.against_table(table, biases, table[is_observed], kernels, n_threads)
 
-    def against_table(self, table: Table, biases: Float32Array, kernels: Kernels, n_threads: int | None) -> FixedSide:
-        """Return what rows are solved against: a table of the other side, and its biases, which are all 0."""
-        gram = self.unobserved_weight * kernels.gram(table, n_threads)
+    def against_table(
+        self, table: Table, biases: Float32Array, cells: Table, kernels: Kernels, n_threads: int | None
+    ) -> FixedSide:
+        """Return what rows are solved against: a table of the other side, and its biases, which are all 0.
+
+        ``cells`` has the rows of the table that are part of all cells.
+        """
+        gram = self.unobserved_weight * kernels.gram(cells, n_threads)
         return FixedSide(table, biases, gram.astype(np.float32), self.weighting)
 
 
@@ -349,7 +369,7 @@ class _ImplicitTrainer:
 
     def _half_sweep(self, side: Side, fixed: Side) -> Float64Array:
         biases = self.factors.item_biases if side is self.users else self.factors.user_biases
-        against = self.equations.against_table(fixed.table, biases, self._kernels, self._model.n_threads)
+        against = self.equations.against_table(fixed.table, biases, fixed.table, self._kernels, self._model.n_threads)
         problem = against.problem(side.rows, side.regularization, side.added(self._kernels))
         return self._kernels.run_half_sweep(problem, side.table, self._model.n_threads, self._solver)
 
