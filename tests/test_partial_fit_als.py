@@ -387,3 +387,23 @@ def test_threads_get_answers_of_before_or_after(kind: Any) -> None:
             model.restore(first, [])
             model.partial_fit(new_ratings())
         assert {future.result() for future in asked} <= {before, after}
+
+
+@pytest.mark.parametrize("kind", [ALS, ImplicitALS])
+def test_rows_keep_what_their_features_say(kind: Any) -> None:
+    ratings, numbers = testing.low_rank(n_users=60, n_items=30, density=0.3, seed=0), np.arange(35)
+    films = pa.table({"item_id": numbers, "year": 1950 + numbers**2 % 50, "genre": [f"g{n % 4}" for n in numbers]})
+    people = pa.table({"user_id": np.arange(64), "age": 10 + np.arange(64) ** 2 % 70})
+    model = kind(n_factors=4, n_epochs=4).fit(ratings, item_features=films, user_features=people)
+    before = dict(zip(model.item_ids.to_pylist(), model.item_factors.copy(), strict=True))
+    more = Interactions.from_arrays([3, 60, 99, 5], [31, 2, 2, 77], [4, 3, 2, 5])
+    model.partial_fit(more)
+    after = dict(zip(model.item_ids.to_pylist(), model.item_factors, strict=True))
+    np.testing.assert_array_equal(after[34], before[34])  # features alone
+    assert after[34].any()
+    assert (after[31] != before[31]).any()  # features, and the first rating
+    of_users = dict(zip(model.user_ids.to_pylist(), model.user_factors, strict=True))
+    of_60 = model.fold_in(Interactions.from_arrays([60], [2], [3])).factors[0]
+    np.testing.assert_array_equal(of_60, of_users[60])
+    assert int(model.fitted.features["item"].are_described.sum()) == 35
+    assert 34 in model.recommend([3], k=len(model.item_ids), cold="include").to_arrow()["item_id"].to_pylist()

@@ -81,8 +81,7 @@ def plain(given: Given) -> Scores:
 
 def hybrid(given: Given) -> Scores:
     """Train `ImplicitALS` with default settings on the ratings and the features."""
-    fit: Callable[..., ImplicitALS] = _model(given).fit
-    return _of_model(fit(given.train, item_features=given.features), given.train)
+    return _of_model(_model(given).fit(given.train, item_features=given.features), given.train)
 
 
 def standardized(given: Given) -> "csr_array":

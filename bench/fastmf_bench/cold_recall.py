@@ -70,6 +70,7 @@ def questions_of(parts: Parts) -> dict[str, Question]:
     cold                    of items without training ratings                   items without any
     cold of all             the same                                            all items
     few                     of items with 1 to 4 training ratings               items with training ratings
+    few of few              the same                                            items with 1 to 4
     rest                    of items with 5 or more                             items with training ratings
     few of all, rest of     as few and rest                                     all items
     all
@@ -87,6 +88,7 @@ def questions_of(parts: Parts) -> dict[str, Question]:
         "cold": Question(cold, parts.is_cold),
         "cold of all": Question(cold, every),
         "few": Question(few, known),
+        "few of few": Question(few, known & (counts < FEW)),
         "rest": Question(rest, known),
         "few of all": Question(few, every),
         "rest of all": Question(rest, every),

@@ -10,7 +10,7 @@ from fastmf_bench.suites import cold
 from fastmf_bench.suites.cold import Result
 
 BEGIN, END = "<!-- cold items: written by `fastmf bench readme` -->", "<!-- end of cold items -->"
-COLUMNS = ("cold", "cold of all", "few", "rest", "all")
+COLUMNS = ("cold", "cold of all", "few", "few of few", "rest", "all")
 
 
 def of_runs(runs: Sequence[Run]) -> str:

@@ -63,15 +63,15 @@ class AlternatingModel(FactorModel):
     With ``item_features`` in `fit`, item factors are pulled to Wᵀx_i in place of 0, where x_i has the features of the
     item, numeric ones in units of their deviation, and a 1 after them, and is scaled to length 1; x_i is 0 for an item
     without features. The objective has Σ_i λ_i‖q_i - Wᵀx_i‖² + r·mean(λ_i)‖W‖² in the place of Σ_i λ_i‖q_i‖², with λ_i
-    min(1, r/3) times what it is without features. Every half sweep begins with two steps of conjugate gradients for W.
+    min(1, r/10) times what it is without features. Every half sweep begins with two steps of conjugate gradients for W.
     Items without ratings have the factors Wᵀx_i. The same holds for ``user_features`` (Agarwal, Chen, "Regression-based
     Latent Factor Models", KDD 2009).
 
     Parameters
     ----------
     item_feature_regularization, user_feature_regularization : float, optional
-        L2 strength of the map of features, above 0: r. None: chosen from the data, so that the map of four fifths of
-        the items (or users) tells the factors of the others best, in a short fit with few factors.
+        L2 strength of the map of features, above 0: r. None: chosen from the data, so that the map of two thirds of the
+        items (or users) tells the factors of the others, in a short fit with few factors.
     """
 
     item_feature_regularization: float | None = None
@@ -165,7 +165,9 @@ class AlternatingModel(FactorModel):
         that the model does not know get rows. The users with new ratings are solved, then the items with new ratings,
         then these users again, always exactly, for what the last fit has minimised; other rows stay bit for bit. The
         mean μ, the unit σ and what the fit has chosen for ``"auto"`` stay. `fold_in` then gives the factors of these
-        users, as it does after a fit, but not those of other users, who were solved for the items as they were.
+        users, as it does after a fit, but not those of other users, who were solved for the items as they were. In a
+        model with features, rows are pulled to the means that the last fit gave them: the maps of features stay, and
+        new ids have none.
 
         `history` then has one record: ``epoch`` 1, ``partial`` True, ``seconds``, ``n_users_refitted``,
         ``n_items_refitted``, ``n_new_users``, ``n_new_items``; ``user_drift`` and ``item_drift``, by how much the

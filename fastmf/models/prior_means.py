@@ -1,6 +1,6 @@
 """Prior means of factors: a linear map of features, fitted to the factors by ridge regression in every sweep.
 
-Factors q are pulled to m = Wᵀx in place of 0, with λ_i = min(1, r/3) times the strengths without features. Of
+Factors q are pulled to m = Wᵀx in place of 0, with λ_i = min(1, r/10) times the strengths without features. Of
 
     Σ_i λ_i ‖q_i - Wᵀx_i‖² + ρ ‖W‖²,    ρ = r·mean(λ_i),
 
@@ -24,13 +24,12 @@ from fastmf.reading.interactions import Interactions
 from fastmf.reading.sparse_rows import take_rows
 from fastmf_kernels._types import Float32Array, Float64Array
 
-_STRENGTH_WITHOUT_TRIAL = 3.0
 # Steps of conjugate gradients a sweep: factors change slowly after the first sweeps, and W goes on from where it was.
 _STEPS = 2
-# Strengths r that are tried, log-spaced evenly; what share of the rows measures them; updates of W, from 0, in a trial.
-_TRIED = tuple(0.1 * 10 ** (place / 2) for place in range(7))
-_HELD_SHARE = 0.2
-_UPDATES_IN_A_TRIAL = 6
+# Strengths r that are tried, parts that the rows are cut into, updates of W, from 0, in a trial, and how many standard
+# errors count as no difference.
+_TRIED = tuple(float(f"{0.1 * 10 ** (place / 2):.2g}") for place in range(8))
+_FOLDS, _UPDATES_IN_A_TRIAL, _STANDARD_ERRORS = 3, 6, 5
 
 
 def as_given(item_features: Any, user_features: Any) -> dict[str, Features]:
@@ -167,10 +166,11 @@ def _ratio(above: Float32Array, below: Float32Array) -> Float32Array:
 def choose_regularization(
     factors: Float32Array, features: SideFeatures, strengths: Float64Array, rng: np.random.Generator
 ) -> float:
-    """Choose r: the map of four fifths of the described rows shall tell the factors of the last fifth.
+    """Choose r by cross-validation: the map of two thirds of the described rows shall tell the factors of the last.
 
-    The error Σ λ_i‖q_i - Wᵀx_i‖² over these rows is measured at seven strengths, and r is where a parabola through the
-    least error and its neighbours, over log r, is least.
+    It is the largest of the strengths that are tried whose error Σ λ_i‖q_i - Wᵀx_i‖² is within five standard errors of
+    the least, those of the difference (the one-standard-error rule of Breiman, Friedman, Olshen, Stone, "Classification
+    and Regression Trees", 1984, for paired errors, with more caution).
 
     Parameters
     ----------
@@ -180,31 +180,25 @@ def choose_regularization(
         Of the same rows.
     strengths : float64 array, shape (n_rows,)
     rng : Generator
-        Draws the last fifth.
+        Draws the thirds.
     """
     described = np.flatnonzero(features.are_described & factors.any(axis=1))
-    is_held = rng.random(len(described)) < _HELD_SHARE
-    learned, held = described[~is_held], described[is_held]
-    if not len(learned) or not len(held):
-        return _STRENGTH_WITHOUT_TRIAL
-    errors = []
-    for regularization in _TRIED:
-        part = features.take(learned)._replace(weights=np.zeros_like(features.weights[:, : factors.shape[1]]))
-        prior = PriorMeans(part, strengths[learned], regularization)
-        for _ in range(_UPDATES_IN_A_TRIAL):
-            prior.update(factors[learned])
-        missed = factors[held] - part.prior(features.take(held).rows).means
-        errors.append(float(strengths[held] @ np.einsum("ik,ik->i", missed, missed, dtype=np.float64)))
-    return _least(np.log(_TRIED), np.array(errors))
-
-
-def _least(places: Float64Array, errors: Float64Array) -> float:
-    """Return e to the place of the least error, by a parabola through it and its neighbours."""
-    best = int(np.argmin(errors))
-    if 0 < best < len(errors) - 1:
-        before, least, after = errors[best - 1 : best + 2]
-        curvature = before - 2 * least + after
-        if curvature > 0:
-            step = places[best + 1] - places[best]
-            return float(np.exp(places[best] + step * (before - after) / (2 * curvature)))
-    return float(np.exp(places[best]))
+    fold_of = rng.permutation(len(described)) % _FOLDS
+    errors = np.zeros((len(_TRIED), len(described)))
+    for fold in range(_FOLDS):
+        learned, held = described[fold_of != fold], described[fold_of == fold]
+        if not len(learned) or not len(held):
+            return _TRIED[-1]
+        held_rows = features.take(held).rows
+        for place, regularization in enumerate(_TRIED):
+            part = features.take(learned)._replace(
+                weights=np.zeros((len(features.weights), factors.shape[1]), np.float32)
+            )
+            prior = PriorMeans(part, strengths[learned], regularization)
+            for _ in range(_UPDATES_IN_A_TRIAL):
+                prior.update(factors[learned])
+            missed = factors[held] - part.prior(held_rows).means
+            errors[place, fold_of == fold] = strengths[held] * np.einsum("ik,ik->i", missed, missed, dtype=np.float64)
+    worse = errors - errors[errors.sum(axis=1).argmin()]
+    allowed = _STANDARD_ERRORS * worse.std(axis=1) * np.sqrt(len(described))
+    return _TRIED[int(np.flatnonzero(worse.sum(axis=1) <= allowed)[-1])]

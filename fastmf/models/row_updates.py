@@ -2,18 +2,22 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import take_ratings
+from fastmf.answering.side_features import SideFeatures
 from fastmf.backend import Kernels
 from fastmf.errors import DataError
 from fastmf.measuring.baseline import ITEM_BASELINE, USER_BASELINE
-from fastmf.models.growth import Grown, grow
+from fastmf.models.growth import Grown, Whole, grow
 from fastmf.models.least_squares import LeastSquares
 from fastmf.models.training import Record
+from fastmf.reading import ids
 from fastmf.reading.interactions import Interactions
 from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
@@ -63,6 +67,9 @@ def join(known: Fitted, ratings: Interactions, kernels: Kernels, n_threads: int 
         )
     grown = grow(known, ratings, 0.0, 0, n_threads)
     start, more = grown.start, grown.more
+    features = _features_of(known, {"user": start.user_ids, "item": start.item_ids})
+    start = dataclasses.replace(start, features=features)
+    grown = grown._replace(start=start)
     by_user = CSR(*start.seen, np.asarray(start.values))
     users, items = (np.unique(rows).astype(np.int32) for rows in (more.users, more.items))
     numbers = np.full(more.n_items, -1, np.int32)
@@ -75,8 +82,11 @@ def join(known: Fitted, ratings: Interactions, kernels: Kernels, n_threads: int 
 
 
 def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_threads: int | None) -> None:
-    """Solve the rows that have new ratings, in place: users once, then items and users in turn. Other rows stay."""
-    factors = joined.grown.start.factors
+    """Solve the rows that have new ratings, in place: users once, then items and users in turn. Other rows stay.
+
+    Rows with features are pulled to the means of before; the maps of features stay.
+    """
+    factors, features = joined.grown.start.factors, joined.grown.start.features
     sides = {
         "user": (factors.user_factors, factors.user_biases, joined.users, equations.observed(joined.of_users)),
         "item": (factors.item_factors, factors.item_biases, joined.items, equations.observed(joined.of_items)),
@@ -86,7 +96,9 @@ def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_thre
         fixed = equations.against(factors, side, kernels, n_threads)
         # A copy: a GPU keeps offsets from one half sweep to the next, and these change in place between two.
         fixed = fixed._replace(offsets=fixed.offsets.copy())
-        vectors[places], biases[places] = equations.solve(rows, fixed, side, kernels, n_threads)
+        known = features.get(side)
+        prior = None if known is None else known.prior(known.take(places).rows)
+        vectors[places], biases[places] = equations.solve(rows, fixed, side, kernels, n_threads, prior)
 
 
 class Drift:
@@ -135,7 +147,9 @@ class Drift:
 
 
 def updated(joined: Joined, known: Fitted, n_more: int) -> Fitted:
-    """Return the state of a model whose rows were refitted; users and items without any rating have rows of 0.
+    """Return the state of a model whose rows were refitted.
+
+    Users and items without any rating have rows of 0, or those of before if their features are known.
 
     The biases that were fitted as the baseline are gone, as they are of the ratings before alone; popularity counts all
     ratings.
@@ -156,21 +170,52 @@ def updated(joined: Joined, known: Fitted, n_more: int) -> Fitted:
     if whole is None:
         return fitted
     p, q, user_biases, item_biases, mean = start.factors
+    factors = Factors(
+        whole.spread(p, "user"),
+        whole.spread(q, "item"),
+        whole.spread(user_biases, "user"),
+        whole.spread(item_biases, "item"),
+        mean,
+    )
+    features = _features_of(known, {"user": whole.user_ids, "item": whole.item_ids})
+    _keep_described(factors, known, whole)
     return dataclasses.replace(
         fitted,
-        factors=Factors(
-            whole.spread(p, "user"),
-            whole.spread(q, "item"),
-            whole.spread(user_biases, "user"),
-            whole.spread(item_biases, "item"),
-            mean,
-        ),
+        factors=factors,
+        features=features,
         state={name: whole.spread(array, "item") for name, array in state.items()},
         user_ids=whole.user_ids,
         item_ids=whole.item_ids,
         seen=whole.spread_rows(start.seen),
         data=data | {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)},
     )
+
+
+def _features_of(known: Fitted, ids_of: Mapping[str, pa.Array]) -> dict[str, SideFeatures]:
+    """Return the features of a model for the ids of another; new ids have none."""
+    places = {
+        "user": ids.look_up(known.user_ids, ids_of["user"], "user_ids"),
+        "item": ids.look_up(known.item_ids, ids_of["item"], "item_ids"),
+    }
+    return {side: features.take(places[side]) for side, features in known.features.items()}
+
+
+def _keep_described(factors: Factors, known: Fitted, whole: Whole) -> None:
+    """Copy the rows of users and items that have features and still no rating."""
+    sides = {
+        "user": (whole.user_ids, whole.users, known.user_ids, factors.user_factors, factors.user_biases),
+        "item": (whole.item_ids, whole.items, known.item_ids, factors.item_factors, factors.item_biases),
+    }
+    before = {
+        "user": (known.factors.user_factors, known.factors.user_biases),
+        "item": (known.factors.item_factors, known.factors.item_biases),
+    }
+    for side in known.features:
+        new_ids, rated, old_ids, vectors, biases = sides[side]
+        unrated = np.setdiff1d(np.arange(len(new_ids)), rated)
+        places = ids.look_up(old_ids, new_ids.take(pa.array(unrated)), f"{side}_ids")
+        unrated, places = unrated[places >= 0], places[places >= 0]
+        vectors[unrated], biases[unrated] = before[side][0][places], before[side][1][places]
 
 
 def share_since_fit(fitted: Fitted) -> float:

@@ -40,7 +40,7 @@ PEERS: dict[str, Method] = {
     "cmfrec": cold_peers.cmfrec,
 }
 # Metrics of which those of the model without features are taken away.
-COMPARED = ("few", "rest", "few of all", "rest of all")
+COMPARED = ("few", "few of few", "rest", "few of all", "rest of all")
 
 
 def run(session: Session) -> None:
