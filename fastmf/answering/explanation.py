@@ -9,6 +9,7 @@ import pyarrow as pa
 
 MEAN, USER_BIAS, ITEM_BIAS = "mean", "user bias", "item bias"
 RATING, FEATURE = "rating", "feature"
+ITEM_RATINGS = "ratings of the item"
 NOT_CHOSEN = "items not chosen"
 REMAINDER = "remainder"
 
@@ -17,6 +18,7 @@ _PHRASES = {
     MEAN: "mean",
     USER_BIAS: "bias of the user",
     ITEM_BIAS: "bias of the item",
+    ITEM_RATINGS: "all ratings of the item",
     NOT_CHOSEN: "items that the user has not chosen",
     REMAINDER: "remainder, which past ratings do not explain",
 }
@@ -30,14 +32,15 @@ class Term(NamedTuple):
     Attributes
     ----------
     kind : str
-        "mean", "user bias", "item bias", "rating", "feature", "items not chosen" or "remainder".
+        "mean", "user bias", "item bias", "rating", "feature", "ratings of the item", "items not chosen" or
+        "remainder".
     item_id : int, str or None
         The rated item, of a rating.
     rating : float or None
         What the user gave it.
     contribution : float
     feature : str or None
-        The name of the feature, of a feature.
+        The name of the feature, of a feature, such as "genre=Drama"; "(intercept)" is that which all have.
     """
 
     kind: str

@@ -1,6 +1,7 @@
 """What explicit and implicit alternating least squares share as models: folding in, and more ratings after a fit."""
 
 import dataclasses
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from fastmf.answering.explanation import ITEM_RATINGS
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.side_features import Prior, SideFeatures
 from fastmf.backend import Kernels, get_backend
@@ -17,6 +19,7 @@ from fastmf.common.parameters import AUTO, require_number
 from fastmf.common.work_log import logged
 from fastmf.errors import ParameterError, named
 from fastmf.models.advice import advise_on_share
+from fastmf.models.alternating_explaining import Row, Shares, ratings_of_item, shares_of
 from fastmf.models.checkpointing import Run
 from fastmf.models.explaining import Person, Split
 from fastmf.models.factor_model import FactorModel
@@ -43,6 +46,14 @@ class _Folding(NamedTuple):
 
     equations: LeastSquares
     fixed: FixedSide
+
+
+class _Solution(NamedTuple):
+    """The factors and the bias of a user or an item, and the factors that they are multiplied with."""
+
+    factors: Float32Array
+    bias: float
+    other: Float32Array
 
 
 class AlternatingTrainer(Trainer, Protocol):
@@ -268,15 +279,22 @@ class AlternatingModel(FactorModel):
         return objective(self.get_params(), {}, self.objective_parameters)
 
     def _split(self, fitted: Fitted, person: Person, item: int) -> Split:
-        equations, fixed = self._folding(fitted, "user")
-        row, item_factors = person.row, fitted.factors.item_factors[item]
-        observed, contributions = equations.observed(row), np.zeros(len(row.indices))
-        if len(observed.indices):
-            is_observed = np.isin(row.indices, observed.indices)
-            solution = equations.to_table(person.factors[None], np.array([person.bias], np.float32))[0]
-            influence = equations.influence(observed, fixed, solution, item_factors)
-            contributions[is_observed] = influence.of_observations
-        return Split(contributions)
+        solution = _Solution(person.factors, person.bias, fitted.factors.item_factors[item])
+        return Split(*self._shares(fitted, "user", person.row, person.features, solution))
+
+    def _split_item(self, fitted: Fitted, person: Person, item: int) -> Split:
+        factors, known = fitted.factors, fitted.features.get("item")
+        solution = _Solution(factors.item_factors[item], float(factors.item_biases[item]), person.factors)
+        features = None if known is None else known.take(np.array([item])).rows
+        shares = self._shares(fitted, "item", ratings_of_item(fitted, item), features, solution)
+        return Split(np.zeros(0), shares.of_features, {ITEM_RATINGS: math.fsum(shares.of_ratings)})
+
+    def _shares(self, fitted: Fitted, side: str, ratings: CSR, features: CSR | None, solution: "_Solution") -> Shares:
+        """Return what the ratings and the features of a user (or an item) add to p·q."""
+        equations, fixed = self._folding(fitted, side)
+        table = equations.to_table(solution.factors[None], np.array([solution.bias], np.float32))[0]
+        row = Row(side, ratings, features, table)
+        return shares_of(row, equations, fixed, fitted.features.get(side), solution.other)
 
     def _folding(self, fitted: Fitted, side: str) -> _Folding:
         """Return what rows of a side are solved with; it is made once."""

@@ -57,7 +57,7 @@ def _split(folding: Folding, person: Person, item: int, shares: Shares) -> Split
     of_ratings = np.zeros(len(is_chosen))
     of_ratings[is_chosen] = shares.own * _products(fixed, person.row.indices[is_chosen], item)
     drawn = float(shares.drawn_weights @ _products(fixed, shares.drawn, item))
-    return Split(of_ratings, {NOT_CHOSEN: drawn})
+    return Split(of_ratings, others={NOT_CHOSEN: drawn})
 
 
 def _row(folding: Folding, row: CSR) -> Row:

@@ -1,4 +1,4 @@
-"""Why a model gives a user and an item their score: by the ratings that the factors of the user were made of."""
+"""Why a model gives a user and an item their score: by the ratings and features that factors were made of."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ import pyarrow as pa
 from fastmf.answering.explanation import FEATURE, ITEM_BIAS, MEAN, RATING, REMAINDER, USER_BIAS, Explanation, Term
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import take_ratings
+from fastmf.common.parameters import require_choice
 from fastmf.errors import ModelError, ParameterError, UnknownIdError, named
+from fastmf.models.folding import SIDES, described_rows, described_too
 from fastmf.models.newcomers import AnswersNewcomers
 from fastmf.reading import ids
-from fastmf.reading.interactions import as_interactions
 from fastmf_kernels._types import Float32Array, Float64Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Link
@@ -33,35 +34,40 @@ class Person(NamedTuple):
         p.
     bias : float
         b_u.
+    features : CSR or None
+        The features, as one row in the columns of the model; None in a model without features of users.
     """
 
     row: CSR
     factors: Float32Array
     bias: float
+    features: CSR | None = None
 
 
 class Split(NamedTuple):
-    """What p·q is made of, as far as ratings explain it.
+    """What p·q is made of, as far as ratings and features explain it.
 
     Attributes
     ----------
     of_ratings : float64 array, shape (n,)
         The contribution of each rating of the user.
-    others : mapping of str to float
-        Contributions of other kinds.
     of_features : mapping of str to float
         The contribution of each feature.
+    others : mapping of str to float
+        Contributions of other kinds.
     """
 
     of_ratings: Float64Array
-    others: Mapping[str, float] = MappingProxyType({})
     of_features: Mapping[str, float] = MappingProxyType({})
+    others: Mapping[str, float] = MappingProxyType({})
 
 
 class Explains(AnswersNewcomers):
     """Base of models: what a prediction is made of."""
 
-    def explain(self, user: Any, item: Any, *, interactions: Any = None) -> Explanation:
+    def explain(
+        self, user: Any, item: Any, *, by: str = "user", interactions: Any = None, features: Any = None
+    ) -> Explanation:
         """Explain the prediction of a pair: which past ratings of the user carry it, and how much each.
 
         The score μ + b_u + b_i + p·q is written as a sum: of its constants, of a contribution of each rating of the
@@ -72,7 +78,8 @@ class Explains(AnswersNewcomers):
           the score of item i, with the equations that the fit has solved (Hu, Koren, Volinsky, "Collaborative Filtering
           for Implicit Feedback Datasets", ICDM 2008, section 5). With ``nonnegative``, A is that of the factors above
           0. There is a remainder if p is not the solution: after a fit by the solver "cg" or "subspace", after
-          `partial_fit`, or where factors were saved as float16.
+          `partial_fit`, or where factors were saved as float16. In a model with ``user_features``, p is pulled to
+          Σ_f x_f W_f, and feature f of the user contributes λ x_f W_fᵀA⁻¹q_i; x_f W_f·q_i for users without ratings.
         - `SGD`, `SVDpp` and `BPR`: every step of `fold_in` adds a multiple of an item's factors to p. What the steps of
           a rating add up to is its contribution; in `SVDpp` with |N|^-½ y_j·q_i. Items that were drawn against the
           choices of the user are one term, "items not chosen". The remainder is the score of the fit less that of
@@ -85,10 +92,16 @@ class Explains(AnswersNewcomers):
             A user of the model, or of ``interactions``.
         item : id
             An item of the model.
+        by : {"user", "item"}
+            Whose factors are taken apart. "item", for `ALS` and `ImplicitALS`: p·q_i is made of the features of the
+            item and of its ratings, which are one term together. The users have moved once more after a fit has solved
+            for the items, and so there is a remainder; items without ratings are explained by their features wholly.
         interactions : Interactions, table or SciPy sparse matrix, optional
             Ratings of the user, who need not be known to the model, as in `recommend_for`: the prediction then is that
             of `fold_in`, and training ratings of a user whom the model knows count as well. None: the user is one of
             the model, and the prediction is that of `predict`.
+        features : Features or table, optional
+            What is known of the user, as in `recommend_for`, with or without ``interactions``.
 
         Returns
         -------
@@ -101,9 +114,11 @@ class Explains(AnswersNewcomers):
         UnknownIdError
             If the model does not know the item, or neither the model nor ``interactions`` have the user.
         ParameterError, DataError
-            If ``user`` or ``item`` is not one id; if an id is of another type than those of the model.
+            If ``user`` or ``item`` is not one id; if an id is of another type than those of the model; if ``by`` is
+            something else, or "item" and the model has no equations of items; if features are given to a model without.
         ModelError
-            If the model was saved without its training ratings, or has none, and the ratings of the user are needed.
+            If the model was saved without its training ratings, or has none, and the ratings of the user (or of the
+            item) are needed.
 
         Examples
         --------
@@ -115,13 +130,16 @@ class Explains(AnswersNewcomers):
         >>> explanation.to_arrow().column_names
         ['kind', 'item_id', 'rating', 'contribution']
         """
+        require_choice("by", by, SIDES)
         fitted = self.fitted
         place = _place_of(fitted.item_ids, item, "item", "the model")
-        if interactions is None:
-            person, user_id = self._person(fitted, user)
+        if interactions is None and features is None:
+            person, user_id = self._person(fitted, user, by)
         else:
-            person, user_id = self._newcomer(fitted, user, interactions)
-        split = self._split(fitted, person, place)
+            person, user_id = self._newcomer(fitted, user, interactions, features)
+        if by == "item":
+            person = person._replace(row=_NO_RATINGS)
+        split = self._split(fitted, person, place) if by == "user" else self._split_item(fitted, person, place)
         terms = _terms(fitted, person, place, split)
         score = math.fsum(term.contribution for term in terms)
         return Explanation(user_id, fitted.item_ids[place].as_py(), terms, score, _through(fitted.link, score))
@@ -133,21 +151,37 @@ class Explains(AnswersNewcomers):
         """
         return Split(np.zeros(len(person.row.indices)))
 
-    def _person(self, fitted: Fitted, user: Any) -> tuple[Person, int | str]:
-        """Return a user of the model with the training ratings, and the id."""
+    def _split_item(self, fitted: Fitted, person: Person, item: int) -> Split:
+        """Return how p·q is made of the features and the ratings of the item; what is missing is the remainder.
+
+        Raises
+        ------
+        ParameterError
+            If the model has no equations of items.
+        """
+        raise ParameterError(
+            f"{named('by')} is 'item', which explains models of alternating least squares, and this one is of "
+            f"{type(self).__name__}; expected 'user'"
+        )
+
+    def _person(self, fitted: Fitted, user: Any, by: str) -> tuple[Person, int | str]:
+        """Return a user of the model, with the training ratings where these explain the score, and the id."""
         place = _place_of(fitted.user_ids, user, "user", "the model")
         factors, user_id = fitted.factors, fitted.user_ids[place].as_py()
-        row = _training_row(fitted, place, user_id)
-        return Person(row, factors.user_factors[place], float(factors.user_biases[place])), user_id
+        row = _training_row(fitted, place, user_id) if by == "user" else _NO_RATINGS
+        features = described_rows(fitted, fitted.user_ids[place : place + 1], "user", None)
+        return Person(row, factors.user_factors[place], float(factors.user_biases[place]), features), user_id
 
-    def _newcomer(self, fitted: Fitted, user: Any, interactions: Any) -> tuple[Person, int | str]:
-        """Return a user of ratings, folded in, and the id."""
-        ratings = as_interactions(interactions, "interactions")
-        place = _place_of(ratings.user_ids, user, "user", named("interactions"))
-        people, places = self._newcomers(fitted, ratings), np.array([place], np.int32)
+    def _newcomer(self, fitted: Fitted, user: Any, interactions: Any, features: Any) -> tuple[Person, int | str]:
+        """Return a user of ratings or features, folded in, and the id."""
+        ratings, given = described_too(interactions, features, "user", fitted)
+        where = named("features") if interactions is None else named("interactions")
+        place = _place_of(ratings.user_ids, user, "user", where)
+        people, places = self._newcomers(fitted, ratings, given), np.array([place], np.int32)
         factors, biases = people.terms(places)
         row = take_ratings(people.rows, places) if factors.shape[1] else _NO_RATINGS
-        return Person(row, factors[0], float(biases[0])), people.ids[place].as_py()
+        described = described_rows(fitted, people.ids[place : place + 1], "user", given)
+        return Person(row, factors[0], float(biases[0]), described), people.ids[place].as_py()
 
 
 def _place_of(vocabulary: pa.Array, given: Any, name: str, where: str) -> int:
@@ -172,9 +206,10 @@ def _training_row(fitted: Fitted, place: int, user_id: int | str) -> CSR:
     Raises
     ------
     ModelError
-        If the model has none.
+        If the model lacks them.
     """
-    if fitted.factors.user_factors.shape[1] == 0:
+    has_none = fitted.counts.are_known and fitted.seen.indptr[place] == fitted.seen.indptr[place + 1]
+    if fitted.factors.user_factors.shape[1] == 0 or has_none:
         return _NO_RATINGS
     if fitted.values is None or not fitted.counts.are_known:
         lacks = "was saved without its training ratings" if fitted.counts.are_known else "has no training ratings"

@@ -165,6 +165,18 @@ def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | Non
     ParameterError
         If features are given, and the model was trained without features of this side.
     """
+    rows = described_rows(fitted, row_ids, side, given)
+    return None if rows is None else fitted.features[side].prior(rows)
+
+
+def described_rows(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> CSR | None:
+    """Return the features x of users (or items), as `SideFeatures.rows` has them; parameters are as in `prior_of`.
+
+    Raises
+    ------
+    ParameterError, DataError
+        If features are given, and the model was trained without features of this side.
+    """
     known = fitted.features.get(side)
     if known is None:
         if given is None:
@@ -175,10 +187,10 @@ def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | Non
         )
     places = ids.look_up(fitted.user_ids if side == "user" else fitted.item_ids, row_ids, f"{side}_ids")
     if given is None:
-        return known.prior(take_rows(known.rows, places))
+        return take_rows(known.rows, places)
     rows, _ = known.columns.encode(given)
     both, new = stacked(known.rows, rows), given.positions(row_ids)
-    return known.prior(take_rows(both, np.where(new >= 0, new + len(known.rows.indptr) - 1, places)))
+    return take_rows(both, np.where(new >= 0, new + len(known.rows.indptr) - 1, places))
 
 
 def finite(factors: Float32Array, biases: Float32Array, rows: CSR) -> tuple[Float32Array, Float32Array]:

@@ -19,8 +19,6 @@ from fastmf_kernels.predict.arrays import Factors
 SOLVERS = ("cholesky", "cg", "subspace")
 # Where rows rate a smaller share of the other side, that part alone is laid out for the kernels.
 _SMALL_PART = 0.25
-# Eigenvalues below this share of the largest, for each row of a matrix, count as 0, as they do in kernels.
-_EPSILON = float(np.finfo(np.float32).eps)
 KERNEL_VARIANTS: tuple[dict[str, Any], ...] = (*({"solver": solver} for solver in SOLVERS), {"nonnegative": True})
 
 
@@ -231,69 +229,6 @@ class LeastSquares(ABC):
             return table
         n_bound = table.shape[1] - self.exactly.setting
         return np.column_stack([np.maximum(table[:, :n_bound], 0), table[:, n_bound:]])
-
-    def influence(self, row: CSR, fixed: FixedSide, solution: Float32Array, item_factors: Float32Array) -> "Influence":
-        """Return how the score of an item follows from the equations of a user.
-
-        The user's p solves (A + λI) p = Σ_j t_j q_j, and p·q = Σ_j t_j q_j·z with z = (A + λI)⁻¹q. In a table with
-        biases, A and q_j are those of [p, b_u/c], and q is followed by 0.
-
-        Parameters
-        ----------
-        row : CSR
-            The observations j of the user, as one row.
-        fixed : FixedSide
-            What `against` has returned for "user", in arrays of the host.
-        solution : float32 array, shape (width of a table,)
-            [p, b_u/c] or p. With nonnegative factors, those that are 0 here stay 0 in the inverse.
-        item_factors : float32 array, shape (n_factors,)
-            q.
-
-        Returns
-        -------
-        Influence
-        """
-        n_factors, direction = len(item_factors), np.zeros(len(solution))
-        is_free = np.ones(len(solution), np.bool_)
-        direction[:n_factors] = item_factors
-        if self.exactly.name == "nonnegative":
-            is_free[:n_factors] = solution[:n_factors] > 0
-        vectors = np.asarray(fixed.factors[row.indices], np.float64)
-        weights, targets = _weights_and_targets(row, fixed)
-        strength = float(self.strengths(np.diff(row.indptr), "user")[0])
-        matrix = fixed.gram + (vectors.T * weights) @ vectors + strength * np.eye(len(solution))
-        matrix = matrix[np.ix_(is_free, is_free)]
-        inverse = np.linalg.pinv(matrix, rcond=len(solution) * _EPSILON, hermitian=True)
-        direction[is_free] = inverse @ direction[is_free]
-        direction[~is_free] = 0
-        return Influence(targets * (vectors @ direction), direction, strength)
-
-
-class Influence(NamedTuple):
-    """How the score of an item follows from the equations of a user.
-
-    Attributes
-    ----------
-    of_observations : float64 array, shape (n,)
-        What each observation adds: t_j q_j·z.
-    direction : float64 array, shape (width of a table,)
-        z: what anything else on the right side of the equations is multiplied with.
-    strength : float
-        λ.
-    """
-
-    of_observations: Float64Array
-    direction: Float64Array
-    strength: float
-
-
-def _weights_and_targets(row: CSR, fixed: FixedSide) -> tuple[Float64Array, Float64Array]:
-    """Return w and t of observations, as `fastmf_kernels.als.arrays.Weighting` has them."""
-    weighting, values = fixed.weighting, row.values.astype(np.float64)
-    weights = float(weighting.weight) + float(weighting.weight_slope) * np.abs(values)
-    liked = float(weighting.target) + float(weighting.target_slope) * values
-    targets = np.where(values < weighting.disliked_below, 0, liked)
-    return weights, targets - fixed.offsets[row.indices]
 
 
 class _Parameters(Protocol):
