@@ -244,6 +244,11 @@ class Fitted:
         features = {side: known._replace(weights=known.weights.copy()) for side, known in self.features.items()}
         return dataclasses.replace(self, factors=factors, state=state, features=features)
 
+    def with_features(self, features: dict[str, SideFeatures]) -> "Fitted":
+        """Return the same state with other features; who is cold depends on them."""
+        counted_anew: Any = None
+        return dataclasses.replace(self, features=features, counts=counted_anew)
+
     def is_finite(self) -> bool:
         """Whether no factor or bias is NaN or infinite."""
         return all(bool(np.isfinite(term).all()) for term in self.factors)

@@ -28,7 +28,7 @@ from fastmf.models.hyper_parameters import Chosen
 from fastmf.models.learned import Learned
 from fastmf.models.least_squares import FixedSide, LeastSquares, Side
 from fastmf.models.prior_means import Described, as_given, choose_regularization, describe_sides
-from fastmf.models.row_updates import Drift, join, refit_rows, share_since_fit, updated
+from fastmf.models.row_updates import Drift, begin_at_means, join, refit_rows, share_since_fit, updated
 from fastmf.models.training import Callback, Prepared, Trainer, as_held_out_part, as_training_part
 from fastmf.models.warm import WarmPart, WarmTrainer, warm_part
 from fastmf.reading.features import Features
@@ -168,17 +168,22 @@ class AlternatingModel(FactorModel):
         return self._with({**kept, "solver": "cholesky", "n_factors": fitted.factors.user_factors.shape[1]})
 
     def partial_fit(
-        self, ratings: Any, *, validation: Interactions | None = None, callbacks: Iterable[Callback] = ()
+        self,
+        ratings: Any,
+        *,
+        validation: Interactions | None = None,
+        callbacks: Iterable[Callback] = (),
+        item_features: Any = None,
+        user_features: Any = None,
     ) -> Self:
         """Continue the fit with more ratings: solve the rows that they change, from all their ratings, old and new.
 
         New ratings join those of training, and one of a pair that was rated before takes its place. Users and items
         that the model does not know get rows. The users with new ratings are solved, then the items with new ratings,
         then these users again, always exactly, for what the last fit has minimised; other rows stay bit for bit. The
-        mean μ, the unit σ and what the fit has chosen for ``"auto"`` stay. `fold_in` then gives the factors of these
-        users, as it does after a fit, but not those of other users, who were solved for the items as they were. In a
-        model with features, rows are pulled to the means that the last fit gave them: the maps of features stay, and
-        new ids have none.
+        mean μ, the unit σ, the maps of features and what the fit has chosen for ``"auto"`` stay. `fold_in` then gives
+        the factors of these users, as it does after a fit, but not those of other users, who were solved for the items
+        as they were.
 
         `history` then has one record: ``epoch`` 1, ``partial`` True, ``seconds``, ``n_users_refitted``,
         ``n_items_refitted``, ``n_new_users``, ``n_new_items``; ``user_drift`` and ``item_drift``, by how much the
@@ -198,6 +203,11 @@ class AlternatingModel(FactorModel):
             Ratings to measure the model on in the end.
         callbacks : iterable of callable
             Each is called once, as ``callback(model, record)``.
+        item_features, user_features : Features or table, optional
+            What is known of items and users, where the model was trained with features of this side. Those that only
+            the features know join the model. Features that `fit` has not seen are left out. Given ones replace those of
+            `fit`; a user or item with ratings, but no new ones, keeps its factors all the same. New ids without
+            features are pulled to 0.
 
         Returns
         -------
@@ -210,7 +220,8 @@ class AlternatingModel(FactorModel):
         DataError
             If the model was saved without its training ratings, or ids are of another type.
         ParameterError
-            If a parameter was changed after `fit` that says what is minimised, or ``n_factors``.
+            If a parameter was changed after `fit` that says what is minimised, or ``n_factors``; if features are given
+            of a side that the model has none of.
         DivergenceError, OutOfMemoryError
             As `fit`; the model then is as it was before.
 
@@ -228,17 +239,20 @@ class AlternatingModel(FactorModel):
         3
         """
         known, interactions = self.fitted, as_training_part(ratings)
-        held_out = as_held_out_part(validation, None)
+        held_out, features = as_held_out_part(validation, None), as_given(item_features, user_features)
         model = self._unchanged(known)
         sizes = (known.n_users + interactions.n_users, known.n_items + interactions.n_items)
         work = f"partial fit of {type(self).__name__} ({interactions.n_ratings:,} ratings)"
         with logged(work), self._needing_memory(*sizes, len(known.seen.indices) + interactions.n_ratings):
             started, kernels = time.perf_counter(), get_backend(self.backend)
-            joined = join(known, interactions, kernels, self.n_threads)
+            joined = join(known, interactions, features, kernels, self.n_threads)
+            equations = model._least_squares(joined.grown.start)
+            begin_at_means(joined, equations)
             drift = Drift(joined, self.is_implicit, kernels, self.n_threads)
-            refit_rows(joined, model._least_squares(joined.grown.start), kernels, self.n_threads)
+            refit_rows(joined, equations, kernels, self.n_threads)
             trained_with = known.trained_with | {"patience": None} | model._kept_objective()
-            fitted = dataclasses.replace(updated(joined, known, interactions.n_ratings), trained_with=trained_with)
+            fitted = updated(joined, known, interactions.n_ratings, equations)
+            fitted = dataclasses.replace(fitted, trained_with=trained_with)
             seconds = {"epoch": 1, "partial": True, "seconds": time.perf_counter() - started}
             record = seconds | drift.record() | {"share_since_fit": share_since_fit(fitted)}
             self._finish_partial_fit(Learned(fitted, [record]), held_out, list(callbacks))

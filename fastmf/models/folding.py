@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import ratings_of_pairs
-from fastmf.answering.side_features import Prior
+from fastmf.answering.side_features import Prior, SideFeatures
 from fastmf.errors import DataError, ParameterError, named
 from fastmf.reading import ids
 from fastmf.reading.features import Features, as_features
 from fastmf.reading.id_spaces import widened
 from fastmf.reading.interactions import Interactions, as_interactions
-from fastmf.reading.sparse_rows import stacked, take_rows
+from fastmf.reading.sparse_rows import stacked
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -151,6 +151,17 @@ def described_too(interactions: Any, features: Any, side: str, fitted: Fitted) -
 def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> Prior | None:
     """Return what users (or items) are pulled to; None in a model without features of this side.
 
+    Parameters and errors are those of `features_of`.
+    """
+    known = features_of(fitted, row_ids, side, given)
+    return None if known is None else known.prior(known.rows)
+
+
+def features_of(
+    fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None, name: str = "features"
+) -> SideFeatures | None:
+    """Return the features of users (or items) for a model; None in a model without features of this side.
+
     Parameters
     ----------
     fitted : Fitted
@@ -159,22 +170,12 @@ def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | Non
     side : {"user", "item"}
     given : Features or None
         What is known of some of them. The others have the features of the fit, if they were in it.
+    name : str
+        What ``given`` is called in errors.
 
     Raises
     ------
     ParameterError
-        If features are given, and the model was trained without features of this side.
-    """
-    rows = described_rows(fitted, row_ids, side, given)
-    return None if rows is None else fitted.features[side].prior(rows)
-
-
-def described_rows(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> CSR | None:
-    """Return the features x of users (or items), as `SideFeatures.rows` has them; parameters are as in `prior_of`.
-
-    Raises
-    ------
-    ParameterError, DataError
         If features are given, and the model was trained without features of this side.
     """
     known = fitted.features.get(side)
@@ -182,15 +183,24 @@ def described_rows(fitted: Fitted, row_ids: pa.Array, side: str, given: Features
         if given is None:
             return None
         raise ParameterError(
-            f"{named('features')} are given, but the model was trained without {side}_features; leave them out, or "
+            f"{named(name)} are given, but the model was trained without {side}_features; leave them out, or "
             f"train with fit(..., {side}_features=...)"
         )
     places = ids.look_up(fitted.user_ids if side == "user" else fitted.item_ids, row_ids, f"{side}_ids")
     if given is None:
-        return take_rows(known.rows, places)
+        return known.take(places)
     rows, _ = known.columns.encode(given)
     both, new = stacked(known.rows, rows), given.positions(row_ids)
-    return take_rows(both, np.where(new >= 0, new + len(known.rows.indptr) - 1, places))
+    return known._replace(rows=both).take(np.where(new >= 0, new + len(known.rows.indptr) - 1, places))
+
+
+def described_rows(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> CSR | None:
+    """Return the features x of users (or items), as `SideFeatures.rows` has them.
+
+    Parameters and errors are those of `features_of`.
+    """
+    known = features_of(fitted, row_ids, side, given)
+    return None if known is None else known.rows
 
 
 def finite(factors: Float32Array, biases: Float32Array, rows: CSR) -> tuple[Float32Array, Float32Array]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from fastmf.answering.fitted import Fitted
 from fastmf.answering.rows import take_ratings
@@ -14,12 +13,14 @@ from fastmf.answering.side_features import SideFeatures
 from fastmf.backend import Kernels
 from fastmf.errors import DataError
 from fastmf.measuring.baseline import ITEM_BASELINE, USER_BASELINE
-from fastmf.models.growth import Grown, Whole, grow
+from fastmf.models.folding import features_of
+from fastmf.models.growth import Grown, grow
 from fastmf.models.least_squares import LeastSquares
+from fastmf.models.prior_means import with_described
 from fastmf.models.training import Record
-from fastmf.reading import ids
+from fastmf.reading.features import Features
 from fastmf.reading.interactions import Interactions
-from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array, Int64Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.predict.arrays import Factors
 
@@ -37,11 +38,13 @@ class Joined(NamedTuple):
     Attributes
     ----------
     grown : Grown
-        The model, with rows of 0 for new users and items, and the new ratings.
+        The model, with rows of 0 for new users and items, or those that their features give, and the new ratings.
     users, items : int32 arrays
         The rows that have a new rating, ascending.
     of_users, of_items : CSR
         All ratings of these rows.
+    features : dict of str to Features
+        What came with the new ratings, by side.
     """
 
     grown: Grown
@@ -49,27 +52,40 @@ class Joined(NamedTuple):
     items: Int32Array
     of_users: CSR
     of_items: CSR
+    features: Mapping[str, Features]
 
 
-def join(known: Fitted, ratings: Interactions, kernels: Kernels, n_threads: int | None) -> Joined:
+def join(
+    known: Fitted, ratings: Interactions, features: Mapping[str, Features], kernels: Kernels, n_threads: int | None
+) -> Joined:
     """Bring a fitted model and more ratings together; a new rating takes the place of one of the same pair.
+
+    Parameters
+    ----------
+    known : Fitted
+    ratings : Interactions
+    features : dict of str to Features
+        What is known of users and items beside their ratings, by side.
+    kernels : Kernels
+    n_threads : int, optional
 
     Raises
     ------
     DataError
         If the model has no training ratings: it was saved without them, or comes from another library. If ids are of
         another type.
+    ParameterError
+        If there are features of a side that the model has none of.
     """
     if known.values is None and known.counts.are_known:
         raise DataError(
             "the model was saved without its training ratings, which its rows are solved from; call fit with all "
             "ratings"
         )
-    grown = grow(known, ratings, 0.0, 0, n_threads)
+    grown = grow(known, with_described(ratings, features), 0.0, 0, n_threads)
     start, more = grown.start, grown.more
-    features = _features_of(known, {"user": start.user_ids, "item": start.item_ids})
-    start = dataclasses.replace(start, features=features)
-    grown = grown._replace(start=start)
+    described = _described(known, start, features)
+    grown = grown._replace(start=start.with_features(described))
     by_user = CSR(*start.seen, np.asarray(start.values))
     users, items = (np.unique(rows).astype(np.int32) for rows in (more.users, more.items))
     numbers = np.full(more.n_items, -1, np.int32)
@@ -78,15 +94,45 @@ def join(known: Fitted, ratings: Interactions, kernels: Kernels, n_threads: int 
     row_of = np.repeat(np.arange(more.n_users, dtype=np.int32), np.diff(by_user.indptr))
     columns, values = numbers[by_user.indices[chosen]], np.ascontiguousarray(by_user.values[chosen])
     of_items = kernels.coo_to_csr(columns, row_of[chosen], values, len(items), n_threads)
-    return Joined(grown, users, items, take_ratings(by_user, users), of_items)
+    return Joined(grown, users, items, take_ratings(by_user, users), of_items, features)
+
+
+def _described(known: Fitted, now: Fitted, given: Mapping[str, Features]) -> dict[str, SideFeatures]:
+    """Return the features of the users and items of ``now``: those that are given, or those that a model knows."""
+    sides = {}
+    for side in {**known.features, **given}:
+        row_ids = now.user_ids if side == "user" else now.item_ids
+        features = features_of(known, row_ids, side, given.get(side), f"{side}_features")
+        if features is not None:
+            sides[side] = features
+    return sides
+
+
+def begin_at_means(joined: Joined, equations: LeastSquares) -> None:
+    """Set the rows of users and items with a first rating to what their features say, in place."""
+    start = joined.grown.start
+    for side, old in (("user", joined.grown.old_users), ("item", joined.grown.old_items)):
+        _fill(start, side, old, equations)
+
+
+def _fill(fitted: Fitted, side: str, others: Int32Array | Int64Array, equations: LeastSquares) -> None:
+    """Set the described rows of a side, but for some, to what their features say, in place."""
+    features = fitted.features.get(side)
+    if features is None:
+        return
+    is_meant = features.are_described
+    is_meant[others] = False
+    rows = np.flatnonzero(is_meant)
+    if len(rows):
+        means = equations.feasible(features.prior(features.take(rows).rows).means)
+        p, q, user_biases, item_biases, _ = fitted.factors
+        vectors, biases = (p, user_biases) if side == "user" else (q, item_biases)
+        vectors[rows], biases[rows] = equations.from_table(means)
 
 
 def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_threads: int | None) -> None:
-    """Solve the rows that have new ratings, in place: users once, then items and users in turn. Other rows stay.
-
-    Rows with features are pulled to the means of before; the maps of features stay.
-    """
-    factors, features = joined.grown.start.factors, joined.grown.start.features
+    """Solve the rows that have new ratings, in place: users once, then items and users in turn. Other rows stay."""
+    factors = joined.grown.start.factors
     sides = {
         "user": (factors.user_factors, factors.user_biases, joined.users, equations.observed(joined.of_users)),
         "item": (factors.item_factors, factors.item_biases, joined.items, equations.observed(joined.of_items)),
@@ -96,8 +142,8 @@ def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_thre
         fixed = equations.against(factors, side, kernels, n_threads)
         # A copy: a GPU keeps offsets from one half sweep to the next, and these change in place between two.
         fixed = fixed._replace(offsets=fixed.offsets.copy())
-        known = features.get(side)
-        prior = None if known is None else known.prior(known.take(places).rows)
+        features = joined.grown.start.features.get(side)
+        prior = None if features is None else features.prior(features.take(places).rows)
         vectors[places], biases[places] = equations.solve(rows, fixed, side, kernels, n_threads, prior)
 
 
@@ -146,10 +192,10 @@ class Drift:
         return found.astype(np.float64)
 
 
-def updated(joined: Joined, known: Fitted, n_more: int) -> Fitted:
+def updated(joined: Joined, known: Fitted, n_more: int, equations: LeastSquares) -> Fitted:
     """Return the state of a model whose rows were refitted.
 
-    Users and items without any rating have rows of 0, or those of before if their features are known.
+    Users and items without any rating have the rows that their features give, or rows of 0.
 
     The biases that were fitted as the baseline are gone, as they are of the ratings before alone; popularity counts all
     ratings.
@@ -170,52 +216,26 @@ def updated(joined: Joined, known: Fitted, n_more: int) -> Fitted:
     if whole is None:
         return fitted
     p, q, user_biases, item_biases, mean = start.factors
-    factors = Factors(
-        whole.spread(p, "user"),
-        whole.spread(q, "item"),
-        whole.spread(user_biases, "user"),
-        whole.spread(item_biases, "item"),
-        mean,
-    )
-    features = _features_of(known, {"user": whole.user_ids, "item": whole.item_ids})
-    _keep_described(factors, known, whole)
-    return dataclasses.replace(
+    fitted = dataclasses.replace(
         fitted,
-        factors=factors,
-        features=features,
+        factors=Factors(
+            whole.spread(p, "user"),
+            whole.spread(q, "item"),
+            whole.spread(user_biases, "user"),
+            whole.spread(item_biases, "item"),
+            mean,
+        ),
         state={name: whole.spread(array, "item") for name, array in state.items()},
         user_ids=whole.user_ids,
         item_ids=whole.item_ids,
         seen=whole.spread_rows(start.seen),
         data=data | {"n_users": len(whole.user_ids), "n_items": len(whole.item_ids)},
+        features={},
     )
-
-
-def _features_of(known: Fitted, ids_of: Mapping[str, pa.Array]) -> dict[str, SideFeatures]:
-    """Return the features of a model for the ids of another; new ids have none."""
-    places = {
-        "user": ids.look_up(known.user_ids, ids_of["user"], "user_ids"),
-        "item": ids.look_up(known.item_ids, ids_of["item"], "item_ids"),
-    }
-    return {side: features.take(places[side]) for side, features in known.features.items()}
-
-
-def _keep_described(factors: Factors, known: Fitted, whole: Whole) -> None:
-    """Copy the rows of users and items that have features and still no rating."""
-    sides = {
-        "user": (whole.user_ids, whole.users, known.user_ids, factors.user_factors, factors.user_biases),
-        "item": (whole.item_ids, whole.items, known.item_ids, factors.item_factors, factors.item_biases),
-    }
-    before = {
-        "user": (known.factors.user_factors, known.factors.user_biases),
-        "item": (known.factors.item_factors, known.factors.item_biases),
-    }
-    for side in known.features:
-        new_ids, rated, old_ids, vectors, biases = sides[side]
-        unrated = np.setdiff1d(np.arange(len(new_ids)), rated)
-        places = ids.look_up(old_ids, new_ids.take(pa.array(unrated)), f"{side}_ids")
-        unrated, places = unrated[places >= 0], places[places >= 0]
-        vectors[unrated], biases[unrated] = before[side][0][places], before[side][1][places]
+    fitted = fitted.with_features(_described(known, fitted, joined.features))
+    for side, rows in (("user", whole.users), ("item", whole.items)):
+        _fill(fitted, side, rows, equations)
+    return fitted
 
 
 def share_since_fit(fitted: Fitted) -> float:
