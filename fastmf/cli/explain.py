@@ -1,10 +1,11 @@
-"""Show which past ratings of a user carry the prediction for an item.
+"""Show which past ratings of a user, or which features, carry the prediction for an item.
 
 example:
   fastmf explain model --user 42 --item 50 --titles films.parquet
 
 The lines of the output add up to the score of the pair. With --titles, items are shown by the column `title` of a
-Parquet file, beside its column `item_id`.
+Parquet file, beside its column `item_id`. In a model with features, those of the user are lines, too; --by item shows
+what the features of the item carry, and all its ratings together.
 """
 
 import argparse
@@ -20,12 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model directory")
     parser.add_argument("--user", metavar="ID", required=True, help="a user of the training ratings")
     parser.add_argument("--item", metavar="ID", required=True, help="the item whose prediction is explained")
+    parser.add_argument(
+        "--by",
+        choices=("user", "item"),
+        default="user",
+        help="whose ratings and features are shown; item: of ALS and ImplicitALS models (default: %(default)s)",
+    )
     parser.add_argument("--titles", metavar="FILE", help="Parquet file with the columns item_id and title")
     parser.add_argument(
         "-k",
         type=positive_integer,
         default=10,
-        help="how many ratings are shown; --json shows all of them (default: %(default)s)",
+        help="how many ratings, and features, are shown; --json shows all of them (default: %(default)s)",
     )
     add_run_options(parser)
 
@@ -35,7 +42,7 @@ def run(parsed: argparse.Namespace) -> int:
     model = load_model(parsed.model, parsed)
     user, item = typed_id("--user", parsed.user, model.user_ids), typed_id("--item", parsed.item, model.item_ids)
     titles = {} if parsed.titles is None else read_titles(model, parsed.titles)
-    explanation = model.explain(user, item)
+    explanation = model.explain(user, item, by=parsed.by)
     if not parsed.json:
         print(explanation.to_text(titles, parsed.k))
         return 0

@@ -76,3 +76,24 @@ def test_titles_of_ids_of_another_type_are_refused(data: Any, tmp_path: Path, ca
     done = call_fastmf("explain", data.models["als"], *PAIR, "--titles", "titles.parquet", status=1)
 
     assert "column 'item_id' has ids of type int64, the model's are string; cast them to that type" in done.stderr
+
+
+def test_explain_by_item_shows_its_features(tmp_path: Path, call_fastmf: Callable[..., Done]) -> None:
+    genres = pa.table({"item_id": range(6), "genre": ["war", "love"] * 3})
+    train = fastmf.testing.low_rank(n_users=8, n_items=5)
+    model = fastmf.ALS(n_factors=2, n_epochs=2).fit(train, item_features=genres)
+    model.save(tmp_path / "model")
+
+    shown = call_fastmf("explain", "model", "--user", "2", "--item", "5", "--by", "item")
+    as_json = call_fastmf("explain", "model", "--user", "2", "--item", "5", "--by", "item", "--json")
+
+    expected = model.explain(2, 5, by="item")
+    assert shown.stdout == expected.to_text() + "\n"
+    assert "genre=love" in shown.stdout
+    assert {term["feature"] for term in json.loads(as_json.stdout)["terms"]} == {None, "genre=love", "(intercept)"}
+
+
+def test_explain_by_item_is_refused_where_it_cannot_be(data: Any, call_fastmf: Callable[..., Done]) -> None:
+    done = call_fastmf("explain", data.models["sgd"], *PAIR, "--by", "item", status=2)
+
+    assert "is 'item', which explains models of alternating least squares, and this one is of SGD" in done.stderr
