@@ -55,6 +55,7 @@ _OPTION_OF = {
     "item": "item_column",
     "rating": "rating_column",
     "timestamp": "timestamp_column",
+    "features": "user_features",
 }
 
 

@@ -10,7 +10,8 @@ users and items each) were skipped, because no score in them can be among the be
 
 With --for, the users are those of a file of ratings, also such that the model does not know: what they have rated there
 (and in training) says what they like, and is not recommended. Ratings of items that the model does not know are
-counted, and left out.
+counted, and left out. For a model that was trained with features of users, --user-features says what is known of these
+people, with --for or without: then they are the people of that file.
 
 Recommendations may get another order, which says more than the score: --diversify prefers items that differ from those
 above them (0.3: maximal marginal relevance), --at-most genre=3 --item-features ITEMS.parquet allows so many of each
@@ -22,6 +23,7 @@ import argparse
 from typing import Any, NamedTuple
 
 from fastmf.cli.configuration import add_config_options, is_shared
+from fastmf.cli.feature_options import add_feature_options, read_side, require_uses
 from fastmf.cli.id_files import read_known_ids, shown_ids
 from fastmf.cli.options import (
     add_cold_option,
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reranking_options(parser)
     add_column_options(parser)
+    add_feature_options(parser, ("user",))
     add_run_options(parser)
     add_log_option(parser)
     add_config_options(parser)
@@ -74,7 +77,8 @@ def run(parsed: argparse.Namespace) -> int:
     require_replaceable(parsed.output, overwrite=parsed.overwrite, partitioned=parsed.partitioned)
     reranking = read_reranking(parsed)
     model = load_model(parsed.model, parsed)
-    asked = _read_ratings(model, parsed) if parsed.interactions is not None else _read_all_or_some(model, parsed)
+    are_people = parsed.interactions is not None or parsed.user_features is not None
+    asked = _read_people(model, parsed) if are_people else _read_all_or_some(model, parsed)
     note(f"recommending {parsed.k} of {len(model.item_ids):,} items to {asked.counts['n_users']:,} users", parsed)
     n_rows = model.recommend_to_parquet(
         parsed.output,
@@ -119,6 +123,7 @@ def _require_consistent(parsed: argparse.Namespace) -> None:
     """
     from fastmf.errors import ParameterError
 
+    require_uses(parsed, ("user",))
     given = {
         "--item-column": ("item_column", parsed.item_column != "item_id"),
         "--rating-column": ("rating_column", parsed.rating_column not in ("rating", None)),
@@ -127,32 +132,48 @@ def _require_consistent(parsed: argparse.Namespace) -> None:
         "--duplicates": ("duplicates", parsed.duplicates != "error"),
     }
     for option, (destination, is_given) in given.items():
-        has_use = destination == "item_column" and parsed.item_features is not None
+        has_use = (destination == "item_column" and parsed.item_features is not None) or (
+            destination == "duplicates" and parsed.user_feature_name is not None
+        )
         if is_given and parsed.interactions is None and not has_use and not is_shared(parsed, destination):
             raise ParameterError(f"{option} is for the ratings that --for names; add --for, or leave {option} out")
     if parsed.strict and parsed.interactions is not None:
         raise ParameterError(
             "--strict refuses users that the model does not know, and --for is there to answer them; leave --strict out"
         )
+    if parsed.user_features is not None and parsed.interactions is None and (parsed.strict or parsed.users is not None):
+        option = "--strict" if parsed.strict else "--users"
+        raise ParameterError(
+            f"--user-features names the users to recommend to, where --for does not; leave {option} out"
+        )
 
 
-def _read_ratings(model: Any, parsed: argparse.Namespace) -> _Asked:
-    """Read ratings of users, and say which of their items the model does not know."""
+def _read_people(model: Any, parsed: argparse.Namespace) -> _Asked:
+    """Read ratings and features of people, and say what of them the model does not know."""
     import numpy as np
 
-    ratings = read_ratings(parsed.interactions, parsed)
-    found = model.newcomers(ratings)
-    n_items = len(found.unknown_items)
-    if found.n_unknown_ratings:
+    features = read_side(parsed, "user")
+    ratings = None if parsed.interactions is None else read_ratings(parsed.interactions, parsed)
+    found = model.newcomers(ratings, features)
+    n_items, n_people = len(found.unknown_items), len(found.places)
+    if ratings is not None and found.n_unknown_ratings:
         shown = shown_ids(found.unknown_items.slice(0, _SHOWN).to_pylist(), n_items)
         rated = f"{found.n_unknown_ratings:,} of {ratings.n_ratings:,} ratings"
         note(f"leaving out {rated}, of {n_items:,} items that the model does not know: {shown}", parsed)
+    unknown = {"n_unknown_items": n_items, "n_unknown_ratings": found.n_unknown_ratings}
+    if features is not None:
+        names = model.fitted.features["user"].columns.names.to_pylist()
+        unknown["n_unknown_features"] = features.in_columns(names).n_unknown
+        if unknown["n_unknown_features"]:
+            n_given = len(features.rows.indices)
+            note(
+                f"leaving out {unknown['n_unknown_features']:,} of {n_given:,} features of people, which the model "
+                "does not know",
+                parsed,
+            )
     n_cold = int(np.count_nonzero(found.is_cold))
-    return _Asked(
-        {"interactions": ratings},
-        {"n_users": ratings.n_users, "n_known_users": int((found.places >= 0).sum()), "n_cold_users": n_cold},
-        {"n_unknown_items": n_items, "n_unknown_ratings": found.n_unknown_ratings},
-    )
+    counts = {"n_users": n_people, "n_known_users": int((found.places >= 0).sum()), "n_cold_users": n_cold}
+    return _Asked({"interactions": ratings, "features": features}, counts, unknown)
 
 
 def _read_all_or_some(model: Any, parsed: argparse.Namespace) -> _Asked:

@@ -3,6 +3,9 @@
 example:
   fastmf train ratings/ --model implicit-als --output model --factors 64 --validation-fraction 0.1
 
+With --item-features and --user-features, models als and implicit-als learn from what is known of items and users:
+those without ratings get factors, too. Columns of numbers, categories, tags (lists, or a text with | between them).
+
 Hyper-parameters that are "auto" are chosen from the data. With validation, --patience keeps the best epoch, and --refit
 then trains on everything.
 """
@@ -22,6 +25,7 @@ from fastmf.cli.checkpoint_options import (
     require_free,
 )
 from fastmf.cli.configuration import add_config_options
+from fastmf.cli.feature_options import add_feature_options, read_features, require_taken, require_uses
 from fastmf.cli.interruptions import Request, letting_epochs_end
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
 from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_interruption, log_result
@@ -29,6 +33,7 @@ from fastmf.cli.validation import Parts, add_validation_options, described, is_a
 from fastmf.errors import ParameterError
 
 if TYPE_CHECKING:
+    from fastmf import Features
     from fastmf.models import Model
     from fastmf.models.hyper_parameters import Chosen
 
@@ -51,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_validation_options(parser)
     add_checkpoint_options(parser)
     add_column_options(parser)
+    add_feature_options(parser)
     add_parameter_options(parser)
     add_run_options(parser)
     add_log_option(parser)
@@ -72,22 +78,26 @@ def _run(parsed: argparse.Namespace) -> int:
     from fastmf.measuring.beside_baseline import beside_baseline
 
     require_consistent(parsed)
+    require_uses(parsed)
     candidates = make_candidates(parsed)
+    require_taken(candidates, parsed)
     for model in candidates.values():
         _require_validation_for_patience(model, parsed)
     require_replaceable(parsed.output, parsed.overwrite)
     require_free(parsed)
     start = load_start(candidates, parsed)
+    features = read_features(parsed, candidates)
     parts = read_parts(parsed)
     log_data(parts.train, parsed, **described(parts, parsed))
     trained = choose_model(candidates, parts.train, parsed)
     with letting_epochs_end(parsed.keep_on_interrupt) as request:
-        how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed)}
+        how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed), **features}
         trained.fit(parts.train, validation=parts.validation, start=start, **how)
         baseline = _baseline(trained, parts)
         if not request.was_made:
             _note_stop(trained, parsed)
-        refitted = _refit(trained, start, parts, parsed, request) if parsed.refit and not request.was_made else None
+        is_wanted = parsed.refit and not request.was_made
+        refitted = _refit(trained, start, parts, parsed, request, features) if is_wanted else None
     model = trained if refitted is None else refitted
     if request.was_made:
         model.history[-1][INTERRUPTED] = True
@@ -158,14 +168,20 @@ def _baseline(model: "Model", parts: Parts) -> dict[str, Any]:
 
 
 def _refit(
-    model: "Model", start: "Model | None", parts: Parts, parsed: argparse.Namespace, request: Request
+    model: "Model",
+    start: "Model | None",
+    parts: Parts,
+    parsed: argparse.Namespace,
+    request: Request,
+    features: "dict[str, Features]",
 ) -> "Model":
     """Train again on everything, from what the training before began at."""
     import fastmf
 
     note_refit_goes_on(parsed)
     callbacks = [*callbacks_of(parsed), *request.callbacks]
-    return fastmf.refit(model, parts.whole, callbacks=callbacks, start=start, **checkpointing(parsed, REFIT))
+    how = {**checkpointing(parsed, REFIT), **features}
+    return fastmf.refit(model, parts.whole, callbacks=callbacks, start=start, **how)
 
 
 def _described(model: "Model", n_before: int, parsed: argparse.Namespace) -> dict[str, Any]:

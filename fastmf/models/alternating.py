@@ -94,6 +94,7 @@ class AlternatingModel(FactorModel):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0, exclusive=True)
 
+    takes_features: ClassVar[bool] = True
     objective_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that say what is minimised. A fit keeps their numbers; they hold for its factors until the next."""
 

@@ -28,6 +28,7 @@ from fastmf_kernels._types import Float32Array, Int32Array
 
 VALIDATION_K = 10
 """Cut-off of the metrics of rankings on a validation set."""
+_NAMERS = {"features": "features", "interactions": "ratings"}
 
 
 class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
@@ -50,6 +51,8 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
     """Parameters of fits that between them call every kernel of the model; ``fastmf warmup`` runs them."""
     fixed_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that a continued fit cannot change: the factors mean something else with others."""
+    takes_features: ClassVar[bool] = False
+    """Whether `fit` takes ``item_features`` and ``user_features``, and learns from them."""
     baselines: ClassVar[dict[str, "type[Model]"]] = {}
     """The class of the baseline of ``"explicit"`` and of ``"implicit"`` models; `fastmf.models.baselines` fills it."""
 
@@ -287,14 +290,15 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         deny: ItemFilter = None,
         cold: str = "skip",
         rerank: Reranking | None = None,
+        features: Any = None,
         partitioned: bool = False,
         overwrite: bool = False,
     ) -> int:
         """Write the k best items of each user to Parquet, in bounded memory: a file, or ``partitioned`` a directory.
 
         The output has the columns of `Recommendations.to_arrow`. It appears whole or not at all: a call that was
-        interrupted goes on where it stopped when it is made again. With ``interactions``, the users are those of these
-        ratings, as in `recommend_for`. The other parameters are those of `recommend`.
+        interrupted goes on where it stopped when it is made again. With ``interactions`` or ``features`` of people, the
+        users are those of these, as in `recommend_for`. The other parameters are those of `recommend`.
 
         Returns
         -------
@@ -306,11 +310,13 @@ class Model(HyperParameters, Explains, AnswersNeighbours, ABC):
         OutputExistsError
             If ``path`` exists and ``overwrite`` is false.
         """
-        if users is not None and interactions is not None:
+        are_known = interactions is None and features is None
+        if users is not None and not are_known:
+            given = "features" if interactions is None else "interactions"
             raise ParameterError(
-                f"got {named('users')} and {named('interactions')}; expected one of them: ratings name their users"
+                f"got {named('users')} and {named(given)}; expected one of them: {_NAMERS[given]} name their users"
             )
-        scorer = self._scorer() if interactions is None else self._scorer_for(interactions, cold)
+        scorer = self._scorer() if are_known else self._scorer_for(interactions, cold, features)
         batches = scorer.recommend_in_batches(
             users, k, exclude=exclude, allow=allow, deny=deny, cold=cold, rerank=rerank
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from fastmf.errors import ParameterError
+from fastmf.errors import ParameterError, named
 from fastmf.models.advice import silent
 from fastmf.models.base import Model
 from fastmf.models.training import Callback, Record, best_record
@@ -42,6 +42,8 @@ def refit(
     checkpoint: PathLike | None = None,
     checkpoint_every: int = 1,
     start: Model | None = None,
+    item_features: Any = None,
+    user_features: Any = None,
 ) -> Model:
     """Train a copy of a model again: on all ratings, for as many epochs as were best on the validation set.
 
@@ -55,6 +57,8 @@ def refit(
         As in `fit`. The directory is another one than that of the fit before.
     start : Model, optional
         As in `fit`. Give what the fit before began at: its number of epochs was best from there on.
+    item_features, user_features : Features or table, optional
+        As in `fit`. Needed where the fit before had them.
 
     Returns
     -------
@@ -67,7 +71,9 @@ def refit(
     ------
     NotFittedError
         If the model was not fitted.
-    DataError, DivergenceError, OutOfMemoryError, ParameterError, ModelError, OutputError
+    ParameterError
+        If the fit before had features that are not given now, and as `fit`.
+    DataError, DivergenceError, OutOfMemoryError, ModelError, OutputError
         As `fit`.
 
     Examples
@@ -80,7 +86,14 @@ def refit(
     >>> final.n_epochs == model.best_epoch
     True
     """
-    params, _ = model.get_params(), model.fitted
+    params, known = model.get_params(), model.fitted.features
+    given = {"item_features": item_features, "user_features": user_features}
+    features = {name: of_side for name, of_side in given.items() if of_side is not None}
+    for side in known:
+        if f"{side}_features" not in features:
+            raise ParameterError(
+                f"the model was trained with {named(f'{side}_features')}, and there are none now; pass them, too"
+            )
     if "patience" in params:  # a baseline has none, and runs as many sweeps as it needs
         params["patience"] = None
         if _validated(model):
@@ -88,7 +101,7 @@ def refit(
     with silent():
         again = type(model)(**params)
         checkpoints: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-        again.fit(ratings, callbacks=callbacks, start=start, **checkpoints)
+        again.fit(ratings, callbacks=callbacks, start=start, **checkpoints, **features)
     records = [{**record, "refit": True} for record in again.history]
     again.restore(again.fitted, model.history + records)
     return again
