@@ -20,7 +20,9 @@ def item_table() -> pa.Table:
     tags: list[list[str] | None] = [[f"t{item % 3}", f"t{3 + item % 2}"] for item in range(n)]
     genres[3], years[3], tags[3] = None, None, None
     years[5] = None
-    return pa.table({"item_id": range(n), "genre": genres, "year": years, "tags": tags, "format": [7.0] * n})
+    formats: list[float | None] = [7.0] * n
+    formats[3] = None
+    return pa.table({"item_id": range(n), "genre": genres, "year": years, "tags": tags, "format": formats})
 
 
 def items() -> Features:

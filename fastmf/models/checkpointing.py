@@ -42,11 +42,12 @@ _FINAL = ("patience", "converged")
 _BEST = "best_"
 # What a fit is made of, in words, and which error it is if it differs.
 _DATA: tuple[tuple[str, str, type[FastMFError]], ...] = (
+    # The ratings of a fit have the ids of its features, too, so they differ where these do.
+    ("item_features", "features of items", DataError),
+    ("user_features", "features of users", DataError),
     ("ratings", "ratings", DataError),
     ("validation", "ratings to validate on", DataError),
     ("start", "factors to begin at", ParameterError),
-    ("item_features", "features of items", DataError),
-    ("user_features", "features of users", DataError),
 )
 _ADVICE = f"or use another directory for {named('checkpoint')}"
 
