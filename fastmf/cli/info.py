@@ -56,6 +56,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
         "n_users": manifest.n_users,
         "n_items": manifest.n_items,
         "n_ratings": manifest.data["n_ratings"],
+        **{f"{side}_features": features["n_features"] for side, features in manifest.features.items()},
         "factor_dtype": manifest.factor_dtype,
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,

@@ -59,6 +59,8 @@ def _data(content: dict[str, Any], counts: TrainingCounts) -> str:
         lines.append(f"Files: {', '.join(f'`{_plain(name)}`' for name in files)}")
     if data.get("source"):
         lines.append(f"Source: {_plain(data['source'])}")
+    for side, features in content["features"].items():
+        lines.append(f"{features['n_features']:,} features of {side}s")
     if not counts.are_known:
         return _list([*lines, "The training ratings are not known to this model"])
     n_ratings = data["n_ratings"]

@@ -25,7 +25,7 @@ def test_info_of_a_model(data: Any, run_fastmf: Callable[..., Done]) -> None:
     assert told["n_ratings"] == fastmf.read_parquet(data.ratings).n_ratings
     assert told["last epoch"] == model.history[-1]
     assert told["parameters"]["n_factors"] == 4
-    assert told["written by"] == f"fastmf {fastmf.__version__}, format 1.1"
+    assert told["written by"] == f"fastmf {fastmf.__version__}, format 1.2"
 
 
 def test_info_of_a_model_for_people(data: Any, call_fastmf: Callable[..., Done]) -> None:
