@@ -85,6 +85,10 @@ class AlternatingModel(FactorModel):
         items (or users) tells the factors of the others, in a short fit with few factors.
     """
 
+    takes_features: ClassVar[bool] = True
+    objective_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that say what is minimised. A fit keeps their numbers; they hold for its factors until the next."""
+
     item_feature_regularization: float | None = None
     user_feature_regularization: float | None = None
 
@@ -93,10 +97,6 @@ class AlternatingModel(FactorModel):
         for name in ("item_feature_regularization", "user_feature_regularization"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), minimum=0, exclusive=True)
-
-    takes_features: ClassVar[bool] = True
-    objective_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters that say what is minimised. A fit keeps their numbers; they hold for its factors until the next."""
 
     @abstractmethod
     def _least_squares(self, fitted: Fitted) -> LeastSquares:
