@@ -85,7 +85,7 @@ class InNumPy:
         self.maps = {side: known.weights.astype(float) for side, known in model.fitted.features.items()}
         self.features = model.fitted.features
         for side in self.means:
-            self.strengths[side] = self.strengths[side] * min(1, chosen[f"{side}_feature_regularization"] / 10)
+            self.strengths[side] = self.strengths[side] * min(1, chosen[f"{side}_feature_regularization"] / 3)
 
     def objective(self) -> float:
         """The sum of the docstrings: that of the model, with the terms of features."""

@@ -12,7 +12,7 @@ from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Ar
 from fastmf_kernels.layout.arrays import CSR
 
 # r from which on rows have the L2 strength that they have without features; below, more of a factor is its own.
-_PULLED_FULLY = 10.0
+_PULLED_FULLY = 3.0
 
 
 class Columns(NamedTuple):
@@ -120,7 +120,7 @@ class SideFeatures(NamedTuple):
         return self._replace(rows=take_rows(self.rows, np.asarray(positions, np.int32)))
 
     def pulled_by(self, regularization: float) -> "SideFeatures":
-        """Return the same features, whose rows are pulled as the strength r of their map says: min(1, r/10)."""
+        """Return the same features, whose rows are pulled as the strength r of their map says: min(1, r/3)."""
         return self._replace(pull=min(1.0, regularization / _PULLED_FULLY))
 
     def pulls(self, rows: CSR) -> Float64Array:

@@ -74,7 +74,7 @@ class AlternatingModel(FactorModel):
     With ``item_features`` in `fit`, item factors are pulled to Wᵀx_i in place of 0, where x_i has the features of the
     item, numeric ones in units of their deviation, and a 1 after them, and is scaled to length 1; x_i is 0 for an item
     without features. The objective has Σ_i λ_i‖q_i - Wᵀx_i‖² + r·mean(λ_i)‖W‖² in the place of Σ_i λ_i‖q_i‖², with λ_i
-    min(1, r/10) times what it is without features. Every half sweep begins with two steps of conjugate gradients for W.
+    min(1, r/3) times what it is without features. Every half sweep begins with two steps of conjugate gradients for W.
     Items without ratings have the factors Wᵀx_i. The same holds for ``user_features`` (Agarwal, Chen, "Regression-based
     Latent Factor Models", KDD 2009).
 

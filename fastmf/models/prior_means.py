@@ -1,6 +1,6 @@
 """Prior means of factors: a linear map of features, fitted to the factors by ridge regression in every sweep.
 
-Factors q are pulled to m = Wᵀx in place of 0, with λ_i = min(1, r/10) times the strengths without features. Of
+Factors q are pulled to m = Wᵀx in place of 0, with λ_i = min(1, r/3) times the strengths without features. Of
 
     Σ_i λ_i ‖q_i - Wᵀx_i‖² + ρ ‖W‖²,    ρ = r·mean(λ_i),
 
@@ -29,7 +29,7 @@ _STEPS = 2
 # Strengths r that are tried, parts that the rows are cut into, updates of W, from 0, in a trial, and how many standard
 # errors count as no difference.
 _TRIED = tuple(float(f"{0.1 * 10 ** (place / 2):.2g}") for place in range(8))
-_FOLDS, _UPDATES_IN_A_TRIAL, _STANDARD_ERRORS = 3, 6, 5
+_FOLDS, _UPDATES_IN_A_TRIAL, _STANDARD_ERRORS = 3, 6, 3
 
 
 def as_given(item_features: Any, user_features: Any) -> dict[str, Features]:
@@ -168,7 +168,7 @@ def choose_regularization(
 ) -> float:
     """Choose r by cross-validation: the map of two thirds of the described rows shall tell the factors of the last.
 
-    It is the largest of the strengths that are tried whose error Σ λ_i‖q_i - Wᵀx_i‖² is within five standard errors of
+    It is the largest of the strengths that are tried whose error Σ λ_i‖q_i - Wᵀx_i‖² is within three standard errors of
     the least, those of the difference (the one-standard-error rule of Breiman, Friedman, Olshen, Stone, "Classification
     and Regression Trees", 1984, for paired errors, with more caution).
 
