@@ -44,7 +44,7 @@ class TrainingCounts:
     ) -> None:
         self.seen = seen
         self._n_items = n_items
-        self._described_users, self._described_items = described_users, described_items
+        self.described_users, self.described_items = described_users, described_items
         self._of_items: Int64Array | None = None
         self._warm_items: tuple[Int32Array | None] | None = None
         self._places: Int32Array | None = None
@@ -76,18 +76,18 @@ class TrainingCounts:
     def is_cold_user(self) -> BoolArray:
         """Whether a user has neither a rating nor features, shape (n_users,)."""
         is_unrated = ~self.is_rated_user
-        return is_unrated if self._described_users is None else is_unrated & ~self._described_users
+        return is_unrated if self.described_users is None else is_unrated & ~self.described_users
 
     @property
     def is_cold_item(self) -> BoolArray:
         """Whether an item has neither a rating nor features, shape (n_items,)."""
         is_unrated = np.asarray(self.of_items == 0)
-        return is_unrated if self._described_items is None else is_unrated & ~self._described_items
+        return is_unrated if self.described_items is None else is_unrated & ~self.described_items
 
     def are_cold(self, users: Int32Array) -> BoolArray:
         """Tell which of some users have neither a rating nor features, shape (n,)."""
         is_unrated = np.asarray(self.seen.indptr[users + 1] == self.seen.indptr[users]) & self.are_known
-        return is_unrated if self._described_users is None else is_unrated & ~self._described_users[users]
+        return is_unrated if self.described_users is None else is_unrated & ~self.described_users[users]
 
     @property
     def warm_items(self) -> Int32Array | None:

@@ -1,10 +1,14 @@
 """Options of what is known of items and users beside their ratings, and how such files are read."""
 
 import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastmf.cli.configuration import is_shared
 from fastmf.cli.options import note
+from fastmf.errors import DataError, ParameterError, QualityWarning
 
 if TYPE_CHECKING:
     from fastmf import Features
@@ -73,18 +77,39 @@ def read_side(parsed: argparse.Namespace, side: str) -> "Features | None":
         As `read_features`.
     """
     import fastmf
-    from fastmf.errors import DataError, ParameterError
 
     path = getattr(parsed, f"{side}_features")
     if path is None:
         return None
-    try:
+    with _naming_options(side):
         features = fastmf.Features.from_parquet(path, **_settings(parsed, side))
-    except (DataError, ParameterError) as error:
-        names = {name: f"--{side}-feature-{option}" for name, option in _OPTION_OF.items()}
-        raise type(error)(f"--{side}-features: {error.in_words_of(names.get)}") from error
     note(f"read {features.n_features:,} features of {len(features):,} {side}s", parsed)
     return features
+
+
+@contextmanager
+def _naming_options(side: str) -> Iterator[None]:
+    """Let errors and warnings of reading name the options of this side."""
+    names = {name: f"--{side}-feature-{option}" for name, option in _OPTION_OF.items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except (DataError, ParameterError) as error:
+            raise type(error)(f"--{side}-features: {error.in_words_of(names.get)}") from error
+    for warning in caught:
+        message = warning.message
+        if isinstance(message, QualityWarning):
+            message = QualityWarning(f"--{side}-features: {message.in_words_of(names.get)}")
+        warnings.warn(message, stacklevel=2)
+
+
+def described_features(features: "dict[str, Features]", parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return what the features are, for programs."""
+    return {
+        name: {"file": getattr(parsed, name), "n_ids": len(given), "n_features": given.n_features}
+        for name, given in features.items()
+    }
 
 
 def require_uses(parsed: argparse.Namespace, sides: tuple[str, ...] = SIDES) -> None:
@@ -94,8 +119,6 @@ def require_uses(parsed: argparse.Namespace, sides: tuple[str, ...] = SIDES) -> 
     ------
     ParameterError
     """
-    from fastmf.errors import ParameterError
-
     for side in sides:
         of_file = f"{side}_features"
         for name in ("id", "columns", "categories", "name", "value"):
@@ -121,8 +144,6 @@ def require_taken(models: "dict[str, Model]", parsed: argparse.Namespace) -> Non
     ------
     ParameterError
     """
-    from fastmf.errors import ParameterError
-
     for side in SIDES:
         if getattr(parsed, f"{side}_features") is None or is_shared(parsed, f"{side}_features"):
             continue

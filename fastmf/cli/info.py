@@ -8,9 +8,12 @@ import argparse
 import contextlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastmf.cli.options import add_output_options, note, print_result
+
+if TYPE_CHECKING:
+    from fastmf.answering.fitted import Fitted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +49,7 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
     from fastmf.keeping.manifest import in_words
     from fastmf.keeping.model_directory import read_manifest
 
-    fastmf.load(path, verify=verify)
+    fitted = fastmf.load(path, verify=verify).fitted
     manifest = read_manifest(path)
     chosen = manifest.trained_with.get("chosen")
     return {
@@ -56,13 +59,29 @@ def _model(path: Path, verify: bool) -> dict[str, Any]:
         "n_users": manifest.n_users,
         "n_items": manifest.n_items,
         "n_ratings": manifest.data["n_ratings"],
-        **{f"{side}_features": features["n_features"] for side, features in manifest.features.items()},
+        **_features(fitted),
         "factor_dtype": manifest.factor_dtype,
         "bytes": sum(file.n_bytes for file in manifest.files.values()),
         "parameters": manifest.parameters,
         **({"chosen in the fit": chosen} if chosen else {}),
         "last epoch": _with_undefined(manifest.history[-1]) if manifest.history else {},
     }
+
+
+def _features(fitted: "Fitted") -> dict[str, Any]:
+    """Return the number of features of each side, and of users or items that have some, also without a rating."""
+    import numpy as np
+
+    is_rated = {"user": fitted.counts.is_rated_user, "item": fitted.counts.of_items > 0}
+    told = {}
+    for side, known in fitted.features.items():
+        has_some = known.are_described
+        told[f"{side}_features"] = {
+            "n_features": len(known.columns.names),
+            f"n_{side}s": int(np.count_nonzero(has_some)),
+            f"n_{side}s_without_ratings": int(np.count_nonzero(has_some & ~is_rated[side])),
+        }
+    return told
 
 
 def _with_undefined(record: dict[str, Any]) -> dict[str, Any]:

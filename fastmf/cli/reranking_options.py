@@ -25,7 +25,11 @@ def add_reranking_options(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN=N",
         help="at most N items of a category of this column of the item features; may be repeated",
     )
-    group.add_argument("--item-features", metavar="FILE", help="features of the items, in Parquet, a row each")
+    group.add_argument(
+        "--item-features",
+        metavar="FILE",
+        help="categories of the items for --at-most and --similarity, in Parquet, a row each; they change no score",
+    )
     group.add_argument(
         "--similarity",
         choices=("factors", "features"),

@@ -25,7 +25,13 @@ from fastmf.cli.checkpoint_options import (
     require_free,
 )
 from fastmf.cli.configuration import add_config_options
-from fastmf.cli.feature_options import add_feature_options, read_features, require_taken, require_uses
+from fastmf.cli.feature_options import (
+    add_feature_options,
+    described_features,
+    read_features,
+    require_taken,
+    require_uses,
+)
 from fastmf.cli.interruptions import Request, letting_epochs_end
 from fastmf.cli.options import add_column_options, add_run_options, note, print_result
 from fastmf.cli.run_log import add_log_option, callbacks_of, log_data, log_interruption, log_result
@@ -88,7 +94,8 @@ def _run(parsed: argparse.Namespace) -> int:
     start = load_start(candidates, parsed)
     features = read_features(parsed, candidates)
     parts = read_parts(parsed)
-    log_data(parts.train, parsed, **described(parts, parsed))
+    data = described(parts, parsed) | described_features(features, parsed)
+    log_data(parts.train, parsed, **data)
     trained = choose_model(candidates, parts.train, parsed)
     with letting_epochs_end(parsed.keep_on_interrupt) as request:
         how = {"callbacks": [*callbacks_of(parsed), *request.callbacks], **checkpointing(parsed), **features}
@@ -104,12 +111,12 @@ def _run(parsed: argparse.Namespace) -> int:
     kept = _kept(trained, is_refitted=refitted is not None)
     result: dict[str, Any] = {"model": parsed.output, "n_ratings": parts.train.n_ratings, **kept}
     result["seconds"] = sum(record["seconds"] for record in trained.history)
-    details = {"model_class": type(model).__name__, **baseline, **described(parts, parsed), "history": trained.history}
+    details = {"model_class": type(model).__name__, **baseline, **data, "history": trained.history}
     if refitted is not None:
         details["refit"] = _described(refitted, len(trained.history), parsed)
     if model.chosen:
         note(f"chose {_in_words(model.chosen)} from the data", parsed)
-    source = {"files": parsed.ratings, **baseline}
+    source = {"files": parsed.ratings, **{name: getattr(parsed, name) for name in features}, **baseline}
     model.save(parsed.output, overwrite=parsed.overwrite, source=source, factor_dtype=parsed.factor_dtype)
     if request.was_made:
         result[INTERRUPTED] = True

@@ -59,8 +59,7 @@ def _data(content: dict[str, Any], counts: TrainingCounts) -> str:
         lines.append(f"Files: {', '.join(f'`{_plain(name)}`' for name in files)}")
     if data.get("source"):
         lines.append(f"Source: {_plain(data['source'])}")
-    for side, features in content["features"].items():
-        lines.append(f"{features['n_features']:,} features of {side}s")
+    lines += [_features(side, content, counts) for side in content["features"]]
     if not counts.are_known:
         return _list([*lines, "The training ratings are not known to this model"])
     n_ratings = data["n_ratings"]
@@ -71,6 +70,20 @@ def _data(content: dict[str, Any], counts: TrainingCounts) -> str:
         lines.append(f"Ratings from {times[0]} to {times[1]}")
     lines.append(f"Fingerprint of the ratings: {data.get('fingerprint')}")
     return _list(lines)
+
+
+def _features(side: str, content: dict[str, Any], counts: TrainingCounts) -> str:
+    """Say how many features the users or items have, and how many users or items have them."""
+    described, is_rated = counts.described_items, counts.of_items > 0
+    if side == "user":
+        described, is_rated = counts.described_users, counts.is_rated_user
+    source = content["data"].get(f"{side}_features")
+    n_features = f"{content['features'][side]['n_features']:,} features of {side}s"
+    text = n_features + (f", from `{_plain(source)}`" if source else "")
+    if described is None:
+        return text
+    n_unrated = int((described & ~is_rated).sum())
+    return f"{text}; {int(described.sum()):,} {side}s have some, {n_unrated:,} of them without a training rating"
 
 
 def _parameters(content: dict[str, Any]) -> str:

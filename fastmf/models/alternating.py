@@ -81,8 +81,8 @@ class AlternatingModel(FactorModel):
     Parameters
     ----------
     item_feature_regularization, user_feature_regularization : float, optional
-        L2 strength of the map of features, above 0: r. None: chosen from the data, so that the map of two thirds of the
-        items (or users) tells the factors of the others, in a short fit with few factors.
+        L2 strength r of the map of features, above 0; chosen from the data where it is not set. It is chosen so that
+        the map of two thirds of the items (or users) tells the factors of the others, in a short fit with few factors.
     """
 
     takes_features: ClassVar[bool] = True

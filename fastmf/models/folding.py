@@ -145,7 +145,7 @@ def described_too(interactions: Any, features: Any, side: str, fitted: Fitted) -
         return ratings, given
     ratings = as_interactions(interactions, "interactions")
     ids_of = {side: given.ids}
-    return widened(ratings, ids_of.get("user"), ids_of.get("item"), "features"), given
+    return widened(ratings, ids_of.get("user"), ids_of.get("item"), named("features")), given
 
 
 def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> Prior | None:

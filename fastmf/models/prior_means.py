@@ -58,7 +58,7 @@ def with_described(ratings: Interactions, features: Mapping[str, Features]) -> I
     """
     for side, described in features.items():
         ids = {f"{side}_ids": described.ids}
-        ratings = widened(ratings, ids.get("user_ids"), ids.get("item_ids"), f"{side}_features")
+        ratings = widened(ratings, ids.get("user_ids"), ids.get("item_ids"), named(f"{side}_features"))
     return ratings
 
 

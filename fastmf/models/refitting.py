@@ -58,7 +58,7 @@ def refit(
     start : Model, optional
         As in `fit`. Give what the fit before began at: its number of epochs was best from there on.
     item_features, user_features : Features or table, optional
-        As in `fit`. Needed where the fit before had them.
+        As in `fit`: those that the fit before had, and no others.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def refit(
     NotFittedError
         If the model was not fitted.
     ParameterError
-        If the fit before had features that are not given now, and as `fit`.
+        If the fit before had features that are not given now, or none where some are given; and as `fit`.
     DataError, DivergenceError, OutOfMemoryError, ModelError, OutputError
         As `fit`.
 
@@ -89,10 +89,13 @@ def refit(
     params, known = model.get_params(), model.fitted.features
     given = {"item_features": item_features, "user_features": user_features}
     features = {name: of_side for name, of_side in given.items() if of_side is not None}
-    for side in known:
-        if f"{side}_features" not in features:
+    for name in given:
+        had_some = name.removesuffix("_features") in known
+        if had_some and name not in features:
+            raise ParameterError(f"the model was trained with {named(name)}, and there are none now; pass them, too")
+        if name in features and not had_some:
             raise ParameterError(
-                f"the model was trained with {named(f'{side}_features')}, and there are none now; pass them, too"
+                f"{named(name)} are given, but the model was trained without; leave them out, or fit it with them first"
             )
     if "patience" in params:  # a baseline has none, and runs as many sweeps as it needs
         params["patience"] = None

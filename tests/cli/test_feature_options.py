@@ -13,6 +13,7 @@ import pytest
 
 import fastmf
 from fastmf import Features
+from fastmf.cli import main
 from fastmf.errors import ParameterError
 from tests.hybrid import PARTS, item_table, items, ratings, user_table, users
 
@@ -211,3 +212,81 @@ def test_library_refit_wants_the_features() -> None:
     with pytest.raises(ParameterError, match="was trained with item_features, and there are none now"):
         fastmf.refit(model, ratings())
     require_equal(fastmf.refit(model, ratings(), item_features=items()), model)
+    with pytest.raises(ParameterError, match="user_features are given, but the model was trained without"):
+        fastmf.refit(model, ratings(), item_features=items(), user_features=users())
+
+
+def test_log_result_info_and_card_tell_of_features(folder: Path, call_fastmf: Callable[..., Done]) -> None:
+    done = train(call_fastmf, *BOTH, "--log", "run.jsonl")
+
+    films, n_rated = items(), fastmf.read_parquet(folder / "ratings.parquet").n_items
+    of_items = {"file": "items.parquet", "n_ids": len(films), "n_features": films.n_features}
+    assert json.loads(done.stdout)["item_features"] == of_items
+    lines = map(json.loads, (folder / "run.jsonl").read_text().splitlines())
+    assert next(line for line in lines if line["event"] == "data")["item_features"] == of_items
+    fitted = fastmf.load(folder / "model").fitted
+    n_described = int(fitted.features["item"].are_described.sum())
+    n_unrated = int((fitted.features["item"].are_described & (fitted.counts.of_items == 0)).sum())
+    assert 0 < n_unrated <= len(fitted.item_ids) - n_rated
+    expected = {"n_features": films.n_features, "n_items": n_described, "n_items_without_ratings": n_unrated}
+    assert json.loads(call_fastmf("info", "model", "--json").stdout)["item_features"] == expected
+    line = (
+        f"- {films.n_features} features of items, from `items.parquet`; {n_described} items have some, {n_unrated} of "
+    )
+    assert f"{line}them without a training rating" in (folder / "model" / "card.md").read_text().splitlines()
+
+
+def test_train_from_features_goes_to_recommendations(folder: Path, call_fastmf: Callable[..., Done]) -> None:
+    train(call_fastmf, *BOTH, model="implicit-als")
+
+    call_fastmf("recommend", "model", "--output", "recs.parquet", "-k", 46)
+
+    model = fastmf.load(folder / "model")
+    known = model.fitted.features["item"].are_described & (model.fitted.counts.of_items == 0)
+    unrated = [item for item, is_new in zip(model.item_ids.to_pylist(), known, strict=True) if is_new]
+    assert unrated
+    assert set(unrated) <= set(pq.read_table(folder / "recs.parquet").column("item_id").to_pylist())
+
+
+def test_a_start_with_features(folder: Path, call_fastmf: Callable[..., Done]) -> None:
+    train(call_fastmf, *BOTH)
+    first = fastmf.load(folder / "model")
+
+    train(call_fastmf, *BOTH, "--start", "model", "--overwrite")
+
+    again = fastmf.ALS(n_factors=4, n_epochs=2)
+    again.fit(ratings(), start=first, item_features=items(), user_features=users())
+    require_equal(fastmf.load(folder / "model"), again)
+
+
+def test_a_call_as_a_configuration(folder: Path, call_fastmf: Callable[..., Done]) -> None:
+    printed = train(call_fastmf, *BOTH, "--item-feature-columns", "genre", "year", "--print-config").stdout
+    assert 'item-feature-columns = ["genre", "year"]' in printed.splitlines()
+    (folder / "run.toml").write_text(printed)
+
+    call_fastmf("train", "--config", "run.toml")
+
+    features = Features.from_arrow(item_table(), columns=["genre", "year"])
+    expected = fastmf.ALS(n_factors=4, n_epochs=2).fit(ratings(), item_features=features, user_features=users())
+    require_equal(fastmf.load(folder / "model"), expected)
+
+
+def test_warnings_and_errors_name_options(folder: Path, call_fastmf: Callable[..., Done]) -> None:
+    n = range(60)
+    pq.write_table(pa.table({"item_id": n, "title": [f"film {k}" for k in n], "year": n}), folder / "titles.parquet")
+    told = train(call_fastmf, "--item-features", "titles.parquet").stderr
+    assert "note: --item-features: " in told
+    assert "by naming the others in --item-feature-columns" in told
+    pq.write_table(pa.table({"item_id": ["a", "b"], "year": [1, 2]}), folder / "texts.parquet")
+    told = train(call_fastmf, "--item-features", "texts.parquet", "--overwrite", status=1).stderr
+    assert "item_ids of --item-features are string, those of the ratings int64" in told
+
+
+def test_help_says_what_features_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for command in ("train", "recommend"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        told[command] = " ".join(capsys.readouterr().out.split())
+    assert "L2 strength r of the map of features, above 0; chosen from the data where it is not set" in told["train"]
+    assert "categories of the items for --at-most and --similarity" in told["recommend"]
