@@ -389,7 +389,7 @@ def change(saved: Path, **entries: Any) -> None:
     [
         ({"format_version": 99}, "has format version 99 and this fastmf"),
         ({"format_version": 99}, "upgrade fastmf (the model was written by"),
-        ({"format_version": None}, "is damaged (format_version is None; expected text like '1.1')"),
+        ({"format_version": None}, "is damaged (format_version is None; expected text like '1.2')"),
         ({"format_version": True}, "is damaged (format_version is True; expected text like"),
         ({"format_version": 1.5}, "is damaged (format_version is 1.5; expected text like"),
         ({"format_version": "0.9"}, "is damaged (format_version is '0.9'; expected text like"),

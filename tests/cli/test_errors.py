@@ -407,7 +407,7 @@ def of_a_newer_version(model: Path) -> str:
     newer = manifest | {"format_version": 99, "fastmf_version": "9.1"}
     (model / "manifest.json").write_text(json.dumps(newer))
     return (
-        f"has format version 99 and this fastmf ({fastmf.__version__}) reads up to 1.1, as a higher major "
+        f"has format version 99 and this fastmf ({fastmf.__version__}) reads up to 1.2, as a higher major "
         "version means files that it would misread; upgrade fastmf (the model was written by 9.1)"
     )
 
