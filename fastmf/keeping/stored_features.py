@@ -45,14 +45,17 @@ def is_description(value: object) -> bool:
         side in SIDES
         and isinstance(entry, dict)
         and _is_size(entry.get("n_features"))
-        and isinstance(entry.get("pull"), (int, float))
-        and 0 < entry["pull"] <= 1
+        and _is_pull(entry.get("pull"))
         for side, entry in value.items()
     )
 
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 - 1
+
+
+def _is_pull(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def arrays_of(features: Mapping[str, SideFeatures]) -> dict[str, npt.NDArray[Any]]:
