@@ -107,6 +107,11 @@ class Manifest(NamedTuple):
     created: str
     fastmf_version: str
 
+    @property
+    def has_biases(self) -> bool:
+        """Whether the fit had biases, so that maps of features have a column of them."""
+        return self.trained_with.get("biases") is True
+
 
 def file_names(state: tuple[str, ...], values: str, features: stored_features.Described) -> set[str]:
     """Return the names of all files of a model, except for the manifest."""

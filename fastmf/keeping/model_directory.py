@@ -196,12 +196,15 @@ class Stored(NamedTuple):
     fitted : Fitted
     history : list of dict
         One an epoch.
+    maps_have_biases : bool or None
+        Whether the maps of features have a column of the bias; None without features.
     """
 
     model: str
     parameters: dict[str, Any]
     fitted: Fitted
     history: list[dict[str, Any]]
+    maps_have_biases: bool | None
 
 
 def read(path: PathLike, verify: bool = False) -> Stored:
@@ -286,7 +289,8 @@ def _read(folder: Path, verify: bool) -> Stored:
         fitted, _ = _read_fitted(folder, manifest)
     except (OSError, OverflowError, ValueError, MemoryError) as error:  # larger than what can be mapped
         raise damaged(folder, error) from error
-    return Stored(manifest.model, _parameters(manifest.parameters), fitted, manifest.history)
+    maps_have_biases = manifest.has_biases if manifest.features else None
+    return Stored(manifest.model, _parameters(manifest.parameters), fitted, manifest.history, maps_have_biases)
 
 
 def find_damage(folder: Path) -> list[str]:
@@ -427,8 +431,7 @@ def _read_fitted(folder: Path, manifest: Manifest) -> tuple[StoredFitted, CheckO
     if manifest.values == STORED:
         values = mapped(VALUES_FILE, np.float32, seen.indices.shape)
     parts = factors, link, user_ids, item_ids, seen, manifest.data, state, _parameters(manifest.trained_with)
-    has_biases = manifest.trained_with.get("biases") is True
-    sizes = stored_features.Sizes(n_users, n_items, n_factors + int(has_biases))
+    sizes = stored_features.Sizes(n_users, n_items, n_factors + int(manifest.has_biases))
     features = stored_features.read(folder, manifest.features, sizes)
     fitted = Fitted(*parts, values=values, features=features)
     arrays = _arrays(fitted, manifest.values)

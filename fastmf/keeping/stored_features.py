@@ -42,10 +42,7 @@ def describe(features: Mapping[str, SideFeatures]) -> dict[str, dict[str, Any]]:
 def is_description(value: object) -> bool:
     """Whether an entry of a manifest can be one of features."""
     return isinstance(value, dict) and all(
-        side in SIDES
-        and isinstance(entry, dict)
-        and _is_size(entry.get("n_features"))
-        and _is_pull(entry.get("pull"))
+        side in SIDES and isinstance(entry, dict) and _is_size(entry.get("n_features")) and _is_pull(entry.get("pull"))
         for side, entry in value.items()
     )
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from fastmf.common.work_log import LOG
 from fastmf.errors import ModelError
-from fastmf.keeping.model_directory import inspect, read
+from fastmf.keeping.model_directory import Stored, inspect, read
 from fastmf.keeping.regular_files import damaged
 from fastmf.models import MODELS
 from fastmf.models.base import Model
-from fastmf.models.folding import OBJECTIVE
+from fastmf.models.folding import OBJECTIVE, objective_of
 from fastmf.reading.parquet import PathLike
 
 
@@ -52,6 +52,7 @@ def load(path: PathLike, *, verify: bool = False) -> Model:
     try:
         model = MODELS[stored.model](**stored.parameters)
         _require_parameters(model, stored.fitted.trained_with)
+        _require_equal_terms(model, stored)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise damaged(path, error) from error
     fitted = stored.fitted
@@ -85,6 +86,22 @@ def _require_parameters(model: Model, trained_with: dict[str, Any]) -> None:
         for name, value in values.items():
             if value is not None:
                 type(model)(**{name: tuple(value) if isinstance(value, list) else value})
+
+
+def _require_equal_terms(model: Model, stored: Stored) -> None:
+    """Check that the maps of features have a column of the bias if, and only if, rows are solved with biases.
+
+    Raises
+    ------
+    ValueError
+    """
+    names = getattr(model, "objective_parameters", ())
+    has_biases = bool(objective_of(stored.fitted, model.get_params(), names).get("biases"))
+    if stored.maps_have_biases not in (None, has_biases):
+        raise ValueError(
+            f"the maps of features are of a fit with biases: {stored.maps_have_biases}, "
+            f"and its objective says {has_biases}"
+        )
 
 
 def find_damage(path: PathLike) -> list[str]:
