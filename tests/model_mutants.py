@@ -34,7 +34,7 @@ HUGE = 1e6
 # What the process may allocate beside what it has when the mutants begin, and how much more of it may be in memory.
 MOST_ALLOCATED, MOST_RESIDENT = 1 << 30, 200 << 20
 MOST_READ = 1 << 24
-KINDS = ("numbers", "names", "state", "halves", "stars")
+KINDS = ("numbers", "names", "state", "halves", "stars", "features")
 INTERESTING = (0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**63 - 1, -(2**63), 19, 20, 24, 25, 160)
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.5, 1e300, -1e39, float("nan"), float("inf"), 10**400, 2**63, 24, 26),
@@ -47,11 +47,24 @@ def make_model(folder: Path, kind: str) -> None:
     if kind == "names":
         users = pa.array([f"Zoë {n:02}" for n in range(25)])
         ratings = fastmf.Interactions(ratings.users, ratings.items, ratings.ratings, None, users, ratings.item_ids)
+    described: dict[str, pa.Table] = {}
     if kind == "stars":  # other numbers than 1, so that they have a file, and state that is a table of factors
         model: Any = fastmf.SVDpp(n_factors=3, n_epochs=2)
     else:
         model = (fastmf.SGD if kind == "state" else fastmf.ALS)(n_factors=3, n_epochs=2)
-    model.fit(ratings).save(folder, factor_dtype="float16" if kind in ("halves", "stars") else "float32")
+    if kind == "features":
+        model.set_params(item_feature_regularization=0.5, user_feature_regularization=0.5)
+        described = {"item_features": of_items(ratings.item_ids), "user_features": of_users(ratings.user_ids)}
+    model.fit(ratings, **described).save(folder, factor_dtype="float16" if kind in ("halves", "stars") else "float32")
+
+
+def of_items(ids: pa.Array) -> pa.Table:
+    return pa.table({"item_id": ids, "genre": [f"g{n % 3}" for n in range(len(ids))]})
+
+
+def of_users(ids: pa.Array) -> pa.Table:
+    n = len(ids)
+    return pa.table({"user_id": ids, "age": [20.0 + user % 7 for user in range(n)], "town": ["a", *"b" * (n - 1)]})
 
 
 def flip_bits(rng: random.Random, folder: Path) -> None:
@@ -73,8 +86,8 @@ def write_bytes(rng: random.Random, folder: Path) -> None:
 
 
 def set_offset(rng: random.Random, folder: Path) -> None:
-    """Overwrite an aligned integer of a file of ids: an offset, a length, a count."""
-    path = folder / rng.choice(("user_ids.arrow", "item_ids.arrow"))
+    """Overwrite an aligned integer of a file of ids or names: an offset, a length, a count."""
+    path = rng.choice(sorted(folder.glob("*.arrow")))
     content = bytearray(path.read_bytes())
     size, kind = rng.choice(((4, "<i"), (8, "<q")))
     place = size * rng.randrange(len(content) // size)
@@ -136,9 +149,9 @@ def replace_header(rng: random.Random, folder: Path) -> None:
 
 
 def replace_ids(rng: random.Random, folder: Path) -> None:
-    path = folder / rng.choice(("user_ids.arrow", "item_ids.arrow"))
-    n = 25 if path.name.startswith("user") else 20
+    path = rng.choice(sorted(folder.glob("*.arrow")))
     ids = pa.ipc.open_file(path).read_all()["id"].to_pylist()
+    n = len(ids)
     changes: list[Callable[[], Any]] = [
         lambda: pa.array(ids[::-1]),
         lambda: pa.array([ids[0], *ids[:-1]]),
@@ -309,6 +322,9 @@ def use_further(model: Any) -> None:
     uses: list[Callable[[], Any]] = [
         lambda: model.fold_in(more),
         lambda: model.recommend_for(more, k=2),
+        lambda: model.recommend_for(None, k=2, features=of_users(pa.array([100, 101]))),
+        lambda: model.fold_in(None, "item", features=of_items(pa.array([100, 101]))),
+        lambda: model.explain(model.user_ids[0].as_py(), model.item_ids[0].as_py()),
         lambda: fastmf.evaluate(model, more, k=2),
         lambda: copy.copy(model).set_params(n_epochs=1).partial_fit(more).recommend(k=2),
     ]
