@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -174,3 +175,15 @@ def test_popularity_likes_all_users_alike(train: Interactions) -> None:
     found = fastmf.Popularity().fit(train).users_for_item(9, k=3, exclude=None)
     assert found.users[0].tolist() == [0, 1, 2]
     assert len(set(found.scores[0].tolist())) == 1
+
+
+def test_items_and_users_that_only_features_know_are_not_cold(train: Interactions) -> None:
+    genres = {"item_id": range(N_ITEMS + 2), "genre": [f"genre {n % 3}" for n in range(N_ITEMS + 2)]}
+    jobs = {"user_id": range(N_USERS + 2), "job": [f"job {n % 2}" for n in range(N_USERS + 2)]}
+    model = fastmf.ImplicitALS(n_factors=4, n_epochs=3)
+    model.fit(train, item_features=pa.table(genres), user_features=pa.table(jobs))
+    asked, everybody = [COLD_ITEM, N_ITEMS + 1], list(range(N_USERS + 2))
+    found = model.users_for_item(asked, k=N_USERS + 2)
+    assert found.n_cold_items == 0
+    for row, item in enumerate(asked):
+        assert users_of(found, row) == best(model, item, everybody, N_USERS + 2)[0]

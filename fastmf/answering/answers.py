@@ -92,7 +92,7 @@ class UsersForItems:
     user_ids : Arrow array
         The outside ids of all users.
     n_cold_items : int
-        How many of these items have no training rating.
+        How many of these items have neither a training rating nor features.
     """
 
     items: Int32Array

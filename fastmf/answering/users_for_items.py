@@ -17,7 +17,8 @@ from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
 
 COLD = ("skip", "include")
-"""What to do with items without training ratings: give them nobody, or what their factors say."""
+"""What to do with items without training ratings or features: give them nobody, or what their factors say."""
+_OTHER_SIDE = {"user": "item", "item": "user"}
 
 
 class ItemScorer(Scorer):
@@ -74,7 +75,10 @@ def mirrored(fitted: Fitted, kernels: Kernels, n_threads: int | None) -> Fitted:
         user_biases=ours.item_biases,
         item_biases=ours.user_biases,
     )
-    return Fitted(factors, fitted.link, fitted.item_ids, fitted.user_ids, Rows(indptr, indices), fitted.data)
+    features = {_OTHER_SIDE[side]: known for side, known in fitted.features.items()}  # who has some is not cold
+    return Fitted(
+        factors, fitted.link, fitted.item_ids, fitted.user_ids, Rows(indptr, indices), fitted.data, features=features
+    )
 
 
 def _exchanged(pairs: ItemFilter | str) -> Any:

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cold",
         choices=("skip", "include"),
         default="skip",
-        help="items without training ratings get no users, or those who score highest with their factors; only include "
-        "also names users without training ratings (default: %(default)s)",
+        help="items with neither training ratings nor features get no users, or those who score highest with their "
+        "factors; only include also names users who have neither (default: %(default)s)",
     )
     add_run_options(parser)
 

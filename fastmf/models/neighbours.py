@@ -124,8 +124,8 @@ class AnswersNeighbours(LearnedState):
         allow, deny : list of user ids, dict of item id to list of user ids, or Interactions; optional
             Users who alone may, or may not, be returned: for all items, or for each. No entry in ``allow``: no users.
         cold : {"skip", "include"}
-            Items without training ratings get nobody, or whom their factors say; `UsersForItems.n_cold_items` counts
-            them. Only "include" also returns users without training ratings.
+            Items with neither training ratings nor features get nobody, or whom their factors say;
+            `UsersForItems.n_cold_items` counts them. Only "include" also returns users who have neither.
 
         Returns
         -------
