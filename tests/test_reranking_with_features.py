@@ -212,3 +212,9 @@ def test_what_features_lack(longer: Recommendations) -> None:
     ):
         with pytest.raises(error, match=message):
             fastmf.rerank(longer, 5, item_features=features, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limit", [2**31 - 1, 2**31, 10**12, 10**30])
+def test_a_limit_beyond_any_list_is_none(longer: Recommendations, limit: int) -> None:
+    found = fastmf.rerank(longer, 5, at_most={"genre": limit}, item_features=as_features())
+    assert np.array_equal(found.items, longer.items[:, :5])

@@ -81,7 +81,7 @@ def caps_of(features: Features, at_most: Mapping[str, int], item_ids: pa.Array) 
     limits = np.full(features.n_features, np.iinfo(np.int32).max, np.int32)
     for column, limit in at_most.items():
         places = _columns_of(features, column)
-        limits[places] = np.minimum(limits[places], limit)
+        limits[places] = np.minimum(limits[places], min(limit, np.iinfo(np.int32).max))
     is_limited = limits < np.iinfo(np.int32).max
     numbers = np.where(is_limited, np.cumsum(is_limited) - 1, -1).astype(np.int32)
     return Caps(renumber_columns(_nonzero(rows_of(features, item_ids)), numbers), limits[is_limited])
