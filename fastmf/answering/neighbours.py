@@ -60,7 +60,7 @@ class _Candidates(NamedTuple):
 class Neighbours:
     """Searches a fitted model for neighbours.
 
-    Items and users without training ratings have no neighbours and are nobody's neighbour.
+    Items and users with neither training ratings nor features have no neighbours and are nobody's neighbour.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ example:
 
 The file has the columns item_id, rank (from 1), user_id and score: for whom the model predicts the most. Users who have
 rated an item in training are left out. Items that the model does not know are skipped and counted, and so are items
-without training ratings, unless --cold says otherwise.
+with neither training ratings nor features, unless --cold says otherwise.
 """
 
 import argparse

@@ -29,7 +29,8 @@ class AnswersNeighbours(LearnedState):
     ) -> Similar:
         """Find the k items whose factors are nearest to those of an item, the item itself left out, or to a vector.
 
-        Biases do not count. Items without training ratings have no neighbours, and are nobody's neighbour.
+        Biases do not count. Items with neither training ratings nor features have no neighbours, and are
+        nobody's neighbour.
 
         Parameters
         ----------
