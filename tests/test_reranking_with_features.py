@@ -218,3 +218,9 @@ def test_what_features_lack(longer: Recommendations) -> None:
 def test_a_limit_beyond_any_list_is_none(longer: Recommendations, limit: int) -> None:
     found = fastmf.rerank(longer, 5, at_most={"genre": limit}, item_features=as_features())
     assert np.array_equal(found.items, longer.items[:, :5])
+
+
+def test_a_limit_of_one_category_leaves_those_that_begin_alike(longer: Recommendations) -> None:
+    features = pa.table({"item_id": range(N_ITEMS), "genre": ["War", *["War=Cold"] * (N_ITEMS - 1)]})
+    found = fastmf.rerank(longer, 5, at_most={"genre=War": 1}, item_features=features)
+    assert np.array_equal(found.items, longer.items[:, :5])

@@ -106,7 +106,10 @@ def rows_of(features: Features, item_ids: pa.Array) -> CSR:
 
 def _columns_of(features: Features, column: str) -> Int32Array:
     """Return the places of the categories of a column, ``COLUMN=CATEGORY``, or of one that has that very name."""
-    places = [at for at, name in enumerate(features.names) if name == column or name.startswith(f"{column}=")]
+    is_one = "=" in column and column in features.names  # the category "War" alone, and not "War=Cold" with it
+    places = [
+        at for at, name in enumerate(features.names) if name == column or (name.startswith(f"{column}=") and not is_one)
+    ]
     if not places:
         there = list(dict.fromkeys(name.partition("=")[0] for name in features.names))
         shown = ", ".join(map(repr, there[:_SHOWN])) + (f" and {len(there) - _SHOWN} more" * (len(there) > _SHOWN))
