@@ -107,7 +107,7 @@ def test_items_that_nothing_tells_from_others_are_counted() -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"ids": 5}, UnknownIdError, "1 of 1 ids in 'ids' are unknown"),
+        ({"ids": 5}, UnknownIdError, "unknown to the features: 5; expected ids that have a row in them"),
         ({"ids": "x"}, DataError, "column 'ids' has ids of type string"),
         ({"ids": 10, "k": 40}, ParameterError, "k is 40, but 40 ids have features; expected fewer than that"),
         ({"ids": 10, "k": 0}, ParameterError, "k is 0; expected an integer of at least 1"),

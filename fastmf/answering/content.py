@@ -98,7 +98,9 @@ def similar_by_features(
     require_truth("idf", idf)
     if k >= len(features):
         raise ParameterError(f"{named('k')} is {k}, but {len(features)} ids have features; expected fewer than that")
-    rows = vocabularies.require_known(features.ids, read_once(ids), "ids")
+    rows = vocabularies.require_known(
+        features.ids, read_once(ids), "ids", "the features", "ids that have a row in them"
+    )
     is_candidate = np.ones(len(features), np.bool_)
     allowed = listed(features.ids, allow, "allow", f"a list of {side} ids")
     if allowed is not None:

@@ -257,8 +257,14 @@ def _search_string(vocabulary: pa.Array, wanted: str) -> int:
     return low if low < len(vocabulary) and vocabulary[low].as_py() == wanted else -1
 
 
-def require_known(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
-    """Return the index of each id, like `look_up`, but refuse unknown ids.
+def require_known(
+    vocabulary: pa.Array,
+    ids: Any,
+    column: str,
+    known_to: str = "the model",
+    expected: str = "ids that were in the training data",
+) -> Int32Array:
+    """Return the index of each id, like `look_up`, but refuse unknown ids; the message says to what.
 
     Raises
     ------
@@ -271,7 +277,7 @@ def require_known(vocabulary: pa.Array, ids: Any, column: str) -> Int32Array:
     if len(unknown):
         named = ", ".join(repr(given[int(i)].as_py()) for i in unknown[:5])
         raise UnknownIdError(
-            f"{len(unknown)} of {len(indices)} ids in {column!r} are unknown to the model: {named}"
-            f"{', ...' if len(unknown) > 5 else ''}; expected ids that were in the training data"
+            f"{len(unknown)} of {len(indices)} ids in {column!r} are unknown to {known_to}: {named}"
+            f"{', ...' if len(unknown) > 5 else ''}; expected {expected}"
         )
     return indices
