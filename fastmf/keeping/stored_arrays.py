@@ -264,8 +264,8 @@ def check_finite(path: Path, array: npt.NDArray[Any]) -> Iterator[Check]:
     return _in_parts(check, len(flat))
 
 
-def check_rows(paths: tuple[Path, Path], rows: Rows, n_items: int) -> Iterator[Check]:
-    """Return checks that offsets rise, and that the indices of each row are of items and ascend.
+def check_rows(paths: tuple[Path, Path], rows: Rows, n_items: int, unique: bool = False) -> Iterator[Check]:
+    """Return checks that offsets rise, and that the indices of each row are of items, ascend, and if asked are unique.
 
     Offsets are checked at once: which indices belong to a row depends on them.
     """
@@ -282,7 +282,8 @@ def check_rows(paths: tuple[Path, Path], rows: Rows, n_items: int) -> Iterator[C
         if part.min() < 0 or part.max() >= n_items:
             raise damaged(paths[1], f"it has indices from {part.min()} to {part.max()}; expected 0 to {n_items - 1}")
         before = indices[max(start - 1, 0) : stop - 1]
-        ascends = part[len(part) - len(before) :] >= before
+        after = part[len(part) - len(before) :]
+        ascends = after > before if unique else after >= before
         first = stop - len(before)
         rows_from, rows_to = np.searchsorted(indptr, (start, stop), "left")
         for row in range(rows_from, rows_to, _CHUNK):  # most of them may be empty
@@ -290,7 +291,8 @@ def check_rows(paths: tuple[Path, Path], rows: Rows, n_items: int) -> Iterator[C
             ascends[bounds[bounds >= first] - first] = True  # where a row begins, there is none before it
         if not ascends.all():
             place = first + int(np.argmin(ascends))
-            raise damaged(paths[1], f"index {place} (from 0) is less than the one before it in the same row")
+            how = "not greater" if unique else "less"
+            raise damaged(paths[1], f"index {place} (from 0) is {how} than the one before it in the same row")
 
     return _in_parts(check, len(indices))
 

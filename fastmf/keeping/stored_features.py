@@ -104,7 +104,7 @@ def checks(folder: Path, features: Mapping[str, SideFeatures]) -> Iterator[Check
     """Return checks of what is relied on, that the shapes of arrays do not show, and that is not finiteness."""
     for side, known in features.items():
         paths = folder / _file_of(side, "indptr"), folder / _file_of(side, "indices")
-        yield from check_rows(paths, Rows(*known.rows[:2]), len(known.weights))
+        yield from check_rows(paths, Rows(*known.rows[:2]), len(known.weights), unique=True)
         yield _check_of_names(folder / names_file(side), known.columns.names)
 
 

@@ -29,7 +29,7 @@ class Exported(NamedTuple):
     n_dimensions : int
         Length of each.
     n_cold_users, n_cold_items : int
-        Users and items without training ratings, which were left out.
+        Users and items with neither training ratings nor features, which were left out.
     """
 
     files: tuple[str, ...]
@@ -74,7 +74,7 @@ def export(
         Whether the bias of an item becomes the last number of its vector, and 1 that of each user's. None: unless
         ``normalize``. Vectors of a model without item biases get no such number.
     cold : {"skip", "include"}
-        Whether users and items without training ratings are written; their vectors say nothing.
+        Whether users and items with neither training ratings nor features are written; their vectors say nothing.
     overwrite : bool
         Whether an earlier export may be replaced.
 

@@ -209,9 +209,14 @@ def finite(factors: Float32Array, biases: Float32Array, rows: CSR) -> tuple[Floa
     Raises
     ------
     DataError
-        If the ratings of the rows are so large that these are no float32 numbers.
+        If the ratings of the rows, or their features, are so large that these are no float32 numbers.
     """
     if not (np.isfinite(factors).all() and np.isfinite(biases).all()):
+        if not len(rows.values):
+            raise DataError(
+                f"the {named('features')} to fold in, without ratings, give factors that are no float32 numbers; "
+                "expected features on the scale of those that the model was trained on"
+            )
         largest = float(np.abs(rows.values).max())
         raise DataError(
             f"the largest of the ratings to fold in is {largest:g} in size, and gives factors that are no float32 "
