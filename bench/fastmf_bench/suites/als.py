@@ -49,6 +49,8 @@ def run(session: Session) -> None:
             _race(session, problem, "implicit sweep", n_factors, _implicit_contestants(session, problem, n_factors))
         n_factors = session.factors((64,))[0]
         _race(session, problem, "explicit sweep", n_factors, _explicit_contestants(session, problem, n_factors))
+        if session.options.quick:
+            _race_with_features(session, problem)
         for n_threads in session.fewer_threads:
             ours = make_contestant(problem, n_factors, n_threads, SOLVERS[0])
             _race(session, problem, "implicit sweep", n_factors, [ours], n_threads)
@@ -56,13 +58,15 @@ def run(session: Session) -> None:
         with session.noting("ml-1m"):
             problem = session.problem(SHAPES["ml-1m"])
             _race(session, problem, "implicit sweep", 64, _implicit_contestants(session, problem, 64))
-            for n_factors in FACTORS:
-                _race(
-                    session, problem, WITH_FEATURES, n_factors, _contestants_with_features(session, problem, n_factors)
-                )
+            _race_with_features(session, problem)
         if not session.options.quick:
             with session.noting("ml-10m"):
                 _race_with_many_factors(session, session.problem(SHAPES["ml-10m"]))
+
+
+def _race_with_features(session: Session, problem: Problem) -> None:
+    for n_factors in session.factors(FACTORS):
+        _race(session, problem, WITH_FEATURES, n_factors, _contestants_with_features(session, problem, n_factors))
 
 
 def _race_with_many_factors(session: Session, problem: Problem) -> None:
