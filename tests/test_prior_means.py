@@ -140,7 +140,7 @@ def test_a_fit_chooses_a_strength_for_each_side_and_says_which() -> None:
     assert set(model.chosen) >= {"item_feature_regularization"}
     assert "user_feature_regularization" not in model.chosen
     r = model.chosen["item_feature_regularization"]
-    assert model.fitted.features["item"].pull == pytest.approx(min(1, r / 10))
+    assert model.fitted.features["item"].pull == pytest.approx(min(1, r / 3))
     given = ALS(n_factors=4, n_epochs=3, item_feature_regularization=r).fit(ratings(), item_features=items())
     np.testing.assert_array_equal(given.item_factors, model.item_factors)
     assert "item_feature_regularization" not in given.chosen
