@@ -120,3 +120,11 @@ def test_a_fit_that_is_refused_leaves_the_model_as_it_was(kind: Any) -> None:
         model.fit(ratings(), item_features=pa.table({"item_id": [1000], "genre": ["b"]}))
     assert model.fitted is fitted
     np.testing.assert_array_equal(model.item_factors, before)
+
+
+@each_kind
+def test_a_strength_of_0_pulls_nothing_and_still_gives_cold_items_factors(kind: Any) -> None:
+    model = fit(kind, regularization=0)
+    assert np.isfinite(model.item_factors).all()
+    assert model.item_factors[place(model, N_ITEMS)].any()
+    assert np.isfinite([record["objective"] for record in model.history]).all()

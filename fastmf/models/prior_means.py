@@ -101,7 +101,7 @@ class PriorMeans:
     features : SideFeatures
         Of these rows. ``weights`` is changed in place.
     strengths : float64 array, shape (n_rows,)
-        λ_i.
+        λ_i. Where all are 0, nothing is pulled, and W is that of equal strengths.
     regularization : float
         r: what ρ is in units of the mean strength.
     """
@@ -114,6 +114,8 @@ class PriorMeans:
         self._rows = scipy.sparse.csr_array((values, indices, indptr), shape=shape)
         self._columns = scipy.sparse.csr_array(self._rows.T)
         described = features.are_described
+        self._pulls = bool(strengths[described].any())
+        strengths = strengths if self._pulls else np.ones(len(strengths))
         self._strengths = strengths.astype(np.float32)[:, None]
         self._ridge = np.float32(regularization * strengths[described].mean())
         squares = np.bincount(indices, values**2 * self._strengths[features.rows.row_of_each_entry(), 0], shape[1])
@@ -149,7 +151,9 @@ class PriorMeans:
         self.means: Float32Array = np.asarray(self._rows @ self.weights, np.float32)
 
     def penalty(self) -> float:
-        """Return ρ‖W‖²."""
+        """Return ρ‖W‖²; 0 where nothing is pulled."""
+        if not self._pulls:
+            return 0.0
         return float(self._ridge) * float(np.einsum("fk,fk->", self.weights, self.weights, dtype=np.float64))
 
 

@@ -24,7 +24,7 @@ from tests.kernels.made_up_package import CALL_SERIAL, machine_code, make_packag
 pytestmark = pytest.mark.slow
 
 PACKAGE = Path(_jit.__file__).parent
-OPERATIONS = {"als", "fold_in", "layout", "linalg", "negative_sampling", "predict", "sgd", "svdpp", "topk"}
+OPERATIONS = {"als", "fold_in", "layout", "linalg", "negative_sampling", "predict", "rerank", "sgd", "svdpp", "topk"}
 ROWS = {"fold_in", "negative_sampling", "sgd", "svdpp"}
 PANELS = OPERATIONS - {"layout"}
 
