@@ -196,7 +196,7 @@ def test_a_quick_run_without_data_runs_all_other_suites_and_succeeds(
 ) -> None:
     output, errors = bench("--quick", "--peers", "--threads", 2, "--json", status=0)
 
-    of_real_data = {"quality", "defaults", "fold-in", "onboarding"}
+    of_real_data = {"quality", "defaults", "fold-in", "onboarding", "cold"}
     assert {task.partition(".")[0] for task in one_lap_in_this_process} == set(SUITES) - of_real_data
     assert json.loads(output)["problems"] == []
     assert "quality: left out; it needs real data, in the directory that --data names" in errors
