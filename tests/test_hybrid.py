@@ -314,6 +314,29 @@ def test_features_without_news(kind: Any) -> None:
     np.testing.assert_array_equal(model.item_factors[45], model.item_factors[49])
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.where(np.arange(N_ITEMS) < 3, 3.4e38, -3.4e38),
+        np.arange(N_ITEMS) * 1e-40,
+    ],
+)
+def test_numeric_features_at_the_ends_of_float32(column: Any) -> None:
+    """Neither the differences from the mean nor the unit of a column need be float32 numbers."""
+    table = pa.table({"item_id": range(N_ITEMS), "size": column.astype(np.float32)})
+    model = ALS(n_factors=4, n_epochs=2).fit(ratings(), item_features=table)
+    assert np.isfinite(model.item_factors).all()
+
+
+def test_new_values_far_from_those_of_the_fit() -> None:
+    table = pa.table({"item_id": range(N_ITEMS), "size": np.arange(N_ITEMS) * 1e-6})
+    model = ALS(n_factors=4, n_epochs=2).fit(ratings(), item_features=table)
+    new = pa.table({"item_id": [500, 501], "size": [3e38, -3e38]})
+    factors = model.fold_in(None, "item", features=new).factors
+    assert np.isfinite(factors).all()
+    assert factors.any(axis=1).all()
+
+
 @each_kind
 def test_a_saved_model_answers_alike(kind: Any, tmp_path: Path) -> None:
     model = fit(kind)

@@ -13,6 +13,7 @@ from fastmf_kernels.layout.arrays import CSR
 
 # r from which on rows have the L2 strength that they have without features; below, more of a factor is its own.
 _PULLED_FULLY = 3.0
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Columns(NamedTuple):
@@ -38,7 +39,7 @@ class Columns(NamedTuple):
         counts = np.maximum(np.bincount(indices, minlength=n), 1)
         means = np.bincount(indices, values, n) / counts
         deviations = np.sqrt(np.bincount(indices, (values - means[indices]) ** 2, n) / counts)
-        scales = np.divide(1, deviations, out=np.ones(n), where=deviations > 0)
+        scales = np.divide(1, deviations, out=np.ones(n), where=deviations > 1 / _LARGEST)
         return cls(
             pa.array(features.names, pa.large_string()),
             np.where(features.is_numeric, means, 0).astype(np.float32),
@@ -57,7 +58,9 @@ class Columns(NamedTuple):
         """
         matched, n_unknown = features.in_columns(self.names.to_pylist())
         columns = matched.indices
-        values = (matched.values - self.centers[columns]) * self.scales[columns]
+        # Differences of float32 numbers can be beyond float32, and so can new values in units of the deviation.
+        values = (matched.values.astype(np.float64) - self.centers[columns]) * self.scales[columns]
+        values = np.clip(values, -_LARGEST, _LARGEST)
         rows, n_rows = matched.row_of_each_entry(), len(features)
         described = np.flatnonzero(np.diff(matched.indptr))
         entries = rows_from_entries(
