@@ -358,6 +358,10 @@ def test_errors() -> None:
         ALS().fit(ratings(), item_features=pa.table({"item_id": ["a"], "genre": ["b"]}))
     with pytest.raises(DataError, match="none of the items with ratings has item_features; expected ids"):
         ALS().fit(ratings(), item_features=pa.table({"item_id": [1000], "genre": ["b"]}))
+    with pytest.raises(DataError, match="expected ids of the ratings, such as 0, and got such as -5"):
+        ALS().fit(ratings(), item_features=pa.table({"item_id": [-5], "genre": ["b"]}))
+    with pytest.raises(DataError, match="expected ids of the ratings, such as 0, and got none"):
+        ALS().fit(ratings(), item_features=items().take([]))
     with pytest.raises(ParameterError, match=r"item_feature_regularization is 0; expected"):
         ALS(item_feature_regularization=0)
     with pytest.raises(ParameterError, match="item_features is a int; expected Features"):

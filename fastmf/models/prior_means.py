@@ -79,9 +79,10 @@ def describe_sides(ratings: Interactions, features: Mapping[str, Features], n_te
         rated = np.zeros(len(known), np.bool_)
         rated[ratings.items if side == "item" else ratings.users] = True
         if not (rated & sides[side].are_described).any():
+            got = f"such as {given.ids[0].as_py()!r}" if len(given) else "none"
             raise DataError(
                 f"none of the {side}s with ratings has {named(f'{side}_features')}; expected ids of the ratings, such "
-                f"as {known[0].as_py()!r}, and got such as {given.ids[0].as_py()!r}"
+                f"as {known[int(rated.argmax())].as_py()!r}, and got {got}"
             )
     return sides
 
