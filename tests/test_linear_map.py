@@ -255,6 +255,7 @@ def test_features_that_were_not_fitted_are_counted() -> None:
         ([[1.0], [2.0]], [[], []], ParameterError, "y is float64 of shape"),
         ([1.0, 2.0], [1, 2], ParameterError, "X is float64 of shape .2,.; expected numbers in two dimensions"),
         ([["a"], ["b"]], [1, 2], ParameterError, "X is <U1"),
+        (scipy.sparse.coo_array([1.0, 2.0]), [1, 2], ParameterError, "X is a sparse matrix of float64 of shape .2,."),
         (np.empty((0, 2)), [], DataError, "X has 0 rows and 2 columns"),
         (np.empty((2, 0)), [1, 2], DataError, "X has 2 rows and 0 columns"),
         (pa.table({"a": [1, None]}), [1, 2], DataError, "'a' has 1 null value"),

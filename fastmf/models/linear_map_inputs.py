@@ -130,8 +130,10 @@ def _cells_of_table(table: pa.Table, names: "list[str] | tuple[str, ...]") -> Fl
 def _as_csr(matrix: Any) -> Any:
     import scipy.sparse
 
-    if matrix.dtype.kind not in "biuf":
-        raise ParameterError(f"X is a sparse matrix of {matrix.dtype}; expected numbers")
+    if matrix.dtype.kind not in "biuf" or len(matrix.shape) != 2:
+        raise ParameterError(
+            f"X is a sparse matrix of {matrix.dtype} of shape {matrix.shape}; expected numbers in two dimensions"
+        )
     csr = scipy.sparse.csr_array(matrix, dtype=np.float64)
     csr.sum_duplicates()
     return csr
