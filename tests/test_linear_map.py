@@ -282,6 +282,10 @@ def test_parameters() -> None:
         LinearMap(regularization=-1)
     with pytest.raises(ParameterError, match="intercept is 'yes'"):
         LinearMap(intercept="yes")  # type: ignore[arg-type]
+    linear.regularization = -5
+    with pytest.raises(ParameterError, match="regularization is -5"):
+        linear.fit([[1.0]], [1.0])
+    linear.regularization = 2
     with pytest.raises(ParameterError, match="X has 2 columns; expected 1"):
         LinearMap().fit([[1.0], [2.0]], [1.0, 2.0]).predict([[1.0, 2.0]])
     for ask in (lambda: linear.rank, lambda: linear.coefficients, lambda: linear.predict([[1.0]]), linear.to_arrow):

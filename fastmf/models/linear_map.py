@@ -77,9 +77,12 @@ class LinearMap(HyperParameters):
     intercept: bool = True
 
     def __post_init__(self) -> None:
+        self._require_parameters()
+        self._fitted: _Fitted | None = None
+
+    def _require_parameters(self) -> None:
         require_number("regularization", self.regularization, minimum=0)
         require_truth("intercept", self.intercept)
-        self._fitted: _Fitted | None = None
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
         """Fit coefficients to features and targets.
@@ -97,7 +100,8 @@ class LinearMap(HyperParameters):
         Raises
         ------
         ParameterError
-            If one of them is no matrix of numbers, or they differ in their number of rows.
+            If one of them is no matrix of numbers, or they differ in their number of rows; if a parameter was set to
+            something that makes no sense.
         DataError
             If a value is null, not finite or beyond 1e100, or there are no rows or no columns.
 
@@ -106,6 +110,7 @@ class LinearMap(HyperParameters):
         QualityWarning
             If the iterations for more than 5,000 columns did not converge.
         """
+        self._require_parameters()
         matrix = read_matrix(X)
         n_rows, n_columns = matrix.cells.shape
         targets, target_names = read_targets(y, n_rows)
