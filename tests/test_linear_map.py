@@ -293,6 +293,13 @@ def test_parameters() -> None:
             ask()
 
 
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_columns_whose_squares_are_below_float64(strength: float) -> None:
+    fitted = LinearMap(regularization=strength).fit([[0.0], [1e-200], [2e-200]], [1.0, 2.0, 3.0])
+    expected = 1e200 if strength == 0 else 2e-200
+    assert fitted.coefficients[0] == pytest.approx(expected)
+
+
 def test_house_prices_are_predicted_as_the_documentation_says() -> None:
     data = Path(os.environ.get("FASTMF_DATA", "")) / "california-housing" / "housing.parquet"
     if not data.is_file():

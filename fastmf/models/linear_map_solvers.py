@@ -189,7 +189,8 @@ def _by_orthogonal_factors(problem: Problem) -> Solution:
     threshold = np.finfo(np.float64).eps * max(n_rows, n_columns) * singular.max(initial=0)
     rank = int(np.count_nonzero(singular > threshold))
     left, singular, right = left[:, :rank], singular[:rank], right[:rank]
-    inverse = singular / (singular**2 + problem.strength)
+    with np.errstate(over="ignore"):
+        inverse = 1 / (singular + problem.strength / singular)  # squares of small ones could be 0
     return Solution(right.T @ (inverse[:, None] * (left.T @ triangle[:, n_columns:])), rank, "svd")
 
 
