@@ -156,4 +156,5 @@ class Newcomers:
 
     def key(self) -> tuple[npt.NDArray[np.generic], ...]:
         """Return the ratings, and what folding in depends on."""
-        return (*self.rows, *(self.prior or ()), np.frombuffer(self.parameters.encode(), np.uint8))
+        prior = () if self.prior is None else (self.prior.means, np.array(self.prior.pull))
+        return (*self.rows, *prior, np.frombuffer(self.parameters.encode(), np.uint8))

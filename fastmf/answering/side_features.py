@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from fastmf.reading.features import Features
 from fastmf.reading.sparse_rows import rows_from_entries, take_rows
-from fastmf_kernels._types import BoolArray, Float32Array, Float64Array, Int32Array
+from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 
-# r from which on rows have the L2 strength that they have without features; below, more of a factor is its own.
+# From this r on, rows keep the L2 strength that they have without features; for a smaller r it falls in proportion.
 _PULLED_FULLY = 3.0
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -81,16 +81,16 @@ class Prior(NamedTuple):
     ----------
     means : float32 array, shape (n_rows, n_terms)
         m; 0 for a row without features.
-    pulls : float64 array, shape (n_rows,)
-        What the L2 strength of a row is multiplied by.
+    pull : float
+        What the L2 strengths of the rows are multiplied by.
     """
 
     means: Float32Array
-    pulls: Float64Array
+    pull: float
 
     def take(self, rows: Int32Array) -> "Prior":
         """Return the prior of some rows."""
-        return Prior(self.means[rows], self.pulls[rows])
+        return Prior(self.means[rows], self.pull)
 
 
 class SideFeatures(NamedTuple):
@@ -126,13 +126,9 @@ class SideFeatures(NamedTuple):
         """Return the same features, whose rows are pulled as the strength r of their map says: min(1, r/3)."""
         return self._replace(pull=min(1.0, regularization / _PULLED_FULLY))
 
-    def pulls(self, rows: CSR) -> Float64Array:
-        """Return what the strength of each row is multiplied by."""
-        return np.full(len(rows.indptr) - 1, self.pull)
-
     def prior(self, rows: CSR) -> Prior:
         """Return what rows of features are pulled to."""
-        return Prior(multiply(rows, self.weights), self.pulls(rows))
+        return Prior(multiply(rows, self.weights), self.pull)
 
 
 def multiply(rows: CSR, table: Float32Array) -> Float32Array:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastmf.answering.fitted import SIDES
 from fastmf.answering.side_features import Columns, SideFeatures
 from fastmf.keeping.regular_files import damaged
 from fastmf.keeping.stored_arrays import Check, check_rows, map_array, map_ids
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.topk.arrays import Rows
 
-SIDES = ("user", "item")
 _ARRAYS = ("indptr", "indices", "values", "weights", "centers", "scales")
 _NAMES = "names"
 

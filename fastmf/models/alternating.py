@@ -6,7 +6,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -81,8 +80,8 @@ class AlternatingModel(FactorModel):
     Parameters
     ----------
     item_feature_regularization, user_feature_regularization : float, optional
-        L2 strength r of the map of features, above 0; chosen from the data where it is not set. It is chosen so that
-        the map of two thirds of the items (or users) tells the factors of the others, in a short fit with few factors.
+        L2 strength r of the map of features, above 0; chosen from the data where it is not set: by cross-validation of
+        maps that predict the factors of a third of the items (or users) from those of the others, in a short fit.
     """
 
     takes_features: ClassVar[bool] = True
@@ -121,26 +120,28 @@ class AlternatingModel(FactorModel):
             return super()._make_warm_trainer(ratings, run)
         part, kernels = warm_part(ratings), get_backend(self.backend)
         known = ratings if part is None else part.ratings
-        whole = describe_sides(ratings, run.features, self._n_terms)
-        rows = {} if part is None else {"user": part.users, "item": part.items}
-        sides = {side: features.take(rows[side]) if part else features for side, features in whole.items()}
+        features = describe_sides(ratings, run.features, self._n_terms)
         chosen = self.choose_parameters(known) | (run.given or {})
-        chosen |= self._choose_for_features(known, kernels, sides, chosen)
+        chosen |= self._choose_for_features(known, kernels, _part_of(features, part), chosen)
         model = self._with(chosen)
-        strengths = {side: float(getattr(model, strength_of(side))) for side in whole}
-        whole = {side: features.pulled_by(strengths[side]) for side, features in whole.items()}
-        described = {
-            side: Described(features._replace(pull=whole[side].pull), strengths[side])
-            for side, features in sides.items()
-        }
+        strengths = {side: float(getattr(model, strength_of(side))) for side in features}
+        features = {side: of_side.pulled_by(strengths[side]) for side, of_side in features.items()}
+        described = {side: Described(of_side, strengths[side]) for side, of_side in _part_of(features, part).items()}
         trainer = model._trainer_of(known, kernels, described)
         if part is None:
-            return Prepared(trainer, chosen, whole)
-        fill = partial(_fill_unrated, trainer.equations, _unrated(whole, part))
-        return Prepared(WarmTrainer(trainer, part, ratings.n_users, ratings.n_items, fill), chosen, whole)
+            return Prepared(trainer, chosen, features)
+        unrated = {
+            side: _unrated(of_side, part.users if side == "user" else part.items) for side, of_side in features.items()
+        }
+
+        def fill(factors: Factors) -> None:
+            for side, rows in unrated.items():
+                trainer.equations.set_to_means(factors, side, features[side], rows)
+
+        return Prepared(WarmTrainer(trainer, part, ratings.n_users, ratings.n_items, fill), chosen, features)
 
     def _choose_for_features(
-        self, ratings: Interactions, kernels: Kernels, sides: dict[str, SideFeatures], chosen: Chosen
+        self, ratings: Interactions, kernels: Kernels, sides: Mapping[str, SideFeatures], chosen: Chosen
     ) -> Chosen:
         """Choose the strengths of maps of features that are not given, by a short fit with few factors."""
         open_sides = [side for side in sides if getattr(self, strength_of(side)) is None]
@@ -331,40 +332,19 @@ class AlternatingModel(FactorModel):
         return finite(*solved, rows)
 
 
-class _Unrated(NamedTuple):
-    """Rows of a side that have features and no ratings.
-
-    Attributes
-    ----------
-    rows : int64 array, shape (n,)
-        Ascending.
-    features : SideFeatures
-        Of these rows.
-    """
-
-    rows: Int64Array
-    features: SideFeatures
+def _unrated(features: SideFeatures, rated: Int64Array) -> Int64Array:
+    """Return the rows that have features, but are not among those with ratings to train on; ascending."""
+    is_meant = features.are_described
+    is_meant[rated] = False
+    return np.flatnonzero(is_meant)
 
 
-def _unrated(features: Mapping[str, SideFeatures], part: WarmPart) -> dict[str, _Unrated]:
-    """Return the rows of each side that have features, but no ratings to train on."""
-    found = {}
-    for side, known in features.items():
-        is_meant = known.are_described
-        is_meant[part.users if side == "user" else part.items] = False
-        rows = np.flatnonzero(is_meant)
-        found[side] = _Unrated(rows, known.take(rows))
-    return found
-
-
-def _fill_unrated(equations: LeastSquares, unrated: Mapping[str, _Unrated], factors: Factors) -> None:
-    """Set the factors and biases of rows without ratings to what their features say."""
-    for side, (rows, features) in unrated.items():
-        if len(rows):
-            means = equations.feasible(features.prior(features.rows).means)
-            of_side = (factors.user_factors, factors.user_biases)
-            vectors, biases = of_side if side == "user" else (factors.item_factors, factors.item_biases)
-            vectors[rows], biases[rows] = equations.from_table(means)
+def _part_of(features: Mapping[str, SideFeatures], part: WarmPart | None) -> Mapping[str, SideFeatures]:
+    """Return the features of the users and items that have ratings; None stands for all of them."""
+    if part is None:
+        return features
+    rows = {"user": part.users, "item": part.items}
+    return {side: known.take(rows[side]) for side, known in features.items()}
 
 
 def strength_of(side: str) -> str:

@@ -14,7 +14,6 @@ from fastmf.models.base import Model
 from fastmf.reading import ids
 from fastmf_kernels._types import Float64Array, Int32Array
 
-SIDES = ("item", "user")
 # So many ids are shown in a message.
 _SHOWN = 5
 
@@ -72,7 +71,7 @@ def analogy(
     """
     if not isinstance(model, Model):
         raise ParameterError(f"model is a {type(model).__name__}; expected a fitted model of factors")
-    require_choice("side", side, SIDES)
+    require_choice("side", side, ("item", "user"))
     fitted = model.fitted
     factors = fitted.factors.item_factors if side == "item" else fitted.factors.user_factors
     if not factors.shape[1]:

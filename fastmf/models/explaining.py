@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from fastmf.answering.explanation import FEATURE, ITEM_BIAS, MEAN, RATING, REMAINDER, USER_BIAS, Explanation, Term
-from fastmf.answering.fitted import Fitted
+from fastmf.answering.fitted import SIDES, Fitted
 from fastmf.answering.rows import take_ratings
 from fastmf.common.parameters import require_choice
 from fastmf.errors import ModelError, ParameterError, UnknownIdError, named
-from fastmf.models.folding import SIDES, described_rows, described_too
+from fastmf.models.folding import described_rows, described_too
 from fastmf.models.newcomers import AnswersNewcomers
 from fastmf.reading import ids
 from fastmf_kernels._types import Float32Array, Float64Array

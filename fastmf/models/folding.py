@@ -18,7 +18,6 @@ from fastmf.reading.sparse_rows import stacked
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
 
-SIDES = ("user", "item")
 OBJECTIVE = "objective"
 """Name in `Fitted.trained_with` of the parameters that say what a fit has minimised, with the numbers that it chose."""
 
@@ -133,19 +132,11 @@ def described_too(interactions: Any, features: Any, side: str, fitted: Fitted) -
         return as_interactions(interactions, "interactions"), None
     given = as_features(features, "features", f"{side}_id")
     if interactions is None:
-        nothing, ids_of = np.zeros(0, np.int32), {side: given.ids}
-        ratings = Interactions(
-            nothing,
-            nothing,
-            np.zeros(0, np.float32),
-            None,
-            ids_of.get("user", fitted.user_ids),
-            ids_of.get("item", fitted.item_ids),
-        )
-        return ratings, given
+        nothing = np.zeros(0, np.int32)
+        user_ids, item_ids = (given.ids, fitted.item_ids) if side == "user" else (fitted.user_ids, given.ids)
+        return Interactions(nothing, nothing, np.zeros(0, np.float32), None, user_ids, item_ids), given
     ratings = as_interactions(interactions, "interactions")
-    ids_of = {side: given.ids}
-    return widened(ratings, ids_of.get("user"), ids_of.get("item"), named("features")), given
+    return widened(ratings, side, given.ids, named("features")), given
 
 
 def prior_of(fitted: Fitted, row_ids: pa.Array, side: str, given: Features | None) -> Prior | None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastmf.answering.side_features import Prior
+from fastmf.answering.side_features import Prior, SideFeatures
 from fastmf.backend import Kernels
 from fastmf.common.parameters import require_choice, require_integer
 from fastmf.errors import ParameterError, named
@@ -98,7 +98,7 @@ def make_side(
     """Move the factors of a side to the device of the kernels; with features, rows are pulled to their means."""
     prior = None
     if features is not None:
-        strengths = strengths * features.known.pulls(features.known.rows)
+        strengths = strengths * features.known.pull
         prior = PriorMeans(features.known, strengths, features.regularization)
     table = how.kernels.to_device(factors, how.solver)
     return Side(rows, factors, table, strengths, strengths.astype(np.float32), prior)
@@ -210,7 +210,7 @@ class LeastSquares(ABC):
         """
         counts = np.diff(rows.indptr)
         strengths = self.strengths(counts, side)
-        regularization = (strengths if prior is None else strengths * prior.pulls).astype(np.float32)
+        regularization = (strengths if prior is None else strengths * prior.pull).astype(np.float32)
         added = NOTHING_ADDED if prior is None else regularization[:, None] * prior.means
         rows, part = fixed.part_for(rows)
         home = np.zeros((len(regularization), part.factors.shape[1]), np.float32)
@@ -222,6 +222,23 @@ class LeastSquares(ABC):
         if prior is not None:
             home[counts == 0] = self.feasible(prior.means[counts == 0])
         return self.from_table(home)
+
+    def set_to_means(self, factors: Factors, side: str, features: SideFeatures, rows: Int64Array) -> None:
+        """Set rows of a side to the means that their features give them, in place.
+
+        Parameters
+        ----------
+        factors : Factors
+            Of all users and items.
+        side : {"user", "item"}
+        features : SideFeatures
+            Of all rows of the side.
+        rows : int64 array, shape (n,)
+        """
+        means = self.feasible(features.prior(features.take(rows).rows).means)
+        of_users = (factors.user_factors, factors.user_biases)
+        vectors, biases = of_users if side == "user" else (factors.item_factors, factors.item_biases)
+        vectors[rows], biases[rows] = self.from_table(means)
 
     def feasible(self, table: Float32Array) -> Float32Array:
         """Return rows, or the nearest ones that the constraints of the solver allow."""

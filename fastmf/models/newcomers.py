@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from fastmf.answering.answers import Recommendations
 from fastmf.answering.audience import Fold, Newcomers
-from fastmf.answering.fitted import Fitted
+from fastmf.answering.fitted import SIDES, Fitted
 from fastmf.answering.reranking import Reranking
 from fastmf.answering.rows import ratings_of_pairs, take_ratings
 from fastmf.answering.scoring import ItemFilter, Scorer
 from fastmf.answering.side_features import Prior
 from fastmf.common.parameters import require_choice
 from fastmf.errors import ModelError
-from fastmf.models.folding import SIDES, FoldedIn, described_too, match, prior_of
+from fastmf.models.folding import FoldedIn, described_too, match, prior_of
 from fastmf.models.learned import LearnedState
 from fastmf.reading import ids
 from fastmf.reading.features import Features

@@ -57,8 +57,7 @@ def with_described(ratings: Interactions, features: Mapping[str, Features]) -> I
         If ids are integers on one side and strings on the other.
     """
     for side, described in features.items():
-        ids = {f"{side}_ids": described.ids}
-        ratings = widened(ratings, ids.get("user_ids"), ids.get("item_ids"), named(f"{side}_features"))
+        ratings = widened(ratings, side, described.ids, named(f"{side}_features"))
     return ratings
 
 
@@ -171,11 +170,11 @@ def _ratio(above: Float32Array, below: Float32Array) -> Float32Array:
 def choose_regularization(
     factors: Float32Array, features: SideFeatures, strengths: Float64Array, rng: np.random.Generator
 ) -> float:
-    """Choose r by cross-validation: the map of two thirds of the described rows shall tell the factors of the last.
+    """Choose r by cross-validation: maps that are fitted to two thirds of the described rows predict the last third.
 
-    It is the largest of the strengths that are tried whose error Σ λ_i‖q_i - Wᵀx_i‖² is within three standard errors of
-    the least, those of the difference (the one-standard-error rule of Breiman, Friedman, Olshen, Stone, "Classification
-    and Regression Trees", 1984, for paired errors, with more caution).
+    Of the strengths that are tried, it is the largest whose error Σ λ_i‖q_i - Wᵀx_i‖² exceeds the least error by at
+    most three standard errors of the difference (the one-standard-error rule of Breiman, Friedman, Olshen, Stone,
+    "Classification and Regression Trees", 1984, for paired errors, with more caution).
 
     Parameters
     ----------

@@ -118,16 +118,10 @@ def begin_at_means(joined: Joined, equations: LeastSquares) -> None:
 def _fill(fitted: Fitted, side: str, others: Int32Array | Int64Array, equations: LeastSquares) -> None:
     """Set the described rows of a side, but for some, to what their features say, in place."""
     features = fitted.features.get(side)
-    if features is None:
-        return
-    is_meant = features.are_described
-    is_meant[others] = False
-    rows = np.flatnonzero(is_meant)
-    if len(rows):
-        means = equations.feasible(features.prior(features.take(rows).rows).means)
-        p, q, user_biases, item_biases, _ = fitted.factors
-        vectors, biases = (p, user_biases) if side == "user" else (q, item_biases)
-        vectors[rows], biases[rows] = equations.from_table(means)
+    if features is not None:
+        is_meant = features.are_described
+        is_meant[others] = False
+        equations.set_to_means(fitted.factors, side, features, np.flatnonzero(is_meant))
 
 
 def refit_rows(joined: Joined, equations: LeastSquares, kernels: Kernels, n_threads: int | None) -> None:

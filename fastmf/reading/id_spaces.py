@@ -1,5 +1,6 @@
 """Ids of two sources in one vocabulary."""
 
+import dataclasses
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -49,14 +50,15 @@ def merge(first: pa.Array, second: pa.Array, names: tuple[str, str], column: str
     return Merged(vocabulary, places[: len(first)], places[len(first) :])
 
 
-def widened(ratings: Interactions, user_ids: pa.Array | None, item_ids: pa.Array | None, name: str) -> Interactions:
-    """Return ratings whose users and items are joined by others, which have no rating.
+def widened(ratings: Interactions, side: str, more: pa.Array, name: str) -> Interactions:
+    """Return ratings whose users (or items) are joined by others, which have no rating.
 
     Parameters
     ----------
     ratings : Interactions
-    user_ids, item_ids : Arrow array or None
-        The others, and possibly some of the same; None for none.
+    side : {"user", "item"}
+    more : Arrow array
+        Ids of the others, and possibly of some of the same.
     name : str
         What messages call the source of the others.
 
@@ -65,16 +67,10 @@ def widened(ratings: Interactions, user_ids: pa.Array | None, item_ids: pa.Array
     DataError
         If ids are integers on one side and strings on the other.
     """
-    users, items, names = ratings.users, ratings.items, ("the ratings", name)
-    all_users, all_items = ratings.user_ids, ratings.item_ids
-    if user_ids is not None:
-        merged = merge(all_users, user_ids, names, "user_ids")
-        users, all_users = merged.of_first[users], merged.ids
-    if item_ids is not None:
-        merged = merge(all_items, item_ids, names, "item_ids")
-        items, all_items = merged.of_first[items], merged.ids
-    if len(all_users) == ratings.n_users and len(all_items) == ratings.n_items:
+    known = ratings.user_ids if side == "user" else ratings.item_ids
+    merged = merge(known, more, ("the ratings", name), f"{side}_ids")
+    if len(merged.ids) == len(known):
         return ratings
-    return Interactions(
-        users, items, ratings.ratings, ratings.timestamps, all_users, all_items, timestamp_type=ratings.timestamp_type
-    )
+    if side == "user":
+        return dataclasses.replace(ratings, users=merged.of_first[ratings.users], user_ids=merged.ids)
+    return dataclasses.replace(ratings, items=merged.of_first[ratings.items], item_ids=merged.ids)
