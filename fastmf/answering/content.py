@@ -12,6 +12,7 @@ from fastmf.common.parameters import require_choice, require_integer, require_tr
 from fastmf.errors import ParameterError, named
 from fastmf.reading import ids as vocabularies
 from fastmf.reading.features import Features
+from fastmf.reading.sparse_rows import moments_of_columns
 from fastmf_kernels._types import BoolArray, Float64Array, Int32Array
 from fastmf_kernels.topk.arrays import TopK
 
@@ -121,14 +122,10 @@ def _directions(features: Features, idf: bool) -> "scipy.sparse.csr_array":
 
     indptr, columns, values = features.rows
     weights, n = values.astype(np.float64), features.n_features
-    counts = np.bincount(columns, minlength=n)
     is_number = features.is_numeric[columns]
-    means = np.bincount(columns, weights, minlength=n) / np.maximum(counts, 1)
-    residuals = weights - means[columns]
-    deviations = np.sqrt(np.bincount(columns, residuals**2, minlength=n) / np.maximum(counts, 1))
-    # What is left of a column of one value is rounding.
-    deviations[deviations <= 1e-9 * np.abs(means)] = np.inf
-    weights = np.where(is_number, residuals / np.where(deviations > 0, deviations, np.inf)[columns], weights)
+    means, deviations = moments_of_columns(features.rows, n)
+    scales = np.where(deviations > 0, deviations, np.inf)[columns]
+    weights = np.where(is_number, (weights - means[columns]) / scales, weights)
     if idf:
         n_with = np.bincount(columns[values != 0], minlength=n)
         weights[~is_number] *= np.log(len(features) / np.maximum(n_with, 1))[columns[~is_number]]

@@ -7,6 +7,7 @@ from fastmf.answering.categories import rows_of
 from fastmf.answering.fitted import Fitted
 from fastmf.errors import ParameterError, named
 from fastmf.reading.features import Features
+from fastmf.reading.sparse_rows import lengths_of_rows
 from fastmf_kernels._types import Float32Array
 from fastmf_kernels.layout.arrays import CSR
 from fastmf_kernels.rerank.arrays import Directions, no_directions
@@ -54,7 +55,7 @@ def directions_of_features(features: Features, item_ids: pa.Array) -> Directions
         )
     rows = rows_of(features, item_ids)
     values = np.where(features.is_numeric[rows.indices], 0, rows.values).astype(np.float64)
-    lengths = np.sqrt(np.bincount(rows.row_of_each_entry(), values**2, minlength=len(item_ids)))
+    lengths = lengths_of_rows(CSR(rows.indptr, rows.indices, values.astype(np.float32)))
     scaled = values / np.maximum(lengths, np.finfo(np.float64).tiny)[rows.row_of_each_entry()]
     sparse = CSR(rows.indptr, rows.indices, scaled.astype(np.float32))
     return no_directions(len(item_ids))._replace(sparse=sparse, n_columns=features.n_features)

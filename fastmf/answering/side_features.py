@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fastmf.reading.features import Features
-from fastmf.reading.sparse_rows import rows_from_entries, take_rows
+from fastmf.reading.sparse_rows import lengths_of_rows, moments_of_columns, rows_from_entries, take_rows
 from fastmf_kernels._types import BoolArray, Float32Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
 
@@ -34,12 +34,8 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, features: Features) -> "Columns":
         """Return the columns of features, standardised by their own means and deviations."""
-        _, indices, values = features.rows
-        n = features.n_features
-        counts = np.maximum(np.bincount(indices, minlength=n), 1)
-        means = np.bincount(indices, values, n) / counts
-        deviations = np.sqrt(np.bincount(indices, (values - means[indices]) ** 2, n) / counts)
-        scales = np.divide(1, deviations, out=np.ones(n), where=deviations > 1 / _LARGEST)
+        means, deviations = moments_of_columns(features.rows, features.n_features)
+        scales = np.divide(1, deviations, out=np.ones(features.n_features), where=deviations > 1 / _LARGEST)
         return cls(
             pa.array(features.names, pa.large_string()),
             np.where(features.is_numeric, means, 0).astype(np.float32),
@@ -69,9 +65,8 @@ class Columns(NamedTuple):
             np.concatenate([values, np.ones(len(described))]).astype(np.float32),
             (n_rows, len(self.names) + 1),
         )
-        rows = entries.row_of_each_entry()
-        lengths = np.sqrt(np.bincount(rows, entries.values.astype(np.float64) ** 2, n_rows))
-        return entries._replace(values=(entries.values / lengths[rows]).astype(np.float32)), n_unknown
+        lengths = lengths_of_rows(entries)[entries.row_of_each_entry()]
+        return entries._replace(values=(entries.values / lengths).astype(np.float32)), n_unknown
 
 
 class Prior(NamedTuple):

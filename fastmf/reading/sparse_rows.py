@@ -1,12 +1,15 @@
 """Sparse rows: built from entries, checked, and taken in another order."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmf.errors import ParameterError
-from fastmf_kernels._types import Float32Array, Int32Array
+from fastmf_kernels._types import Float32Array, Float64Array, Int32Array
 from fastmf_kernels.layout.arrays import CSR
+
+# Deviations below this share of the mean are those of equal numbers.
+_ROUNDING = 1e-9
 
 
 def rows_from_entries(rows: Int32Array, columns: Int32Array, values: Float32Array, shape: tuple[int, int]) -> CSR:
@@ -43,6 +46,32 @@ def stacked(above: CSR, below: CSR) -> CSR:
         np.concatenate([above.indices, below.indices]),
         np.concatenate([above.values, below.values]),
     )
+
+
+class Moments(NamedTuple):
+    """Means and standard deviations of the entries of columns, float64 arrays of shape (n_columns,).
+
+    Both are 0 in a column without entries; the deviation is 0 where all entries are the same.
+    """
+
+    means: Float64Array
+    deviations: Float64Array
+
+
+def moments_of_columns(matrix: CSR, n_columns: int) -> Moments:
+    """Return means and deviations of the entries that columns have."""
+    columns, values = matrix.indices, matrix.values.astype(np.float64)
+    counts = np.maximum(np.bincount(columns, minlength=n_columns), 1)
+    means = np.bincount(columns, values, n_columns) / counts
+    deviations = np.sqrt(np.bincount(columns, (values - means[columns]) ** 2, n_columns) / counts)
+    # What is left of a column of one value is rounding.
+    return Moments(means, np.where(deviations > _ROUNDING * np.abs(means), deviations, 0))
+
+
+def lengths_of_rows(matrix: CSR) -> Float64Array:
+    """Return ‖x‖ of each row x, shape (n_rows,)."""
+    squares = matrix.values.astype(np.float64) ** 2
+    return np.sqrt(np.bincount(matrix.row_of_each_entry(), squares, len(matrix.indptr) - 1))
 
 
 def require_rows(name: str, matrix: Any, n_rows: int, n_columns: int) -> CSR:
