@@ -31,12 +31,12 @@ class Design(NamedTuple):
 
 
 class History(NamedTuple):
-    """Items that somebody was asked about, each once and in one of these.
+    """Items that a person was asked about before; no item is in both arrays.
 
     Attributes
     ----------
     answered, asked : int32 arrays
-        Those whose answers are known, and those that were asked about in vain.
+        Items with an answer, and items without one.
     """
 
     answered: Int32Array

@@ -35,12 +35,12 @@ class Term(NamedTuple):
         "mean", "user bias", "item bias", "rating", "feature", "ratings of the item", "items not chosen" or
         "remainder".
     item_id : int, str or None
-        The rated item, of a rating.
+        The rated item, if the term is a rating.
     rating : float or None
-        What the user gave it.
+        The rating that the user gave this item.
     contribution : float
     feature : str or None
-        The name of the feature, of a feature, such as "genre=Drama"; "(intercept)" is that which all have.
+        The name of the feature, such as "genre=Drama", if the term is one; all rows with features have "(intercept)".
     """
 
     kind: str

@@ -73,7 +73,7 @@ def centred(x: Any, y: Float64Array, strength: float, intercept: bool) -> Proble
 
 
 def solve(problem: Problem) -> Solution:
-    """Solve by the first of these that fits.
+    """Solve a problem by one of three methods: the first one in this list that suits it.
 
     1. ``"cholesky"``: the normal equations XᵀX + λI, if they are well conditioned once they are scaled to a diagonal
        of ones.
